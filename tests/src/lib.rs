@@ -1,0 +1,1 @@
+//! The lab: two hypervisor guests with real LVM-thin, and helpers for end-to-end tests.
