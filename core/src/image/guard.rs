@@ -1,0 +1,148 @@
+//! Guards around an open image: who it is, that nobody else writes it, and that it is still the
+//! same thing when the work is done.
+
+use crate::error::{Error, Kind, Result};
+use crate::sys;
+use rustix::fs::{flock, statx, AtFlags, FlockOperation, StatxFlags, CWD};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+/// What an image is, across names, links and hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The kernel's boot id: two paths on one running host have the same.
+    pub boot_id: String,
+    /// Device number of the file system and inode, or (device number, 0) of a block device.
+    pub object: (u64, u64),
+}
+
+impl Identity {
+    /// The identity of an open file or block device.
+    pub fn of(file: &File, path: &Path) -> Result<Identity> {
+        let meta = file
+            .metadata()
+            .map_err(|e| Error::io(format!("cannot stat {}", path.display()), e))?;
+        let object = match meta.file_type().is_block_device() {
+            true => (meta.rdev(), 0),
+            false => (meta.dev(), meta.ino()),
+        };
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .map_err(|e| Error::io("cannot read the kernel's boot id", e))?;
+        Ok(Identity {
+            boot_id: boot_id.trim().to_owned(),
+            object,
+        })
+    }
+}
+
+/// Takes the locks that keep a second run, QEMU (which takes record locks on its images) and
+/// loop devices off a file that is about to be written.
+pub(super) fn claim_file(file: &File, path: &Path) -> Result<()> {
+    let name = path.display();
+    let busy = |who: &str| {
+        Error::new(Kind::Busy, format!("{name} is in use by {who}"))
+            .advise("stop what uses it, or wait until it is done")
+    };
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => return Err(busy("another process that has locked it")),
+        Err(e) => return Err(Error::io(format!("cannot lock {name}"), e.into())),
+    }
+    match rustix::fs::fcntl_lock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) | Err(Errno::NOLCK | Errno::OPNOTSUPP) => {}
+        Err(Errno::ACCESS | Errno::WOULDBLOCK) => {
+            return Err(busy("another process that holds record locks on it, such as QEMU"))
+        }
+        Err(e) => return Err(Error::io(format!("cannot lock {name}"), e.into())),
+    }
+    match loop_device_of(path) {
+        Some(device) => Err(busy(&format!("loop device {device}"))),
+        None => Ok(()),
+    }
+}
+
+/// The loop device whose backing file this is, if any.
+fn loop_device_of(path: &Path) -> Option<String> {
+    let real = std::fs::canonicalize(path).ok()?;
+    for entry in std::fs::read_dir("/sys/block").ok()?.flatten() {
+        let backing = entry.path().join("loop/backing_file");
+        let Ok(text) = std::fs::read(backing) else {
+            continue;
+        };
+        use std::os::unix::ffi::OsStrExt;
+        if text.strip_suffix(b"\n").unwrap_or(&text) == real.as_os_str().as_bytes() {
+            return Some(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    None
+}
+
+/// The file behind `file` still has `size` bytes and is still what `path` names.
+pub(super) fn check_same_file(file: &File, path: &Path, size: u64) -> Result<()> {
+    let now = file
+        .metadata()
+        .map_err(|e| Error::io(format!("cannot stat {}", path.display()), e))?;
+    if now.len() != size {
+        return Err(changed(path, format!("it had {size} bytes and now has {}", now.len())));
+    }
+    match std::fs::metadata(path) {
+        Ok(named) if (named.dev(), named.ino()) == (now.dev(), now.ino()) => Ok(()),
+        Ok(_) => Err(changed(path, "another file has taken its place")),
+        Err(e) => Err(Error::io(format!("{} vanished while it was in use", path.display()), e)),
+    }
+}
+
+/// The device behind `file` still has `size` bytes and is still what `path` names.
+pub(super) fn check_same_device(file: &File, path: &Path, size: u64) -> Result<()> {
+    let now = sys::device_size(file)
+        .map_err(|e| Error::io(format!("{} is gone", path.display()), e.into()))?;
+    if now != size {
+        return Err(changed(path, format!("it had {size} bytes and now has {now}")));
+    }
+    let mine = file
+        .metadata()
+        .map_err(|e| Error::io(format!("cannot stat {}", path.display()), e))?;
+    match std::fs::metadata(path) {
+        Ok(named) if named.rdev() == mine.rdev() => Ok(()),
+        Ok(_) => Err(changed(path, "another device has taken its name")),
+        Err(e) => Err(Error::io(format!("{} vanished while it was in use", path.display()), e)),
+    }
+}
+
+fn changed(path: &Path, how: impl std::fmt::Display) -> Error {
+    Error::new(
+        Kind::Io,
+        format!("{} changed while it was in use: {how}", path.display()),
+    )
+    .advise("sync from a snapshot, or stop whatever changes it, and run again")
+}
+
+/// Writes back and drops what the page cache holds of the file, so that reads come from the medium.
+pub(super) fn drop_cache(file: &File, name: &str) -> Result<()> {
+    file.sync_all()
+        .map_err(|e| Error::io(format!("cannot flush {name}"), e))?;
+    rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)
+        .map_err(|e| Error::io(format!("cannot drop the cache of {name}"), e.into()))
+}
+
+/// Whether a block device is mounted or otherwise held, for a message better than EBUSY.
+pub(super) fn holders_of(path: &Path) -> Option<String> {
+    let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS).ok()?;
+    let numbers = format!("{}:{}", stat.stx_rdev_major, stat.stx_rdev_minor);
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    for line in mounts.lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        if fields.get(2) == Some(&numbers.as_str()) {
+            return fields.get(4).map(|at| format!("it is mounted on {at}"));
+        }
+    }
+    let holders = std::fs::read_dir(format!("/sys/dev/block/{numbers}/holders")).ok()?;
+    let names: Vec<String> = holders
+        .flatten()
+        .map(|h| h.file_name().to_string_lossy().into_owned())
+        .collect();
+    (!names.is_empty()).then(|| format!("it is held by {}", names.join(", ")))
+}

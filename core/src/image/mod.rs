@@ -1,0 +1,56 @@
+//! What can be read and written: one small trait, and the backends behind it.
+//!
+//! The block engine knows nothing else of a disk. Capabilities are asked, not assumed: an image says
+//! which ranges hold data, and [`Image::zero`] makes a range read as zeros however the backend can.
+
+mod block;
+mod file;
+mod guard;
+mod memory;
+pub mod open;
+mod zero;
+
+pub use block::{BlockImage, ThinMap};
+pub use file::FileImage;
+pub use guard::Identity;
+pub use memory::MemoryImage;
+pub use open::{open_source, open_target, Handle, Opened, TargetOptions};
+
+use crate::error::Result;
+use crate::range::ByteRange;
+
+/// A disk image or block device.
+///
+/// Offsets and lengths are bytes. Buffers are [`crate::buf::AlignedBuf`]s (or aligned pieces of one):
+/// backends may use direct I/O. Ranges given to `read_at` and `write_at` start at multiples of 4 KiB
+/// and end at one or at the image's end. All methods may be called from several threads at once on
+/// ranges that do not overlap.
+pub trait Image: Send + Sync {
+    /// Size in bytes as it was when the image was opened or last resized.
+    fn size(&self) -> u64;
+
+    /// Fills `buf` from `offset`; short reads are an error.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()>;
+
+    /// Writes all of `buf` at `offset`. Durable only after [`Image::flush`].
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<()>;
+
+    /// Makes `range` read as zeros: deallocated where that is possible and proved, else written.
+    fn zero(&self, range: ByteRange) -> Result<()>;
+
+    /// The first range at or after `offset` that may hold data, or `None` if only holes follow.
+    /// What lies outside of the ranges it gives reads as zeros.
+    fn next_data(&self, offset: u64) -> Result<Option<ByteRange>>;
+
+    /// Makes everything written durable, metadata that is needed to read it included.
+    fn flush(&self) -> Result<()>;
+
+    /// Fails if the image's size is no longer what it was, or the image is gone.
+    fn check_unchanged(&self) -> Result<()>;
+
+    /// Asks that later reads come from the medium, not from a cache: for verification.
+    fn read_from_medium(&self) -> Result<()>;
+
+    /// Name for messages: the path, mostly.
+    fn name(&self) -> String;
+}

@@ -1,0 +1,177 @@
+//! Applying patches on the target: the new segment is built in memory and must have the digest the
+//! source promised before a byte of it is written.
+
+use super::segment::{self, SegmentData};
+use super::{Params, SideStats};
+use crate::buf::AlignedBuf;
+use crate::digest;
+use crate::error::{Error, Kind, Result};
+use crate::image::Image;
+use crate::range::ByteRange;
+use crate::wire::{limits, Entry, Patch};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Threads for disk work on one side. Direct I/O wants several requests in flight even where there
+/// are few cores; more than eight bring nothing.
+pub(super) fn workers() -> usize {
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    (2 * cores).clamp(4, 8)
+}
+
+/// What a patch goes onto.
+pub(super) enum Base {
+    /// The segment reads as zeros.
+    Zeros,
+    /// Its bytes, kept since its leaf digests were made.
+    Kept(SegmentData),
+    /// It must be read.
+    OnDisk,
+}
+
+/// The target image, what it was asked for, and counts of what was done to it.
+pub(super) struct Applier<'a> {
+    image: &'a dyn Image,
+    params: &'a Params,
+    /// Segments whose leaf digests were asked for, and their bytes once read.
+    bases: Mutex<HashMap<u64, Option<SegmentData>>>,
+    read: AtomicU64,
+    written: AtomicU64,
+    zeroed: AtomicU64,
+}
+
+impl<'a> Applier<'a> {
+    pub(super) fn new(image: &'a dyn Image, params: &'a Params) -> Self {
+        Applier {
+            image,
+            params,
+            bases: Mutex::new(HashMap::new()),
+            read: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            zeroed: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn image(&self) -> &'a dyn Image {
+        self.image
+    }
+
+    /// What was done so far. Zeroed counts what was freed outside of the source's data.
+    pub(super) fn stats(&self) -> SideStats {
+        SideStats {
+            read: self.read.load(Ordering::Relaxed),
+            written: self.written.load(Ordering::Relaxed),
+            zeroed: self.zeroed.load(Ordering::Relaxed),
+            verified: 0,
+        }
+    }
+
+    fn bases(&self) -> MutexGuard<'_, HashMap<u64, Option<SegmentData>>> {
+        self.bases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that the source wants segment `index`'s leaf digests, within the protocol's limit.
+    pub(super) fn ask(&self, index: u64) -> Result<()> {
+        let mut bases = self.bases();
+        if bases.len() >= limits::WANTS_MAX || bases.insert(index, None).is_some() {
+            return Err(Error::new(Kind::Protocol, "the source asked for too many leaf digests"));
+        }
+        Ok(())
+    }
+
+    /// Keeps the bytes that the leaf digests were made from.
+    pub(super) fn keep(&self, index: u64, data: SegmentData) {
+        if let Some(slot) = self.bases().get_mut(&index) {
+            *slot = Some(data);
+        }
+    }
+
+    /// Drops what was kept for a segment that needs no patch after all.
+    pub(super) fn forget(&self, index: u64) {
+        self.bases().remove(&index);
+    }
+
+    /// What a patch of a segment that was reported as `entry` goes onto.
+    pub(super) fn base(&self, index: u64, entry: Entry) -> Base {
+        match (entry, self.bases().remove(&index)) {
+            (Entry::Absent | Entry::Zero, _) => Base::Zeros,
+            (_, Some(Some(data))) => Base::Kept(data),
+            (_, _) => Base::OnDisk,
+        }
+    }
+
+    /// Reads a segment and counts it.
+    pub(super) fn read(&self, index: u64) -> Result<SegmentData> {
+        let data = segment::read(self.image, &self.params.geometry, index)?;
+        self.read.fetch_add(data.read, Ordering::Relaxed);
+        Ok(data)
+    }
+
+    /// Makes a range, of which the source has nothing, read as zeros.
+    pub(super) fn clear(&self, range: ByteRange) -> Result<()> {
+        if !self.params.dry_run {
+            self.image.zero(range)?;
+        }
+        self.zeroed.fetch_add(range.len(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Checks a patch, builds the segment, proves it and writes what changed.
+    pub(super) fn apply(&self, patch: &Patch, base: Base) -> Result<()> {
+        let geometry = &self.params.geometry;
+        let range = geometry.segment(patch.segment);
+        let len = range.len() as usize;
+        self.check(patch, len)?;
+        let mut data = match base {
+            Base::Kept(data) => data,
+            Base::OnDisk if patch.digest.is_some() => self.read(patch.segment)?,
+            Base::OnDisk | Base::Zeros => SegmentData { buf: AlignedBuf::zeroed(len), len, read: 0 },
+        };
+        for (first, count) in patch.zeroed.runs() {
+            data.buf[geometry.leaves(first, count, len)].fill(0);
+        }
+        let mut bytes = patch.data.as_slice();
+        for (first, count) in patch.changed.runs() {
+            let place = geometry.leaves(first, count, len);
+            let (head, rest) = bytes.split_at(place.len());
+            data.buf[place].copy_from_slice(head);
+            bytes = rest;
+        }
+        let leaf_bytes = geometry.leaf_bytes() as usize;
+        if digest::segment(self.params.hash, data.bytes(), leaf_bytes) != patch.digest {
+            return Err(Error::new(
+                Kind::Digest,
+                format!("bytes {range} arrived for {} with a wrong digest", self.image.name()),
+            )
+            .advise("nothing of them was written; run again"));
+        }
+        for (first, count) in patch.changed.runs() {
+            let place = geometry.leaves(first, count, len);
+            let offset = range.start + place.start as u64;
+            self.written.fetch_add(place.len() as u64, Ordering::Relaxed);
+            self.image.write_at(&data.buf[place], offset)?;
+        }
+        for (first, count) in patch.zeroed.runs() {
+            let place = geometry.leaves(first, count, len);
+            self.image.zero(ByteRange::new(
+                range.start + place.start as u64,
+                range.start + place.end as u64,
+            ))?;
+        }
+        Ok(())
+    }
+
+    /// The patch names only leaves that exist, none twice, and has bytes for just the changed ones.
+    fn check(&self, patch: &Patch, len: usize) -> Result<()> {
+        let geometry = &self.params.geometry;
+        let leaves = len.div_ceil(geometry.leaf_bytes() as usize);
+        let fits = patch.changed.iter().chain(patch.zeroed.iter()).all(|i| i < leaves)
+            && !patch.changed.iter().any(|i| patch.zeroed.contains(i))
+            && segment::leaf_bytes(&patch.changed, geometry, len) == patch.data.len() as u64;
+        match fits {
+            true => Ok(()),
+            false => Err(Error::new(Kind::Protocol, "the source sent a malformed patch")),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The block engine: makes a target image equal to a source image over one duplex byte stream.
+//!
+//! Knows images and a [`crate::wire::Link`], nothing of SSH, LVM or VMs. The order of work, in
+//! short: the source lists which segments hold data; the target frees what it has elsewhere and
+//! reports a digest per listed segment; the source answers each in turn with "same" or with the
+//! leaves to change, asking for leaf digests first where a segment differs. Every queue is bounded by
+//! the protocol's window, so memory does not grow with the image, and each side has one thread that
+//! only reads from the link, so the two directions cannot block each other.
+
+mod apply;
+mod failure;
+mod geometry;
+mod meter;
+mod order;
+mod outbox;
+mod relay;
+mod segment;
+mod source;
+mod target;
+mod verify;
+
+pub use geometry::Geometry;
+pub use meter::{Meter, Progress};
+pub use relay::relay;
+pub use source::run as run_source;
+pub use target::run as run_target;
+
+use crate::digest::{Digest, HashKind};
+use serde::{Deserialize, Serialize};
+
+/// What both ends must know of a sync before it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Params {
+    /// Cut of the image into leaves and segments, and its size.
+    pub geometry: Geometry,
+    /// Hash function of all digests.
+    pub hash: HashKind,
+    /// Compare only: nothing is written, and no image digest results.
+    pub dry_run: bool,
+    /// Re-read what was written from the medium before reporting success.
+    pub verify: bool,
+    /// Most bytes of changed data a second the source sends.
+    pub bytes_per_s_max: Option<u64>,
+}
+
+/// What one side did. All in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SideStats {
+    /// Read from the image.
+    pub read: u64,
+    /// Written to the image, zeros that had to be written not counted.
+    pub written: u64,
+    /// Made zero on the image: freed, or overwritten where that is not possible.
+    pub zeroed: u64,
+    /// Re-read from the medium and found right.
+    pub verified: u64,
+}
+
+/// Outcome of a sync, the same on both sides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Image digest that both sides computed; of no meaning after a dry run.
+    pub digest: Digest,
+    /// Size of what was synced, in bytes.
+    pub size: u64,
+    /// Bytes in segments that both sides held and compared by digest.
+    pub compared: u64,
+    /// Bytes of leaves that were sent (or would be, in a dry run).
+    pub changed: u64,
+    /// Bytes of leaves that became (or would become) zeros on the target.
+    pub zeroed: u64,
+    /// What the source's side did.
+    pub source: SideStats,
+    /// What the target's side did.
+    pub target: SideStats,
+    /// Bytes from source to target as this side counted them, frame heads included.
+    pub wire_out: u64,
+    /// Bytes from target to source.
+    pub wire_in: u64,
+}
+
+/// The source's half of a [`Summary`], as it travels in the last frame.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct SourceReport {
+    compared: u64,
+    changed: u64,
+    zeroed: u64,
+    side: SideStats,
+}

@@ -1,0 +1,108 @@
+//! Two remote ends joined by a third host: frames of a sync are passed on, and watched for progress.
+
+use super::failure::{disconnected, Failure};
+use super::outbox::{self, post};
+use super::source::summary;
+use super::{Meter, Params, SideStats, SourceReport, Summary};
+use crate::digest::Digest;
+use crate::error::{Error, Kind, Result};
+use crate::wire::{limits, Frame, Link, LinkReader, Received};
+use crossbeam_channel::Sender;
+
+/// Passes a sync's frames between the agent that is the source and the one that is the target.
+pub fn relay(source: &mut Link, target: &mut Link, params: &Params, meter: &Meter) -> Result<Summary> {
+    meter.set_total(params.geometry.size());
+    source.reader.set_frame_max(limits::FRAME_MAX);
+    target.reader.set_frame_max(limits::CONTROL_FRAME_MAX);
+    let (out, back) = (source.reader.bytes(), target.reader.bytes());
+    let failure = Failure::new(&[source, target]);
+    let (to_target, at_target) = crossbeam_channel::bounded(outbox::QUEUE);
+    let (to_source, at_source) = crossbeam_channel::bounded(outbox::QUEUE);
+    let (mut done, mut finished) = (None, None);
+    std::thread::scope(|scope| {
+        let failure = &failure;
+        let (source_reader, source_writer) = (&mut source.reader, &mut source.writer);
+        let (target_reader, target_writer) = (&mut target.reader, &mut target.writer);
+        let (done, finished) = (&mut done, &mut finished);
+        scope.spawn(move || failure.watch(|| outbox::run(target_writer, &at_target, None, failure)));
+        scope.spawn(move || failure.watch(|| outbox::run(source_writer, &at_source, None, failure)));
+        scope.spawn(move || {
+            failure.watch(|| {
+                *done = Some(pass_on(source_reader, &to_target, params, meter)?);
+                Ok(())
+            });
+        });
+        failure.watch(|| {
+            *finished = Some(pass_back(target_reader, &to_source)?);
+            Ok(())
+        });
+        drop(to_source);
+    });
+    if let Some(error) = failure.take() {
+        source.writer.report(&error);
+        target.writer.report(&error);
+        return Err(error);
+    }
+    let (Some((digest, report)), Some(stats)) = (done, finished) else {
+        return Err(disconnected(()));
+    };
+    let mut summary = summary(params, digest, &report, stats);
+    summary.wire_out = source.reader.bytes() - out;
+    summary.wire_in = target.reader.bytes() - back;
+    Ok(summary)
+}
+
+fn parse<T: serde::de::DeserializeOwned>(json: &[u8], who: &str) -> Result<T> {
+    serde_json::from_slice(json)
+        .map_err(|e| Error::new(Kind::Protocol, format!("the {who} sent malformed statistics")).because(e))
+}
+
+/// Source to target, up to the last frame.
+fn pass_on(
+    reader: &mut LinkReader,
+    queue: &Sender<Frame>,
+    params: &Params,
+    meter: &Meter,
+) -> Result<(Digest, SourceReport)> {
+    loop {
+        let frame = match reader.receive()? {
+            Received::Frame(frame) => frame,
+            Received::End => return Err(reader.vanished()),
+        };
+        match &frame {
+            Frame::Patch(patch) => {
+                meter.add_changed(patch.data.len() as u64);
+                meter.add_sent(patch.data.len() as u64);
+                meter.set_position(params.geometry.segment(patch.segment).end);
+            }
+            Frame::Extents(_) | Frame::Want(_) | Frame::Same(_) => {}
+            Frame::Done(digest, stats) => {
+                let end = (*digest, parse(stats, "source")?);
+                post(queue, frame)?;
+                meter.set_position(params.geometry.size());
+                return Ok(end);
+            }
+            other => return Err(reader.unexpected(other)),
+        }
+        post(queue, frame)?;
+    }
+}
+
+/// Target to source, up to the last frame.
+fn pass_back(reader: &mut LinkReader, queue: &Sender<Frame>) -> Result<SideStats> {
+    loop {
+        let frame = match reader.receive()? {
+            Received::Frame(frame) => frame,
+            Received::End => return Err(reader.vanished()),
+        };
+        match &frame {
+            Frame::Segments(_) | Frame::Leaves { .. } => post(queue, frame)?,
+            Frame::Finished(_, stats) => {
+                let stats = parse(stats, "target")?;
+                post(queue, frame)?;
+                return Ok(stats);
+            }
+            other => return Err(reader.unexpected(other)),
+        }
+    }
+}

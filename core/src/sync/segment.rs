@@ -1,0 +1,94 @@
+//! Reading a segment: only its data from the image, its holes as zeros.
+
+use super::geometry::Geometry;
+use crate::buf::AlignedBuf;
+use crate::digest::LeafSet;
+use crate::error::Result;
+use crate::image::Image;
+use crate::range::ByteRange;
+
+/// Bytes of a segment, and how many of them were read from the image.
+pub(super) struct SegmentData {
+    /// Holds a whole segment; only `len` bytes belong to it.
+    pub buf: AlignedBuf,
+    /// Bytes of the segment: shorter for the image's last one.
+    pub len: usize,
+    /// Bytes that came from the image.
+    pub read: u64,
+}
+
+impl SegmentData {
+    /// The segment's bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buf[..self.len]
+    }
+}
+
+/// Reads segment `index`. Extents are widened to leaves of 4 KiB, as direct I/O wants it.
+pub(super) fn read(image: &dyn Image, geometry: &Geometry, index: u64) -> Result<SegmentData> {
+    let range = geometry.segment(index);
+    let mut data = SegmentData {
+        buf: AlignedBuf::zeroed(range.len() as usize),
+        len: range.len() as usize,
+        read: 0,
+    };
+    let mut at = range.start;
+    while at < range.end {
+        let Some(extent) = image.next_data(at)? else {
+            break;
+        };
+        let part = extent
+            .align_out(super::geometry::LEAF_UNIT.into())
+            .intersection(&ByteRange::new(at, range.end));
+        if part.is_empty() {
+            break;
+        }
+        let slice = (part.start - range.start) as usize..(part.end - range.start) as usize;
+        image.read_at(&mut data.buf[slice], part.start)?;
+        data.read += part.len();
+        at = part.end;
+    }
+    Ok(data)
+}
+
+/// The segments of `first..end` that hold data, as runs `(first, count)`; at most `max` of them.
+/// Also returns where the search stopped: `end`, or earlier when there were too many runs.
+pub(super) fn data_runs(
+    image: &dyn Image,
+    geometry: &Geometry,
+    first: u64,
+    end: u64,
+    max: usize,
+) -> Result<(Vec<(u64, u64)>, u64)> {
+    let span = geometry.span(first, end);
+    let mut runs: Vec<(u64, u64)> = Vec::new();
+    let mut at = span.start;
+    while at < span.end {
+        let Some(extent) = image.next_data(at)? else {
+            break;
+        };
+        let part = extent.intersection(&span);
+        if part.is_empty() {
+            break;
+        }
+        let (from, to) = (geometry.segment_of(part.start), geometry.segment_of(part.end - 1) + 1);
+        let full = runs.len() == max;
+        match runs.last_mut() {
+            Some((start, count)) if from <= *start + *count => {
+                *count = (*count).max(to - *start);
+            }
+            _ if full => return Ok((runs, from)),
+            _ => runs.push((from, to - from)),
+        }
+        at = geometry.segment(to - 1).end;
+    }
+    Ok((runs, end))
+}
+
+/// Bytes that a set of leaves covers in a segment of `segment_len` bytes.
+pub(super) fn leaf_bytes(set: &LeafSet, geometry: &Geometry, segment_len: usize) -> u64 {
+    set.runs()
+        .iter()
+        .map(|&(first, count)| geometry.leaves(first, count, segment_len).len() as u64)
+        .sum()
+}

@@ -1,0 +1,375 @@
+//! The target's side of a sync: frees what the source has not, reports what it has, applies patches.
+
+use super::apply::{self, Applier, Base};
+use super::failure::{disconnected, Failure};
+use super::order::InOrder;
+use super::outbox::{self, post};
+use super::segment;
+use super::source::{mismatch, summary};
+use super::verify::Touched;
+use super::{Meter, Params, SourceReport, Summary};
+use crate::digest::{self, Digest, ImageDigest};
+use crate::error::{Error, Kind, Result};
+use crate::image::Image;
+use crate::range::ByteRange;
+use crate::wire::{limits, Entry, Extents, Frame, Link, LinkReader, Patch, Received};
+use crossbeam_channel::{Receiver, Sender};
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Receives into `image` over `link`. The parameters must be the ones the source was given.
+/// When this returns `Ok`, the image is flushed and both sides' digests agreed.
+pub fn run(image: &dyn Image, params: &Params, link: &mut Link, meter: &Meter) -> Result<Summary> {
+    meter.set_total(params.geometry.size());
+    link.reader.set_frame_max(
+        (params.geometry.segment_bytes() + 4096).max(limits::CONTROL_FRAME_MAX),
+    );
+    let (bytes_in, bytes_out) = (link.reader.bytes(), link.writer.bytes());
+    let failure = Failure::new(&[link]);
+    let (frames_tx, frames_rx) = crossbeam_channel::bounded(outbox::QUEUE);
+    let (reader, writer) = (&mut link.reader, &mut link.writer);
+    let applier = Applier::new(image, params);
+    let mut outcome = None;
+    std::thread::scope(|scope| {
+        let failure = &failure;
+        scope.spawn(move || failure.watch(|| outbox::run(writer, &frames_rx, None, failure)));
+        let mut session = Session::new(params, meter, &applier, failure);
+        let done = session.transfer(reader, &frames_tx);
+        if failure.is_set() {
+            return;
+        }
+        // Flushing and verifying can take long; the outbox goes on pinging meanwhile.
+        failure.watch(|| {
+            let (digest, report) = done.ok_or_else(|| disconnected(()))?;
+            outcome = Some(session.finish(digest, &report, &frames_tx)?);
+            Ok(())
+        });
+        drop(frames_tx);
+    });
+    if let Some(error) = failure.take() {
+        link.writer.report(&error);
+        return Err(error);
+    }
+    let mut summary = outcome.ok_or_else(|| disconnected(()))?;
+    summary.wire_out = link.reader.bytes() - bytes_in;
+    summary.wire_in = link.writer.bytes() - bytes_out;
+    Ok(summary)
+}
+
+/// Work for the target's threads.
+enum Job {
+    Scan { ticket: u64, index: u64 },
+    Leaves { index: u64 },
+    Apply { patch: Patch, base: Base },
+}
+
+/// The segments reported to the source and not yet answered, in order.
+struct Window {
+    state: Mutex<WindowState>,
+    room: Condvar,
+}
+
+struct WindowState {
+    reserved: usize,
+    order: InOrder<(u64, Entry)>,
+    reported: VecDeque<(u64, Entry)>,
+}
+
+impl Window {
+    fn new() -> Self {
+        Window {
+            state: Mutex::new(WindowState {
+                reserved: 0,
+                order: InOrder::new(),
+                reported: VecDeque::new(),
+            }),
+            room: Condvar::new(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, WindowState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for room for one more segment and gives its ticket.
+    fn reserve(&self, failure: &Failure) -> Result<u64> {
+        let mut state = self.state();
+        while state.reserved >= limits::WINDOW {
+            failure.check()?;
+            let waited = self.room.wait_timeout(state, Duration::from_millis(100));
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.reserved += 1;
+        Ok(state.order.issue())
+    }
+
+    /// Reports what ticket's segment holds, with all that became due by it. The lock is held while
+    /// posting: that keeps the reports in order.
+    fn report(&self, ticket: u64, index: u64, entry: Entry, frames: &Sender<Frame>) -> Result<()> {
+        let mut state = self.state();
+        state.order.fill(ticket, (index, entry));
+        let mut entries = Vec::new();
+        while let Some((index, entry)) = state.order.take() {
+            state.reported.push_back((index, entry));
+            entries.push(entry);
+            if entries.len() == limits::ENTRIES_MAX {
+                post(frames, Frame::Segments(std::mem::take(&mut entries)))?;
+            }
+        }
+        match entries.is_empty() {
+            true => Ok(()),
+            false => post(frames, Frame::Segments(entries)),
+        }
+    }
+
+    /// Takes the oldest reported segment: the source has answered it.
+    fn settle(&self) -> Option<(u64, Entry)> {
+        let mut state = self.state();
+        let settled = state.reported.pop_front()?;
+        state.reserved -= 1;
+        self.room.notify_one();
+        Some(settled)
+    }
+
+    fn is_settled(&self) -> bool {
+        self.state().reserved == 0
+    }
+}
+
+struct Session<'a> {
+    params: &'a Params,
+    meter: &'a Meter,
+    applier: &'a Applier<'a>,
+    failure: &'a Failure,
+    window: Window,
+    digest: ImageDigest,
+    touched: Touched,
+}
+
+impl<'a> Session<'a> {
+    fn new(params: &'a Params, meter: &'a Meter, applier: &'a Applier<'a>, failure: &'a Failure) -> Self {
+        let geometry = &params.geometry;
+        Session {
+            params,
+            meter,
+            applier,
+            failure,
+            window: Window::new(),
+            digest: ImageDigest::new(params.hash, geometry.leaf_bytes(), geometry.segment_bytes()),
+            touched: Touched::new(params),
+        }
+    }
+
+    /// Runs the transfer to the source's last frame; all patches are applied when this returns.
+    fn transfer(&mut self, reader: &mut LinkReader, frames: &Sender<Frame>) -> Option<(Digest, SourceReport)> {
+        let (jobs_tx, jobs_rx) = crossbeam_channel::bounded(8);
+        let (slices_tx, slices_rx) = crossbeam_channel::bounded(limits::SLICES_MAX);
+        let mut done = None;
+        let window = std::mem::replace(&mut self.window, Window::new());
+        std::thread::scope(|scope| {
+            let (params, applier, failure, window) = (self.params, self.applier, self.failure, &window);
+            for _ in 0..apply::workers() {
+                let jobs = jobs_rx.clone();
+                scope.spawn(move || failure.watch(|| work(params, applier, window, &jobs, frames, failure)));
+            }
+            drop(jobs_rx);
+            let jobs = jobs_tx.clone();
+            scope.spawn(move || failure.watch(|| scan(params, applier, window, &slices_rx, &jobs, failure)));
+            failure.watch(|| {
+                done = Some(self.receive(reader, window, &slices_tx, &jobs_tx)?);
+                Ok(())
+            });
+            drop((slices_tx, jobs_tx));
+        });
+        done
+    }
+
+    /// Handles the source's frames up to and including the last one.
+    fn receive(
+        &mut self,
+        reader: &mut LinkReader,
+        window: &Window,
+        slices: &Sender<Extents>,
+        jobs: &Sender<Job>,
+    ) -> Result<(Digest, SourceReport)> {
+        let mut listed_to = 0;
+        let protocol = |what: &str| Err(Error::new(Kind::Protocol, format!("the source {what}")));
+        loop {
+            match reader.receive()? {
+                Received::Frame(Frame::Extents(extents)) => {
+                    if extents.start != listed_to || extents.end > self.params.geometry.segments() {
+                        return protocol("listed its data out of order");
+                    }
+                    listed_to = extents.end;
+                    if slices.try_send(extents).is_err() {
+                        self.failure.check()?;
+                        return protocol("listed too much data ahead of the comparison");
+                    }
+                }
+                Received::Frame(Frame::Want(index)) => {
+                    self.applier.ask(index)?;
+                    jobs.send(Job::Leaves { index }).map_err(disconnected)?;
+                }
+                Received::Frame(Frame::Same(count)) => {
+                    for _ in 0..count {
+                        match window.settle() {
+                            Some((index, entry)) => self.settle_same(index, entry),
+                            None => return protocol("answered more segments than were reported"),
+                        }
+                    }
+                }
+                Received::Frame(Frame::Patch(patch)) => match window.settle() {
+                    Some((index, entry)) if index == patch.segment && !self.params.dry_run => {
+                        self.settle_patch(&patch);
+                        let base = self.applier.base(index, entry);
+                        jobs.send(Job::Apply { patch, base }).map_err(disconnected)?;
+                    }
+                    _ => return protocol("sent a patch out of turn"),
+                },
+                Received::Frame(Frame::Done(digest, stats)) => {
+                    if listed_to != self.params.geometry.segments() || !window.is_settled() {
+                        return protocol("ended before all segments were answered");
+                    }
+                    let report = serde_json::from_slice(&stats).map_err(|e| {
+                        Error::new(Kind::Protocol, "the source sent malformed statistics").because(e)
+                    })?;
+                    return Ok((digest, report));
+                }
+                Received::Frame(other) => return Err(reader.unexpected(&other)),
+                Received::End => return Err(reader.vanished()),
+            }
+        }
+    }
+
+    fn settle_same(&mut self, index: u64, entry: Entry) {
+        if let Entry::Digest(digest) = entry {
+            self.digest.add(index, Some(digest));
+            self.meter.add_compared(self.params.geometry.segment(index).len());
+        }
+        self.applier.forget(index);
+        self.meter.set_position(self.params.geometry.segment(index).end);
+    }
+
+    fn settle_patch(&mut self, patch: &Patch) {
+        let range = self.params.geometry.segment(patch.segment);
+        let zeroed = segment::leaf_bytes(&patch.zeroed, &self.params.geometry, range.len() as usize);
+        self.digest.add(patch.segment, patch.digest);
+        self.touched.patched(patch.segment, patch.digest);
+        self.meter.add_changed(patch.data.len() as u64);
+        self.meter.add_sent(patch.data.len() as u64);
+        self.meter.add_zeroed(zeroed);
+        self.meter.set_position(range.end);
+    }
+
+    /// Flushes, verifies, compares the digests and tells the source.
+    fn finish(&mut self, theirs: Digest, report: &SourceReport, frames: &Sender<Frame>) -> Result<Summary> {
+        let params = self.params;
+        let geometry = &params.geometry;
+        let fresh = ImageDigest::new(params.hash, geometry.leaf_bytes(), geometry.segment_bytes());
+        let ours = std::mem::replace(&mut self.digest, fresh).finish(geometry.size());
+        if !params.dry_run {
+            if ours != theirs {
+                return Err(mismatch(theirs, ours));
+            }
+            self.applier.image().flush()?;
+            self.applier.image().check_unchanged()?;
+        }
+        let mut stats = self.applier.stats();
+        if params.verify && !params.dry_run {
+            stats.verified = self.touched.verify(self.applier.image(), params, self.failure)?;
+        }
+        let json = serde_json::to_vec(&stats)
+            .map_err(|e| Error::new(Kind::Protocol, "cannot encode statistics").because(e))?;
+        post(frames, Frame::Finished(ours, json))?;
+        Ok(summary(params, ours, report, stats))
+    }
+}
+
+/// Walks the source's slices: frees what it has not, and hands the rest to the workers in order.
+fn scan(
+    params: &Params,
+    applier: &Applier,
+    window: &Window,
+    slices: &Receiver<Extents>,
+    jobs: &Sender<Job>,
+    failure: &Failure,
+) -> Result<()> {
+    for extents in slices {
+        let mut at = extents.start;
+        for (skip, take) in &extents.runs {
+            let first = at + skip;
+            clear(params, applier, at, first, failure)?;
+            for index in first..first + take {
+                let ticket = window.reserve(failure)?;
+                jobs.send(Job::Scan { ticket, index }).map_err(disconnected)?;
+            }
+            at = first + take;
+        }
+        clear(params, applier, at, extents.end, failure)?;
+    }
+    Ok(())
+}
+
+/// Makes the segments `first..end`, of which the source has nothing, read as zeros here.
+fn clear(params: &Params, applier: &Applier, first: u64, end: u64, failure: &Failure) -> Result<()> {
+    let span = params.geometry.span(first, end);
+    let mut at = span.start;
+    while at < span.end {
+        failure.check()?;
+        let Some(extent) = applier.image().next_data(at)? else {
+            break;
+        };
+        // In pieces, so that a signal or a lost peer is noticed in between.
+        let piece = ByteRange::new(extent.start, extent.start.saturating_add(1 << 30));
+        let part = extent
+            .align_out(super::geometry::LEAF_UNIT.into())
+            .intersection(&piece.align_out(super::geometry::LEAF_UNIT.into()))
+            .intersection(&ByteRange::new(at, span.end));
+        if part.is_empty() {
+            break;
+        }
+        applier.clear(part)?;
+        at = part.end;
+    }
+    Ok(())
+}
+
+/// A worker: digests, leaf digests and patches, whatever comes next.
+fn work(
+    params: &Params,
+    applier: &Applier,
+    window: &Window,
+    jobs: &Receiver<Job>,
+    frames: &Sender<Frame>,
+    failure: &Failure,
+) -> Result<()> {
+    let leaf = params.geometry.leaf_bytes() as usize;
+    for job in jobs {
+        failure.check()?;
+        match job {
+            Job::Scan { ticket, index } => {
+                let data = applier.read(index)?;
+                let entry = match digest::segment(params.hash, data.bytes(), leaf) {
+                    Some(digest) => Entry::Digest(digest),
+                    None if data.read > 0 => Entry::Zero,
+                    None => Entry::Absent,
+                };
+                window.report(ticket, index, entry, frames)?;
+            }
+            Job::Leaves { index } => {
+                let data = applier.read(index)?;
+                let present = digest::nonzero_leaves(data.bytes(), leaf);
+                let digests = present
+                    .iter()
+                    .map(|i| &data.bytes()[params.geometry.leaves(i, 1, data.len)])
+                    .map(|bytes| digest::leaf(params.hash, bytes))
+                    .collect();
+                applier.keep(index, data);
+                post(frames, Frame::Leaves { segment: index, present, digests })?;
+            }
+            Job::Apply { patch, base } => applier.apply(&patch, base)?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,51 @@
+//! Block-device ioctls that rustix has no safe wrapper for: the only module with `unsafe` code.
+#![allow(unsafe_code)]
+
+use rustix::fd::AsFd;
+use rustix::io::Result;
+use rustix::ioctl::{ioctl, Getter, Ioctl, IoctlOutput, Opcode};
+use std::ffi::c_void;
+
+/// `BLKDISCARD`, `_IO(0x12, 119)` of linux/fs.h.
+const BLKDISCARD: Opcode = 0x1277;
+/// `BLKGETSIZE64`, `_IOR(0x12, 114, size_t)` of linux/fs.h.
+const BLKGETSIZE64: Opcode = 0x8008_1272;
+/// `BLKSSZGET`, `_IO(0x12, 104)`: writes an `int`.
+const BLKSSZGET: Opcode = 0x1268;
+
+struct Discard([u64; 2]);
+
+// SAFETY: BLKDISCARD reads two u64 (offset, length) from the pointer and writes nothing; `self.0` is
+// exactly that and lives for the call.
+unsafe impl Ioctl for Discard {
+    type Output = ();
+    const IS_MUTATING: bool = true;
+    fn opcode(&self) -> Opcode {
+        BLKDISCARD
+    }
+    fn as_ptr(&mut self) -> *mut c_void {
+        self.0.as_mut_ptr().cast()
+    }
+    unsafe fn output_from_ptr(_: IoctlOutput, _: *mut c_void) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Discards `len` bytes at `offset` of a block device. What reads return afterwards is up to the
+/// device: never rely on it being zero.
+pub fn discard(device: impl AsFd, offset: u64, len: u64) -> Result<()> {
+    // SAFETY: `Discard` describes BLKDISCARD as linux/fs.h does.
+    unsafe { ioctl(device, Discard([offset, len])) }
+}
+
+/// Size of a block device in bytes.
+pub fn device_size(device: impl AsFd) -> Result<u64> {
+    // SAFETY: BLKGETSIZE64 writes one u64.
+    unsafe { ioctl(device, Getter::<BLKGETSIZE64, u64>::new()) }
+}
+
+/// Logical block size of a block device in bytes.
+pub fn logical_block_size(device: impl AsFd) -> Result<u32> {
+    // SAFETY: BLKSSZGET writes one int.
+    unsafe { ioctl(device, Getter::<BLKSSZGET, u32>::new()) }
+}

@@ -1,0 +1,253 @@
+//! A framed link to one peer: handshake done, frames in and out, the peer's errors turned into ours.
+
+use super::frame::Frame;
+use super::hello::Hello;
+use super::limits;
+use super::stream::{StreamReader, StreamWriter};
+use crate::error::{Error, Kind, Result};
+use crate::stop::Stop;
+use rustix::fd::OwnedFd;
+use serde::{Deserialize, Serialize};
+use std::io::{BufReader, Read, Write};
+
+/// Both directions of a link whose handshake is done.
+pub struct Link {
+    /// Frames from the peer.
+    pub reader: LinkReader,
+    /// Frames to the peer.
+    pub writer: LinkWriter,
+}
+
+/// The reading half.
+pub struct LinkReader {
+    stream: BufReader<StreamReader>,
+    frame_max: u32,
+    peer: String,
+    stop: Stop,
+    bytes: u64,
+    body: Vec<u8>,
+}
+
+/// The writing half. Frames are collected until [`LinkWriter::flush`] or until enough lie ready.
+pub struct LinkWriter {
+    stream: StreamWriter,
+    pending: Vec<u8>,
+    peer: String,
+    stop: Stop,
+    bytes: u64,
+    /// A write failed half-way: nothing sensible can follow it.
+    broken: bool,
+}
+
+/// What a read gave.
+pub enum Received {
+    /// A frame that is neither a ping nor an error.
+    Frame(Frame),
+    /// The peer closed the link between two frames.
+    End,
+}
+
+/// An error as it travels.
+#[derive(Serialize, Deserialize)]
+struct ErrorReport {
+    kind: Kind,
+    message: String,
+    advice: Option<String>,
+}
+
+/// Bytes collected before they are written without being asked.
+const PENDING_MAX: usize = 256 << 10;
+
+impl Link {
+    /// Says hello on both descriptors and waits for the peer's; `peer` names it in errors.
+    pub fn handshake(
+        input: OwnedFd,
+        output: OwnedFd,
+        program: &str,
+        peer: &str,
+        stop: Stop,
+    ) -> Result<Link> {
+        let (reading, writing) = (stop.child(), stop.child());
+        let mut link = Link {
+            reader: LinkReader {
+                stream: BufReader::with_capacity(256 << 10, StreamReader::new(input, reading.clone())?),
+                frame_max: limits::HELLO_FRAME_MAX,
+                peer: peer.to_owned(),
+                stop: reading,
+                bytes: 0,
+                body: Vec::new(),
+            },
+            writer: LinkWriter {
+                stream: StreamWriter::new(output, writing.clone())?,
+                pending: Vec::new(),
+                peer: peer.to_owned(),
+                stop: writing,
+                bytes: 0,
+                broken: false,
+            },
+        };
+        let ours = Hello::ours(program);
+        link.writer.send(&Frame::Hello(ours.clone()))?;
+        link.writer.flush()?;
+        match link.reader.receive()? {
+            Received::Frame(Frame::Hello(theirs)) => ours.agree(&theirs).map(|_| ())?,
+            Received::Frame(_) => {
+                return Err(Error::new(Kind::Protocol, format!("{peer} did not say hello first")))
+            }
+            Received::End => return Err(link.reader.vanished()),
+        }
+        link.reader.frame_max = limits::CONTROL_FRAME_MAX;
+        Ok(link)
+    }
+}
+
+impl LinkReader {
+    /// Sets the largest frame that is accepted from now on.
+    pub fn set_frame_max(&mut self, bytes: u32) {
+        self.frame_max = bytes.min(limits::FRAME_MAX);
+    }
+
+    /// Set it to make a waiting [`LinkReader::receive`] end.
+    pub fn stop(&self) -> &Stop {
+        &self.stop
+    }
+
+    /// Bytes received so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The next frame. Pings are passed over; an error report of the peer becomes an error here.
+    pub fn receive(&mut self) -> Result<Received> {
+        loop {
+            let mut head = [0; 4];
+            if !self.fill(&mut head)? {
+                return Ok(Received::End);
+            }
+            let len = u32::from_le_bytes(head);
+            if len == 0 || len > self.frame_max {
+                return Err(Error::new(
+                    Kind::Protocol,
+                    format!("{} sent a frame of {len} bytes; at most {} are allowed here", self.peer, self.frame_max),
+                ));
+            }
+            let mut body = std::mem::take(&mut self.body);
+            body.clear();
+            // Grows with what arrives, so that a length that lies costs no memory.
+            let got = (&mut self.stream)
+                .take(len.into())
+                .read_to_end(&mut body)
+                .map_err(|e| self.io_error(e))?;
+            self.bytes += 4 + got as u64;
+            if got < len as usize {
+                return Err(self.vanished());
+            }
+            let frame = Frame::decode(&body).map_err(|e| e.context(format!("from {}", self.peer)))?;
+            self.body = body;
+            match frame {
+                Frame::Ping => {}
+                Frame::Error(json) => return Err(self.reported(&json)),
+                frame => return Ok(Received::Frame(frame)),
+            }
+        }
+    }
+
+    /// The error for a link that ended where a frame was due.
+    pub fn vanished(&self) -> Error {
+        Error::new(Kind::Remote, format!("{} ended the connection", self.peer))
+            .advise("see its messages above, or its system log, for the reason; running again is safe")
+    }
+
+    /// The error for a frame that does not belong here.
+    pub fn unexpected(&self, frame: &Frame) -> Error {
+        let text = format!("{frame:?}");
+        let name = text.split(['(', ' ', '{']).next().unwrap_or_default();
+        Error::new(Kind::Protocol, format!("{} sent {name} out of turn", self.peer))
+    }
+
+    /// Fills `head`; false if the stream ends before its first byte.
+    fn fill(&mut self, head: &mut [u8]) -> Result<bool> {
+        let mut done = 0;
+        while done < head.len() {
+            match self.stream.read(&mut head[done..]) {
+                Ok(0) if done == 0 => return Ok(false),
+                Ok(0) => return Err(self.vanished()),
+                Ok(n) => done += n,
+                Err(e) => return Err(self.io_error(e)),
+            }
+        }
+        Ok(true)
+    }
+
+    fn io_error(&self, e: std::io::Error) -> Error {
+        match self.stop.is_stopped() {
+            true => self.stop.error(),
+            false if e.kind() == std::io::ErrorKind::ConnectionReset => self.vanished(),
+            false => Error::new(Kind::Remote, format!("lost {}", self.peer)).because(e),
+        }
+    }
+
+    fn reported(&self, json: &[u8]) -> Error {
+        match serde_json::from_slice::<ErrorReport>(json) {
+            Ok(report) => {
+                let e = Error::new(report.kind, format!("{}: {}", self.peer, report.message));
+                match report.advice {
+                    Some(advice) => e.advise(advice),
+                    None => e,
+                }
+            }
+            Err(e) => Error::new(Kind::Protocol, format!("{} sent a malformed error", self.peer)).because(e),
+        }
+    }
+}
+
+impl LinkWriter {
+    /// Adds a frame; it may stay unsent until [`LinkWriter::flush`].
+    pub fn send(&mut self, frame: &Frame) -> Result<()> {
+        frame.encode(&mut self.pending);
+        match self.pending.len() >= PENDING_MAX {
+            true => self.flush(),
+            false => Ok(()),
+        }
+    }
+
+    /// Sends what was collected.
+    pub fn flush(&mut self) -> Result<()> {
+        let result = self.stream.write_all(&self.pending);
+        self.bytes += self.pending.len() as u64;
+        self.pending.clear();
+        // A burst of large patches must not keep its memory for ever.
+        self.pending.shrink_to(PENDING_MAX * 2);
+        self.broken |= result.is_err();
+        result.map_err(|e| match self.stop.is_stopped() {
+            true => self.stop.error(),
+            false => Error::new(Kind::Remote, format!("lost {}", self.peer)).because(e),
+        })
+    }
+
+    /// Tells the peer why this side ends. Failing to tell is not an error of its own.
+    pub fn report(&mut self, error: &Error) {
+        let report = ErrorReport {
+            kind: error.kind(),
+            message: error.message(),
+            advice: error.advice().map(str::to_owned),
+        };
+        if self.broken {
+            return;
+        }
+        if let Ok(json) = serde_json::to_vec(&report) {
+            let sent = self.send(&Frame::Error(json)).and_then(|()| self.flush());
+            drop(sent);
+        }
+    }
+
+    /// Set it to make a waiting write end.
+    pub fn stop(&self) -> &Stop {
+        &self.stop
+    }
+
+    /// Bytes handed over so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes + self.pending.len() as u64
+    }
+}

@@ -1,0 +1,118 @@
+//! The two directions of a byte stream over file descriptors: never blocked for longer than it takes
+//! to notice that work was stopped, or that the peer has fallen silent.
+
+use super::limits;
+use crate::error::{Error, Result};
+use crate::stop::Stop;
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
+use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
+
+/// How often a waiting end looks at its stop flag.
+const TICK: Duration = Duration::from_millis(100);
+
+/// The reading direction.
+pub struct StreamReader {
+    fd: OwnedFd,
+    stop: Stop,
+    silence_max: Duration,
+}
+
+/// The writing direction.
+pub struct StreamWriter {
+    fd: OwnedFd,
+    stop: Stop,
+}
+
+impl StreamReader {
+    /// Reads from `fd` (made non-blocking) until `stop` is set or nothing comes for too long.
+    pub fn new(fd: OwnedFd, stop: Stop) -> Result<Self> {
+        set_nonblocking(&fd)?;
+        Ok(StreamReader {
+            fd,
+            stop,
+            silence_max: Duration::from_secs(limits::SILENCE_S_MAX),
+        })
+    }
+}
+
+impl StreamWriter {
+    /// Writes to `fd` (made non-blocking) until `stop` is set.
+    pub fn new(fd: OwnedFd, stop: Stop) -> Result<Self> {
+        set_nonblocking(&fd)?;
+        Ok(StreamWriter { fd, stop })
+    }
+}
+
+impl Read for StreamReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let deadline = Instant::now() + self.silence_max;
+        loop {
+            match rustix::io::read(&self.fd, &mut *buf) {
+                Err(Errno::AGAIN) => {}
+                Err(Errno::INTR) => continue,
+                done => return done.map_err(io::Error::from),
+            }
+            wait(&self.fd, PollFlags::IN, &self.stop)?;
+            if Instant::now() > deadline {
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!("nothing heard for {} seconds", self.silence_max.as_secs()),
+                ));
+            }
+        }
+    }
+}
+
+impl Write for StreamWriter {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        loop {
+            match rustix::io::write(&self.fd, buf) {
+                Err(Errno::AGAIN) => wait(&self.fd, PollFlags::OUT, &self.stop)?,
+                Err(Errno::INTR) => {}
+                done => return done.map_err(io::Error::from),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Waits until `fd` is ready or a tick has passed; an error once `stop` is set.
+fn wait(fd: &OwnedFd, flags: PollFlags, stop: &Stop) -> io::Result<()> {
+    if stop.is_stopped() {
+        return Err(io::Error::new(io::ErrorKind::Interrupted, StoppedError));
+    }
+    let timeout = Timespec {
+        tv_sec: 0,
+        tv_nsec: TICK.subsec_nanos().into(),
+    };
+    match poll(&mut [PollFd::new(fd, flags)], Some(&timeout)) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn set_nonblocking(fd: impl AsFd) -> Result<()> {
+    let set = || {
+        let flags = rustix::fs::fcntl_getfl(&fd)?;
+        rustix::fs::fcntl_setfl(&fd, flags | rustix::fs::OFlags::NONBLOCK)
+    };
+    set().map_err(|e| Error::io("cannot make a stream non-blocking", e.into()))
+}
+
+/// The stop flag was set while waiting.
+#[derive(Debug)]
+struct StoppedError;
+
+impl std::fmt::Display for StoppedError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("stopped")
+    }
+}
+
+impl std::error::Error for StoppedError {}
