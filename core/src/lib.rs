@@ -2,5 +2,20 @@
 //!
 //! ARCHITECTURE.md at the top of the repository tells how the modules fit together.
 
+pub mod agent;
+pub mod buf;
+pub mod cli;
+pub mod cmd;
+pub mod digest;
 pub mod error;
+pub mod image;
+pub mod lvm;
+pub mod qemu;
 pub mod range;
+pub mod remote;
+pub mod snapshot;
+pub mod stop;
+pub mod sync;
+mod sys;
+pub mod thin;
+pub mod wire;

@@ -8,13 +8,15 @@ mod file;
 mod guard;
 mod memory;
 pub mod open;
+mod view;
 mod zero;
 
 pub use block::{BlockImage, ThinMap};
 pub use file::FileImage;
 pub use guard::Identity;
 pub use memory::MemoryImage;
-pub use open::{open_source, open_target, Handle, Opened, TargetOptions};
+pub use view::View;
+pub use open::{flush_parent, open_source, open_target, Handle, Opened, TargetOptions};
 
 use crate::error::Result;
 use crate::range::ByteRange;

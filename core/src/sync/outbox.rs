@@ -1,10 +1,10 @@
-//! The one thread of a side that writes to the link: frames from a bounded queue, pings when there is
-//! nothing else to say, and the rate limit.
+//! The one thread of a side that writes to the link: frames from a bounded queue, held to the rate
+//! limit.
 
 use super::failure::{disconnected, Failure};
 use crate::error::Result;
-use crate::wire::{limits, Frame, LinkWriter};
-use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
+use crate::wire::{Frame, LinkWriter};
+use crossbeam_channel::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 /// Frames that may wait to be written. Patches are up to a segment each, so this bounds memory.
@@ -24,10 +24,9 @@ pub(super) fn run(
             Err(TryRecvError::Disconnected) => return writer.flush(),
             Err(TryRecvError::Empty) => {
                 writer.flush()?;
-                match frames.recv_timeout(Duration::from_secs(limits::PING_EVERY_S)) {
+                match frames.recv() {
                     Ok(frame) => frame,
-                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                    Err(RecvTimeoutError::Timeout) => Frame::Ping,
+                    Err(_) => return Ok(()),
                 }
             }
         };
@@ -36,13 +35,8 @@ pub(super) fn run(
             writer.flush()?;
             limiter.charge(patch.data.len() as u64);
             while let Some(wait) = limiter.wait() {
-                // The peer must not take a slow link for a dead one.
                 std::thread::sleep(wait);
                 failure.check()?;
-                if limiter.ping_due() {
-                    writer.send(&Frame::Ping)?;
-                    writer.flush()?;
-                }
             }
         }
     }
@@ -57,16 +51,13 @@ pub(super) fn post(queue: &crossbeam_channel::Sender<Frame>, frame: Frame) -> Re
 struct Limiter {
     bytes_per_s: f64,
     free_at: Instant,
-    pinged: Instant,
 }
 
 impl Limiter {
     fn new(bytes_per_s: u64) -> Self {
-        let now = Instant::now();
         Limiter {
             bytes_per_s: bytes_per_s.max(1) as f64,
-            free_at: now,
-            pinged: now,
+            free_at: Instant::now(),
         }
     }
 
@@ -74,20 +65,11 @@ impl Limiter {
     fn charge(&mut self, bytes: u64) {
         let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_s);
         self.free_at = self.free_at.max(Instant::now()) + cost;
-        self.pinged = Instant::now();
     }
 
     /// How long to wait before looking again; `None` when all that was sent is paid for.
     fn wait(&self) -> Option<Duration> {
         let left = self.free_at.saturating_duration_since(Instant::now());
         (!left.is_zero()).then(|| left.min(Duration::from_millis(100)))
-    }
-
-    fn ping_due(&mut self) -> bool {
-        let due = self.pinged.elapsed() >= Duration::from_secs(limits::PING_EVERY_S);
-        if due {
-            self.pinged = Instant::now();
-        }
-        due
     }
 }

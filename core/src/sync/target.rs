@@ -39,7 +39,7 @@ pub fn run(image: &dyn Image, params: &Params, link: &mut Link, meter: &Meter) -
         if failure.is_set() {
             return;
         }
-        // Flushing and verifying can take long; the outbox goes on pinging meanwhile.
+        // Flushing and verifying can take long; the link goes on pinging meanwhile.
         failure.watch(|| {
             let (digest, report) = done.ok_or_else(|| disconnected(()))?;
             outcome = Some(session.finish(digest, &report, &frames_tx)?);

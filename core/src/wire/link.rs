@@ -3,12 +3,12 @@
 use super::frame::Frame;
 use super::hello::Hello;
 use super::limits;
+use super::link_writer::{ErrorReport, LinkWriter};
 use super::stream::{StreamReader, StreamWriter};
 use crate::error::{Error, Kind, Result};
 use crate::stop::Stop;
 use rustix::fd::OwnedFd;
-use serde::{Deserialize, Serialize};
-use std::io::{BufReader, Read, Write};
+use std::io::{BufReader, Read};
 
 /// Both directions of a link whose handshake is done.
 pub struct Link {
@@ -28,17 +28,6 @@ pub struct LinkReader {
     body: Vec<u8>,
 }
 
-/// The writing half. Frames are collected until [`LinkWriter::flush`] or until enough lie ready.
-pub struct LinkWriter {
-    stream: StreamWriter,
-    pending: Vec<u8>,
-    peer: String,
-    stop: Stop,
-    bytes: u64,
-    /// A write failed half-way: nothing sensible can follow it.
-    broken: bool,
-}
-
 /// What a read gave.
 pub enum Received {
     /// A frame that is neither a ping nor an error.
@@ -46,17 +35,6 @@ pub enum Received {
     /// The peer closed the link between two frames.
     End,
 }
-
-/// An error as it travels.
-#[derive(Serialize, Deserialize)]
-struct ErrorReport {
-    kind: Kind,
-    message: String,
-    advice: Option<String>,
-}
-
-/// Bytes collected before they are written without being asked.
-const PENDING_MAX: usize = 256 << 10;
 
 impl Link {
     /// Says hello on both descriptors and waits for the peer's; `peer` names it in errors.
@@ -77,14 +55,7 @@ impl Link {
                 bytes: 0,
                 body: Vec::new(),
             },
-            writer: LinkWriter {
-                stream: StreamWriter::new(output, writing.clone())?,
-                pending: Vec::new(),
-                peer: peer.to_owned(),
-                stop: writing,
-                bytes: 0,
-                broken: false,
-            },
+            writer: LinkWriter::new(StreamWriter::new(output, writing.clone())?, peer, writing)?,
         };
         let ours = Hello::ours(program);
         link.writer.send(&Frame::Hello(ours.clone()))?;
@@ -189,65 +160,10 @@ impl LinkReader {
 
     fn reported(&self, json: &[u8]) -> Error {
         match serde_json::from_slice::<ErrorReport>(json) {
-            Ok(report) => {
-                let e = Error::new(report.kind, format!("{}: {}", self.peer, report.message));
-                match report.advice {
-                    Some(advice) => e.advise(advice),
-                    None => e,
-                }
+            Ok(report) => report.into_error().context(&self.peer),
+            Err(e) => {
+                Error::new(Kind::Protocol, format!("{} sent a malformed error", self.peer)).because(e)
             }
-            Err(e) => Error::new(Kind::Protocol, format!("{} sent a malformed error", self.peer)).because(e),
         }
-    }
-}
-
-impl LinkWriter {
-    /// Adds a frame; it may stay unsent until [`LinkWriter::flush`].
-    pub fn send(&mut self, frame: &Frame) -> Result<()> {
-        frame.encode(&mut self.pending);
-        match self.pending.len() >= PENDING_MAX {
-            true => self.flush(),
-            false => Ok(()),
-        }
-    }
-
-    /// Sends what was collected.
-    pub fn flush(&mut self) -> Result<()> {
-        let result = self.stream.write_all(&self.pending);
-        self.bytes += self.pending.len() as u64;
-        self.pending.clear();
-        // A burst of large patches must not keep its memory for ever.
-        self.pending.shrink_to(PENDING_MAX * 2);
-        self.broken |= result.is_err();
-        result.map_err(|e| match self.stop.is_stopped() {
-            true => self.stop.error(),
-            false => Error::new(Kind::Remote, format!("lost {}", self.peer)).because(e),
-        })
-    }
-
-    /// Tells the peer why this side ends. Failing to tell is not an error of its own.
-    pub fn report(&mut self, error: &Error) {
-        let report = ErrorReport {
-            kind: error.kind(),
-            message: error.message(),
-            advice: error.advice().map(str::to_owned),
-        };
-        if self.broken {
-            return;
-        }
-        if let Ok(json) = serde_json::to_vec(&report) {
-            let sent = self.send(&Frame::Error(json)).and_then(|()| self.flush());
-            drop(sent);
-        }
-    }
-
-    /// Set it to make a waiting write end.
-    pub fn stop(&self) -> &Stop {
-        &self.stop
-    }
-
-    /// Bytes handed over so far.
-    pub fn bytes(&self) -> u64 {
-        self.bytes + self.pending.len() as u64
     }
 }

@@ -5,11 +5,13 @@ mod codec;
 mod frame;
 mod hello;
 mod link;
+mod link_writer;
 mod stream;
 
 pub use frame::{Entry, Extents, Frame, Patch};
 pub use hello::{Hello, VERSION, VERSION_MIN};
-pub use link::{Link, LinkReader, LinkWriter, Received};
+pub use link::{Link, LinkReader, Received};
+pub use link_writer::{ErrorReport, LinkWriter};
 pub use stream::{StreamReader, StreamWriter};
 
 /// Limits that both ends keep. A peer that exceeds one is refused.

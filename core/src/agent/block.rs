@@ -1,0 +1,196 @@
+//! The block service: opens one image, resizes it, syncs it, and puts a new file in its place.
+
+use super::thin_map;
+use crate::error::{Error, Kind, Result};
+use crate::image::{self, Handle, Identity, TargetOptions, View};
+use crate::sync::{self, Meter, Params};
+use crate::wire::Link;
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// What a driver asks of the block service. Paths are bytes: they need not be UTF-8.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum BlockRequest {
+    /// Open an image for reading; answers [`Opened`].
+    OpenSource(Vec<u8>),
+    /// Open an image for writing; answers [`Opened`].
+    OpenTarget(OpenTarget),
+    /// Give the open target this size in bytes.
+    Resize(u64),
+    /// Answer, then run a sync on this link with the open image.
+    Sync(Role, Params),
+    /// A target that was created gets its name; answers nothing.
+    Commit,
+}
+
+/// How to open a target.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenTarget {
+    /// Path of the file or device.
+    pub path: Vec<u8>,
+    /// Create the file if it is missing.
+    pub create: bool,
+    /// Only look at it.
+    pub dry_run: bool,
+}
+
+/// Which end of a sync the open image is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// It is read.
+    Source,
+    /// It is written.
+    Target,
+}
+
+/// What was opened.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Opened {
+    /// Size in bytes; 0 for a target that is to be created.
+    pub size: u64,
+    /// It is a block device: its size is given.
+    pub is_device: bool,
+    /// It did not exist and will only appear under its name once it is complete.
+    pub is_new: bool,
+    /// Who it is; `None` for a target that a dry run would create.
+    pub identity: Option<Identity>,
+}
+
+/// An open image on this host, with what is needed to finish it.
+pub struct BlockEnd {
+    handle: Option<Handle>,
+    /// Where a created file is to go when it is complete, and where it is until then.
+    publish: Option<(PathBuf, PathBuf)>,
+    dry_run: bool,
+}
+
+impl BlockEnd {
+    /// Opens a source.
+    pub fn source(path: &Path) -> Result<(BlockEnd, Opened)> {
+        let opened = image::open_source(path, |p| thin_map::of(p, Role::Source))?;
+        Ok(Self::opened(opened, None, false))
+    }
+
+    /// Opens a target. A file to be created is made beside its place, under a name of its own, so that
+    /// nobody takes half a disk for a whole one; the next run goes on with it.
+    pub fn target(path: &Path, create: bool, dry_run: bool) -> Result<(BlockEnd, Opened)> {
+        let missing = match std::fs::metadata(path) {
+            Ok(_) => false,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => true,
+            Err(e) => return Err(Error::io(format!("cannot stat {}", path.display()), e)),
+        };
+        let options = TargetOptions { create, read_only: dry_run };
+        let thin_map = |p: &Path| thin_map::of(p, Role::Target);
+        if !missing {
+            return Ok(Self::opened(image::open_target(path, options, thin_map)?, None, dry_run));
+        }
+        if !create {
+            return Err(Error::new(Kind::NotFound, format!("{} does not exist", path.display()))
+                .advise("use --truncate to create it"));
+        }
+        let part = part_path(path)?;
+        if dry_run {
+            parent_exists(path)?;
+            let end = BlockEnd { handle: None, publish: None, dry_run };
+            let opened = Opened { size: 0, is_device: false, is_new: true, identity: None };
+            return Ok((end, opened));
+        }
+        let opened = image::open_target(&part, options, thin_map)?;
+        Ok(Self::opened(opened, Some((part, path.to_owned())), dry_run))
+    }
+
+    fn opened(
+        opened: image::Opened,
+        publish: Option<(PathBuf, PathBuf)>,
+        dry_run: bool,
+    ) -> (BlockEnd, Opened) {
+        let answer = Opened {
+            size: match publish {
+                Some(_) => 0,
+                None => opened.image.image().size(),
+            },
+            is_device: opened.image.is_device(),
+            is_new: publish.is_some(),
+            identity: Some(opened.identity),
+        };
+        let end = BlockEnd { handle: Some(opened.image), publish, dry_run };
+        (end, answer)
+    }
+
+    /// Gives the target `size` bytes, or in a dry run would.
+    pub fn resize(&mut self, size: u64) -> Result<()> {
+        match &self.handle {
+            Some(handle) if !self.dry_run => handle.resize(size),
+            _ => Ok(()),
+        }
+    }
+
+    /// Runs one side of a sync.
+    pub fn sync(&mut self, role: Role, params: &Params, link: &mut Link, meter: &Meter) -> Result<sync::Summary> {
+        if self.dry_run {
+            let view = View::new(self.handle.take(), params.geometry.size());
+            return sync::run_target(&view, params, link, meter);
+        }
+        let Some(handle) = &self.handle else {
+            return Err(Error::new(Kind::Protocol, "a sync was asked for before an image was opened"));
+        };
+        let image = handle.image();
+        if image.size() < params.geometry.size() {
+            return Err(Error::new(Kind::Protocol, format!("{} is smaller than the sync", image.name())));
+        }
+        match role {
+            Role::Source => sync::run_source(image, params, link, meter),
+            Role::Target => sync::run_target(image, params, link, meter),
+        }
+    }
+
+    /// Puts a created file in its place, durably.
+    pub fn commit(&mut self) -> Result<()> {
+        let Some((part, path)) = self.publish.take() else {
+            return Ok(());
+        };
+        // Never over something that appeared meanwhile.
+        let flags = rustix::fs::RenameFlags::NOREPLACE;
+        rustix::fs::renameat_with(rustix::fs::CWD, &part, rustix::fs::CWD, &path, flags)
+            .map_err(|e| Error::io(format!("cannot name the finished file {}", path.display()), e.into()))?;
+        image::flush_parent(&path)
+    }
+}
+
+fn part_path(path: &Path) -> Result<PathBuf> {
+    let Some(name) = path.file_name() else {
+        return Err(Error::new(Kind::Usage, format!("{} names no file", path.display())));
+    };
+    let mut part = OsString::from(".");
+    part.push(name);
+    part.push(".rblocksync-part");
+    Ok(path.with_file_name(part))
+}
+
+fn parent_exists(path: &Path) -> Result<()> {
+    let parent = match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    };
+    std::fs::metadata(parent)
+        .map(|_| ())
+        .map_err(|e| Error::io(format!("cannot create a file in {}", parent.display()), e))
+}
+
+/// Path to bytes, for the wire.
+pub fn path_bytes(path: &Path) -> Vec<u8> {
+    path.as_os_str().as_bytes().to_vec()
+}
+
+/// Bytes off the wire to a path. NUL and the empty path are refused.
+pub(super) fn path_of(bytes: &[u8]) -> Result<PathBuf> {
+    if bytes.is_empty() || bytes.contains(&0) {
+        return Err(Error::new(Kind::Usage, "a path is empty or holds a NUL byte"));
+    }
+    Ok(PathBuf::from(OsString::from_vec(bytes.to_vec())))
+}

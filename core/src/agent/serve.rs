@@ -1,0 +1,99 @@
+//! The agent's loop: one request after the other, until the input ends.
+
+use super::block::{path_of, BlockEnd, BlockRequest};
+use super::{decode, encode, Answer};
+use crate::error::{Error, Kind, Result};
+use crate::stop::Stop;
+use crate::sync::Meter;
+use crate::wire::{limits, ErrorReport, Frame, Link, Received};
+use rustix::fd::OwnedFd;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Requests that a front end adds to the block service.
+pub trait Service {
+    /// Answers a request of this front end. An error is reported; the agent goes on.
+    fn handle(&mut self, request: Value) -> Result<Value>;
+}
+
+/// No requests but the block service's.
+pub struct NoService;
+
+impl Service for NoService {
+    fn handle(&mut self, _: Value) -> Result<Value> {
+        Err(Error::new(Kind::Protocol, "this agent only serves images"))
+    }
+}
+
+/// A request's outer form.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Request {
+    Block(BlockRequest),
+    Host(Value),
+}
+
+/// Serves one driver on `input` and `output` until it closes the link.
+pub fn serve(program: &str, input: OwnedFd, output: OwnedFd, stop: Stop, service: &mut dyn Service) -> Result<()> {
+    let mut link = Link::handshake(input, output, program, "driver", stop)?;
+    let mut end: Option<BlockEnd> = None;
+    loop {
+        link.reader.set_frame_max(limits::CONTROL_FRAME_MAX);
+        let json = match link.reader.receive()? {
+            Received::End => return Ok(()),
+            Received::Frame(Frame::Request(json)) => json,
+            Received::Frame(other) => {
+                let error = link.reader.unexpected(&other);
+                link.writer.report(&error);
+                return Err(error);
+            }
+        };
+        let answer = match decode(&json) {
+            Ok(Request::Host(request)) => service.handle(request),
+            Ok(Request::Block(BlockRequest::Sync(role, params))) => {
+                let Some(end) = &mut end else {
+                    let error = Error::new(Kind::Protocol, "nothing is open to be synced");
+                    answer(&mut link, Err(error))?;
+                    continue;
+                };
+                answer(&mut link, Ok(Value::Null))?;
+                end.sync(role, &params, &mut link, &Meter::new())?;
+                continue;
+            }
+            Ok(Request::Block(request)) => block(&mut end, request),
+            Err(e) => Err(e),
+        };
+        self::answer(&mut link, answer)?;
+    }
+}
+
+fn block(end: &mut Option<BlockEnd>, request: BlockRequest) -> Result<Value> {
+    let not_open = || Error::new(Kind::Protocol, "no image is open");
+    let opened = match request {
+        BlockRequest::OpenSource(path) => BlockEnd::source(&path_of(&path)?)?,
+        BlockRequest::OpenTarget(open) => {
+            BlockEnd::target(&path_of(&open.path)?, open.create, open.dry_run)?
+        }
+        BlockRequest::Resize(size) => {
+            end.as_mut().ok_or_else(not_open)?.resize(size)?;
+            return Ok(Value::Null);
+        }
+        BlockRequest::Commit => {
+            end.as_mut().ok_or_else(not_open)?.commit()?;
+            return Ok(Value::Null);
+        }
+        BlockRequest::Sync(..) => return Err(not_open()),
+    };
+    *end = Some(opened.0);
+    serde_json::to_value(opened.1)
+        .map_err(|e| Error::new(Kind::Protocol, "cannot encode a message").because(e))
+}
+
+fn answer(link: &mut Link, answer: Result<Value>) -> Result<()> {
+    let answer = match answer {
+        Ok(value) => Answer::Done(value),
+        Err(error) => Answer::Failed(ErrorReport::of(&error)),
+    };
+    link.writer.send(&Frame::Reply(encode(&answer)?))?;
+    link.writer.flush()
+}

@@ -1,0 +1,40 @@
+//! Which chunks of a device are mapped, if it is a thin volume.
+
+use super::block::Role;
+use crate::error::{Kind, Result};
+use crate::image::ThinMap;
+use crate::lvm::{self, LvKind};
+use crate::range::{ByteRange, RangeSet};
+use crate::thin;
+use std::path::Path;
+
+/// The mapping of the thin volume at `path`; `None` for any other device.
+///
+/// Where the pool cannot tell (somebody else holds its metadata snapshot, or its tools are missing),
+/// all of the volume is taken for data: slower, never wrong. A target in a pool that does not zero its
+/// chunks is the exception: writing there without knowing the mapping could expose old bytes.
+pub(super) fn of(path: &Path, role: Role) -> Result<Option<ThinMap>> {
+    let Some(lv) = lvm::find_by_path(path)? else {
+        return Ok(None);
+    };
+    let (LvKind::Thin, Some(pool)) = (lv.kind, &lv.pool) else {
+        return Ok(None);
+    };
+    let pool = lvm::pool(pool)?;
+    let mapped = match thin::mapped(&lv) {
+        Ok(mapped) => mapped,
+        Err(e) if role == Role::Target && !pool.zeroes_new => {
+            let e = match e.kind() {
+                Kind::Busy => e.advise("wait until the other user of the pool's metadata is done"),
+                _ => e,
+            };
+            return Err(e.context(format!("cannot tell what {lv} maps", lv = lv.id)));
+        }
+        Err(_) => whole(lv.size),
+    };
+    Ok(Some(ThinMap::new(lv.size, pool.chunk_bytes, pool.zeroes_new, &mapped)))
+}
+
+fn whole(size: u64) -> RangeSet {
+    [ByteRange::new(0, size)].into_iter().collect()
+}

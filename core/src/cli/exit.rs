@@ -1,0 +1,27 @@
+//! Exit codes, the same for all front ends.
+
+use crate::error::{Error, Kind};
+use crate::stop::Stop;
+
+/// The exit codes, as `--help` shows them.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0    done: the destination is equal to the source (or a dry run ended)
+  1    failed on the way: connection, I/O, space; running again is safe
+  2    wrong usage
+  3    refused: the request would do harm, or something is in use; nothing was changed
+  4    content is not what its digest says: do not use the copy
+  129, 130, 143   stopped by SIGHUP, SIGINT (Ctrl-C), SIGTERM";
+
+/// The exit code for an error.
+pub fn exit_code(error: &Error, stop: &Stop) -> u8 {
+    if let Some(signal) = stop.signal() {
+        return 128 + (signal & 0x7f) as u8;
+    }
+    match error.kind() {
+        Kind::Usage => 2,
+        Kind::Refused | Kind::Busy => 3,
+        Kind::Digest => 4,
+        _ => 1,
+    }
+}

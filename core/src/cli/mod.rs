@@ -1,0 +1,12 @@
+//! What the command lines of all front ends share: endpoints, progress, output and exit codes.
+
+mod endpoint;
+mod exit;
+mod report;
+mod transfer;
+pub mod units;
+
+pub use endpoint::Endpoint;
+pub use exit::{exit_code, EXIT_CODES};
+pub use report::{OutputOptions, ProgressMode, Reporter};
+pub use transfer::{run, Transfer};

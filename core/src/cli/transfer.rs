@@ -1,0 +1,282 @@
+//! One sync from SRC to DST, whichever of the two is remote: open, check, run, finish.
+
+use super::{Endpoint, Reporter};
+use crate::agent::{path_bytes, BlockEnd, BlockRequest, Client, OpenTarget, Opened, Role};
+use crate::digest::HashKind;
+use crate::error::{Error, Kind, Result};
+use crate::remote::{agent_id, AgentHandle, AgentPipe, AgentSpec, Remote, SshOptions};
+use crate::stop::Stop;
+use crate::sync::{self, Geometry, Meter, Params, Summary};
+use crate::wire::{Link, VERSION};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What is to be synced, and how.
+#[derive(Debug, Clone)]
+pub struct Transfer {
+    /// Where from.
+    pub source: Endpoint,
+    /// Where to.
+    pub target: Endpoint,
+    /// Bytes of a leaf, the unit of change.
+    pub leaf_bytes: u32,
+    /// Hash function.
+    pub hash: HashKind,
+    /// Create the target or change its size to the source's.
+    pub truncate: bool,
+    /// Sync the part that both have if their sizes differ.
+    pub ignore_size: bool,
+    /// Compare only.
+    pub dry_run: bool,
+    /// Re-read from the medium what was written.
+    pub verify: bool,
+    /// Most bytes a second that the source sends.
+    pub bytes_per_s_max: Option<u64>,
+}
+
+const PROGRAM: &str = "rblocksync";
+
+/// How long an agent may take to end once its input is closed.
+const AGENT_END_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// An open image on this host or behind an agent.
+enum End {
+    Local(BlockEnd),
+    Remote(RemoteEnd),
+}
+
+struct RemoteEnd {
+    client: Client,
+    agent: AgentHandle,
+    session: Remote,
+}
+
+/// Runs the transfer. `stop` ends it early, with everything on the way cleaned up.
+pub fn run(transfer: &Transfer, ssh: &SshOptions, reporter: &Reporter, stop: &Stop) -> Result<Summary> {
+    let (mut source, from) = open(&transfer.source, Role::Source, transfer, ssh, stop)?;
+    let (mut target, to) = match open(&transfer.target, Role::Target, transfer, ssh, stop) {
+        Ok(opened) => opened,
+        Err(e) => {
+            close(source);
+            return Err(e);
+        }
+    };
+    let result = checked_size(transfer, &from, &to).and_then(|size| {
+        if transfer.truncate && size != to.size {
+            target.resize(size)?;
+        }
+        let params = Params {
+            geometry: Geometry::new(size, transfer.leaf_bytes)?,
+            hash: transfer.hash,
+            dry_run: transfer.dry_run,
+            verify: transfer.verify,
+            bytes_per_s_max: transfer.bytes_per_s_max,
+        };
+        let meter = Arc::new(Meter::new());
+        let watch = reporter.watch(&transfer.target.to_string(), meter.clone());
+        let result = transfer_blocks(&mut source, &mut target, &params, &meter, stop);
+        drop(watch);
+        let summary = result?;
+        stop.check()?;
+        target.commit(transfer.dry_run)?;
+        Ok(summary)
+    });
+    let ends = [close(source), close(target)];
+    result.map_err(|e| explain(e, ends))
+}
+
+/// The size to sync, or why the two cannot be synced.
+fn checked_size(transfer: &Transfer, from: &Opened, to: &Opened) -> Result<u64> {
+    if from.identity.is_some() && from.identity == to.identity {
+        return Err(Error::new(
+            Kind::Usage,
+            format!("{} and {} are the same", transfer.source, transfer.target),
+        ));
+    }
+    if from.size == to.size && !to.is_new {
+        return Ok(from.size);
+    }
+    if transfer.truncate {
+        return match to.is_device {
+            false => Ok(from.size),
+            true => Err(sizes_differ(transfer, from, to)
+                .advise("a device cannot be truncated: resize it, or use --ignore-size")),
+        };
+    }
+    if transfer.ignore_size {
+        return Ok(from.size.min(to.size));
+    }
+    Err(sizes_differ(transfer, from, to)
+        .advise("--truncate gives a file the source's size, --ignore-size syncs the part both have"))
+}
+
+fn sizes_differ(transfer: &Transfer, from: &Opened, to: &Opened) -> Error {
+    Error::new(
+        Kind::Refused,
+        format!(
+            "sizes differ: {} has {} bytes, {} has {}",
+            transfer.source, from.size, transfer.target, to.size
+        ),
+    )
+}
+
+fn open(
+    endpoint: &Endpoint,
+    role: Role,
+    transfer: &Transfer,
+    ssh: &SshOptions,
+    stop: &Stop,
+) -> Result<(End, Opened)> {
+    match endpoint {
+        Endpoint::Local(path) => {
+            let (end, opened) = match role {
+                Role::Source => BlockEnd::source(path)?,
+                Role::Target => BlockEnd::target(path, transfer.truncate, transfer.dry_run)?,
+            };
+            Ok((End::Local(end), opened))
+        }
+        Endpoint::Remote(host, path) => {
+            let session = Remote::connect(host, ssh)?;
+            let spec = AgentSpec::new(PROGRAM, agent_id(PROGRAM, VERSION.into()));
+            let AgentPipe { stdin, stdout, handle } = session.start_agent(&spec)?;
+            let name = host.to_string();
+            let opened = Client::connect(stdout, stdin, PROGRAM, &name, stop.clone()).and_then(|mut client| {
+                let opened = client.block(open_request(path, role, transfer))?;
+                Ok((client, opened))
+            });
+            match opened {
+                Ok((client, opened)) => {
+                    Ok((End::Remote(RemoteEnd { client, agent: handle, session }), opened))
+                }
+                Err(e) => {
+                    let end = handle.finish(AGENT_END_TIMEOUT);
+                    drop(session);
+                    Err(explain(e, [Some((name, end)), None]))
+                }
+            }
+        }
+    }
+}
+
+fn open_request(path: &Path, role: Role, transfer: &Transfer) -> BlockRequest {
+    match role {
+        Role::Source => BlockRequest::OpenSource(path_bytes(path)),
+        Role::Target => BlockRequest::OpenTarget(OpenTarget {
+            path: path_bytes(path),
+            create: transfer.truncate,
+            dry_run: transfer.dry_run,
+        }),
+    }
+}
+
+impl End {
+    fn resize(&mut self, size: u64) -> Result<()> {
+        match self {
+            End::Local(end) => end.resize(size),
+            End::Remote(end) => end.client.block(BlockRequest::Resize(size)),
+        }
+    }
+
+    fn commit(&mut self, dry_run: bool) -> Result<()> {
+        match self {
+            _ if dry_run => Ok(()),
+            End::Local(end) => end.commit(),
+            End::Remote(end) => end.client.block(BlockRequest::Commit),
+        }
+    }
+}
+
+fn transfer_blocks(
+    source: &mut End,
+    target: &mut End,
+    params: &Params,
+    meter: &Meter,
+    stop: &Stop,
+) -> Result<Summary> {
+    match (source, target) {
+        (End::Local(source), End::Local(target)) => sync_local(source, target, params, meter, stop),
+        (End::Local(source), End::Remote(target)) => {
+            target.client.block::<()>(BlockRequest::Sync(Role::Target, *params))?;
+            source.sync(Role::Source, params, target.client.link(), meter)
+        }
+        (End::Remote(source), End::Local(target)) => {
+            source.client.block::<()>(BlockRequest::Sync(Role::Source, *params))?;
+            target.sync(Role::Target, params, source.client.link(), meter)
+        }
+        (End::Remote(source), End::Remote(target)) => {
+            source.client.block::<()>(BlockRequest::Sync(Role::Source, *params))?;
+            target.client.block::<()>(BlockRequest::Sync(Role::Target, *params))?;
+            sync::relay(source.client.link(), target.client.link(), params, meter)
+        }
+    }
+}
+
+/// Both ends in this process, joined by a socket pair.
+fn sync_local(
+    source: &mut BlockEnd,
+    target: &mut BlockEnd,
+    params: &Params,
+    meter: &Meter,
+    stop: &Stop,
+) -> Result<Summary> {
+    let cannot = |e| Error::io("cannot make a socket pair", e);
+    let (a, b) = UnixStream::pair().map_err(cannot)?;
+    let link = |end: UnixStream, peer: &str| {
+        let input = end.try_clone().map_err(cannot)?;
+        Link::handshake(input.into(), end.into(), PROGRAM, peer, stop.clone())
+    };
+    std::thread::scope(|scope| {
+        let receiver = scope.spawn(|| target.sync(Role::Target, params, &mut link(b, "source")?, &Meter::new()));
+        let sent = link(a, "target").and_then(|mut link| source.sync(Role::Source, params, &mut link, meter));
+        let received = receiver
+            .join()
+            .unwrap_or_else(|_| Err(Error::new(Kind::Io, "the target's thread panicked")));
+        match (sent, received) {
+            (Ok(summary), Ok(_)) => Ok(summary),
+            // Whoever met the cause knows more than the one that was told.
+            (Err(_), Err(e)) | (Err(e), Ok(_)) | (Ok(_), Err(e)) => Err(e),
+        }
+    })
+}
+
+type Ended = Option<(String, crate::remote::AgentEnd)>;
+
+/// Closes an end: the agent sees its input end and exits, then the session goes.
+fn close(end: End) -> Ended {
+    match end {
+        End::Local(_) => None,
+        End::Remote(RemoteEnd { client, agent, session }) => {
+            let name = session.host().to_string();
+            drop(client);
+            let end = agent.finish(AGENT_END_TIMEOUT);
+            drop(session);
+            Some((name, end))
+        }
+    }
+}
+
+/// Adds to an error about a lost agent what is known of how the agent ended.
+fn explain(error: Error, ends: [Ended; 2]) -> Error {
+    if error.kind() != Kind::Remote {
+        return error;
+    }
+    let why: Vec<String> = ends
+        .into_iter()
+        .flatten()
+        .filter(|(_, end)| !end.is_success())
+        .map(|(host, end)| format!("agent on {host}: {end}"))
+        .collect();
+    match why.is_empty() {
+        true => error,
+        false => {
+            let advice = error.advice().map(str::to_owned);
+            let error = Error::new(error.kind(), format!("{}; {}", error.message(), why.join("; ")));
+            match advice {
+                Some(advice) => error.advise(advice),
+                None => error,
+            }
+        }
+    }
+}

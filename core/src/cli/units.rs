@@ -1,0 +1,77 @@
+//! Sizes and times as people read and write them.
+
+use crate::error::{Error, Kind, Result};
+
+/// `bytes` with a binary unit and at most one decimal: "17.5 MiB".
+pub fn human(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut value = bytes as f64;
+    let mut unit = "B";
+    for next in UNITS {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    match unit {
+        "B" => format!("{bytes} B"),
+        _ if value < 99.95 => format!("{value:.1} {unit}"),
+        _ => format!("{value:.0} {unit}"),
+    }
+}
+
+/// Reads "500", "64K", "1.5M", "2G", "1T" (binary units, with or without "iB" or "B") as bytes.
+pub fn parse_bytes(text: &str) -> Result<u64> {
+    let bad = || Error::new(Kind::Usage, format!("'{text}' is not a size such as 500K, 64M or 1.5G"));
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1u64,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        "t" | "tb" | "tib" => 1 << 40,
+        _ => return Err(bad()),
+    };
+    let plain = |c: char| c.is_ascii_digit() || c == '.';
+    if digits.is_empty() || !digits.chars().all(plain) {
+        return Err(bad());
+    }
+    let value: f64 = digits.parse().map_err(|_| bad())?;
+    let bytes = value * factor as f64;
+    match bytes.is_finite() && bytes < u64::MAX as f64 {
+        true => Ok(bytes as u64),
+        false => Err(bad()),
+    }
+}
+
+/// A time span in its two largest units: "1 h 02 min", "3.2 s".
+pub fn human_time(time: std::time::Duration) -> String {
+    let s = time.as_secs();
+    match s {
+        0..60 => format!("{:.1} s", time.as_secs_f64()),
+        60..3600 => format!("{} min {:02} s", s / 60, s % 60),
+        _ => format!("{} h {:02} min", s / 3600, s / 60 % 60),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_read_and_written() {
+        assert_eq!(human(0), "0 B");
+        assert_eq!(human(1023), "1023 B");
+        assert_eq!(human(1536), "1.5 KiB");
+        assert_eq!(human(600 << 20), "600 MiB");
+        assert_eq!(human(16 << 40), "16.0 TiB");
+        for (text, bytes) in [("500", 500), ("64k", 65536), ("1.5M", 1572864), ("2GiB", 2 << 30), ("1TB", 1 << 40)] {
+            assert_eq!(parse_bytes(text).unwrap(), bytes, "{text}");
+        }
+        for bad in ["", "k", "-1", "1x", "1e9", "nan", "inf", "1 M", "99999999999T"] {
+            assert!(parse_bytes(bad).is_err(), "{bad}");
+        }
+    }
+}

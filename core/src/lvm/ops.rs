@@ -1,0 +1,260 @@
+//! What changes volumes. See the module's head for the rules.
+
+use super::find::{find, get};
+use super::id::{LvId, OwnerTag, Tag};
+use super::report::{Lv, LvKind};
+use crate::cmd::{Cmd, Tool};
+use crate::error::{Error, Kind, Result};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// A device is opened for moments by udev's probes after it was closed or changed; so long do we wait
+/// before we say that it is in use.
+const OPEN_PATIENCE: Duration = Duration::from_secs(3);
+const OPEN_POLL: Duration = Duration::from_millis(100);
+
+/// LVM takes sizes in whole sectors.
+const SECTOR_BYTES: u64 = 512;
+
+/// How a snapshot is to be made.
+#[derive(Debug, Clone, Default)]
+pub struct SnapshotOptions {
+    /// Not writable.
+    pub read_only: bool,
+    /// Not activated now nor at boot, only by [`activate`]. Otherwise it is active at once.
+    pub skip_activation: bool,
+    /// Tags it has from its first moment on.
+    pub tags: Vec<Tag>,
+}
+
+/// Creates a thin volume with at least `size` bytes and returns it: LVM rounds up to whole extents.
+///
+/// Fails with [`Kind::Refused`] if the name is taken, with [`Kind::Space`] if the pool is too full.
+pub fn create_thin(pool: &LvId, name: &str, size: u64, tags: &[Tag]) -> Result<Lv> {
+    let id = pool.sibling(name)?;
+    if find(&id)?.is_some() {
+        return Err(Error::new(
+            Kind::Refused,
+            format!("cannot create {id}: a volume of this name exists"),
+        ));
+    }
+    let bytes = size
+        .max(1)
+        .checked_next_multiple_of(SECTOR_BYTES)
+        .ok_or_else(|| Error::new(Kind::Usage, format!("{size} bytes are too many for {id}")))?;
+    Cmd::new(Tool::Lvcreate)
+        .args(["--yes", "--wipesignatures", "n"])
+        .args(["-V", &format!("{bytes}b")])
+        .args(["-n", id.name()])
+        .args(["--thinpool", &pool.to_string()])
+        .args(with_each("--addtag", tags))
+        .run()?;
+    get(&id)
+}
+
+/// Takes a thin snapshot called `name`, in the same group. The origin may be active and in use; its
+/// writes wait for the moment it takes.
+pub fn snapshot(origin: &LvId, name: &str, options: &SnapshotOptions) -> Result<LvId> {
+    let id = origin.sibling(name)?;
+    Cmd::new(Tool::Lvcreate)
+        .args(["--yes", "-s", "-n", id.name()])
+        .args(["-p", if options.read_only { "r" } else { "rw" }])
+        .args(["-k", if options.skip_activation { "y" } else { "n" }])
+        .args(with_each("--addtag", &options.tags))
+        .arg(origin.to_string())
+        .run()?;
+    Ok(id)
+}
+
+/// Makes the device node, also of volumes marked to be skipped.
+pub fn activate(id: &LvId) -> Result<()> {
+    lvchange(["-ay", "-K"], id)
+}
+
+/// Removes the device node. Fails with [`Kind::Busy`] if it stays open.
+pub fn deactivate(id: &LvId) -> Result<()> {
+    let until = Instant::now() + OPEN_PATIENCE;
+    loop {
+        match lvchange(["-an"], id) {
+            Err(e) if e.kind() == Kind::Busy && Instant::now() < until => sleep(OPEN_POLL),
+            done => return done,
+        }
+    }
+}
+
+/// Grows a volume of ours to at least `size` bytes and returns it. One that is large enough is left alone.
+pub fn extend(id: &LvId, size: u64, owner: &OwnerTag) -> Result<Lv> {
+    let lv = idle(owned(id, owner, "extend")?, "extend")?;
+    if lv.size >= size {
+        return Ok(lv);
+    }
+    let bytes = size
+        .checked_next_multiple_of(SECTOR_BYTES)
+        .ok_or_else(|| Error::new(Kind::Usage, format!("{size} bytes are too many for {id}")))?;
+    Cmd::new(Tool::Lvextend)
+        .args(["-L", &format!("{bytes}b")])
+        .arg(id.to_string())
+        .run()?;
+    get(id)
+}
+
+/// Gives a volume of ours another name. Success, too, if that has happened already.
+pub fn rename(id: &LvId, name: &str, owner: &OwnerTag) -> Result<LvId> {
+    let new = id.sibling(name)?;
+    if find(id)?.is_none() && find(&new)?.is_some_and(|lv| lv.is_owned_by(owner)) {
+        return Ok(new);
+    }
+    idle(owned(id, owner, "rename")?, "rename")?;
+    Cmd::new(Tool::Lvrename)
+        .arg(id.to_string())
+        .arg(new.to_string())
+        .run()?;
+    Ok(new)
+}
+
+/// Makes a volume of ours read-only or writable.
+pub fn set_read_only(id: &LvId, read_only: bool, owner: &OwnerTag) -> Result<()> {
+    let lv = idle(owned(id, owner, "set the permission of")?, "set the permission of")?;
+    // LVM calls it an error to ask for what is so already.
+    if lv.read_only == read_only {
+        return Ok(());
+    }
+    lvchange_owned(&["-p", if read_only { "r" } else { "rw" }], &lv, owner)
+}
+
+/// Adds a tag to a volume of ours.
+pub fn add_tag(id: &LvId, tag: &Tag, owner: &OwnerTag) -> Result<()> {
+    let lv = owned(id, owner, "tag")?;
+    lvchange_owned(&["--addtag", tag.as_str()], &lv, owner)
+}
+
+/// Takes a tag off a volume of ours.
+pub fn del_tag(id: &LvId, tag: &Tag, owner: &OwnerTag) -> Result<()> {
+    let lv = owned(id, owner, "untag")?;
+    lvchange_owned(&["--deltag", tag.as_str()], &lv, owner)
+}
+
+/// Removes a volume of ours. Success if there is none of this name.
+pub fn remove(id: &LvId, owner: &OwnerTag) -> Result<()> {
+    let Some(lv) = find(id)? else {
+        return Ok(());
+    };
+    let lv = check_owned(lv, owner, "remove")?;
+    if lv.kind == LvKind::ThinPool {
+        return Err(Error::new(
+            Kind::Refused,
+            format!("will not remove {id}: it is a thin pool"),
+        ));
+    }
+    let lv = idle(lv, "remove")?;
+    Cmd::new(Tool::Lvremove)
+        .args(["--yes", "-S", &this_one(&lv, owner)])
+        .arg(id.to_string())
+        .run()?;
+    // A selection that does not match is no error to LVM.
+    match find(id)? {
+        Some(left) if left.uuid == lv.uuid => {
+            check_owned(left, owner, "remove")?;
+            Err(Error::new(
+                Kind::Tool,
+                format!("lvremove left {id} in place and gave no reason"),
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn lvchange<const N: usize>(what: [&str; N], id: &LvId) -> Result<()> {
+    Cmd::new(Tool::Lvchange)
+        .args(what)
+        .arg(id.to_string())
+        .run()
+        .map(drop)
+}
+
+fn lvchange_owned(what: &[&str], lv: &Lv, owner: &OwnerTag) -> Result<()> {
+    Cmd::new(Tool::Lvchange)
+        .args(what)
+        .args(["-S", &this_one(lv, owner)])
+        .arg(lv.id.to_string())
+        .run()
+        .map(drop)
+}
+
+/// LVM's selection of exactly this volume while it carries the mark: evaluated under LVM's own lock, so
+/// nothing can be exchanged between the check and the deed.
+fn this_one(lv: &Lv, owner: &OwnerTag) -> String {
+    format!("lv_uuid=\"{}\" && lv_tags=\"{owner}\"", lv.uuid)
+}
+
+fn owned(id: &LvId, owner: &OwnerTag, verb: &str) -> Result<Lv> {
+    check_owned(get(id)?, owner, verb)
+}
+
+fn check_owned(lv: Lv, owner: &OwnerTag, verb: &str) -> Result<Lv> {
+    if lv.is_owned_by(owner) {
+        return Ok(lv);
+    }
+    Err(Error::new(
+        Kind::Refused,
+        format!("will not {verb} {}: it does not carry our tag {owner}", lv.id),
+    )
+    .advise("if it is a leftover that nobody needs, remove it by hand"))
+}
+
+/// Waits a little for the device to be closed. Fails with [`Kind::Busy`].
+fn idle(mut lv: Lv, verb: &str) -> Result<Lv> {
+    let until = Instant::now() + OPEN_PATIENCE;
+    while lv.open {
+        if Instant::now() >= until {
+            return Err(Error::new(
+                Kind::Busy,
+                format!("will not {verb} {}: it is open", lv.id),
+            )
+            .advise("find out who uses it with fuser or lsblk"));
+        }
+        sleep(OPEN_POLL);
+        lv = get(&lv.id)?;
+    }
+    Ok(lv)
+}
+
+fn with_each<'a>(option: &'a str, tags: &'a [Tag]) -> impl Iterator<Item = &'a str> {
+    tags.iter().flat_map(move |tag| [option, tag.as_str()])
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::report;
+    use super::*;
+    use uuid::Uuid;
+
+    fn recorded(name: &str) -> Lv {
+        let lvs = report::parse(include_bytes!("testdata/lvs.json")).unwrap();
+        lvs.into_iter().find(|lv| lv.id.name() == name).unwrap()
+    }
+
+    #[test]
+    fn what_is_not_ours_is_refused() {
+        let owner = OwnerTag::new(Uuid::new_v4());
+        let mut lv = recorded("vm-101-disk-0");
+        let error = check_owned(lv.clone(), &owner, "remove").unwrap_err();
+        assert_eq!(error.kind(), Kind::Refused);
+        assert!(error.to_string().contains("will not remove pve/vm-101-disk-0"), "{error}");
+        lv.tags.push(OwnerTag::new(Uuid::new_v4()).to_string());
+        assert!(check_owned(lv.clone(), &owner, "remove").is_err());
+        lv.tags.push(owner.to_string());
+        assert!(check_owned(lv, &owner, "remove").is_ok());
+    }
+
+    #[test]
+    fn selection_names_id_and_mark() {
+        let owner = OwnerTag::new(Uuid::nil());
+        assert_eq!(
+            this_one(&recorded("lin"), &owner),
+            "lv_uuid=\"CNicMS-HqfO-1jUE-fTeG-nU6a-tzh4-OqM7aj\" && \
+             lv_tags=\"rbs.owner=00000000-0000-0000-0000-000000000000\""
+        );
+    }
+}

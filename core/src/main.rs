@@ -1,0 +1,206 @@
+//! `rblocksync SRC DST`: the plain command, and the agent that it starts on other hosts.
+
+use clap::Parser;
+use rblocksync::agent::{serve, NoService};
+use rblocksync::cli::units::{human, human_time, parse_bytes};
+use rblocksync::cli::{exit_code, run, Endpoint, OutputOptions, Reporter, Transfer, EXIT_CODES};
+use rblocksync::digest::HashKind;
+use rblocksync::error::{Error, Kind, Result};
+use rblocksync::remote::{agent_id, SshOptions};
+use rblocksync::stop::{on_signals, Stop};
+use rblocksync::sync::Summary;
+use rblocksync::wire::VERSION;
+use serde_json::json;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+const PROGRAM: &str = "rblocksync";
+
+/// Make DST equal to SRC by sending only the blocks that differ
+///
+/// SRC and DST are files or block devices: a path on this host, [USER@]HOST:PATH, or
+/// ssh://[USER@]HOST[:PORT]/PATH. Either or both may be remote. A local name with a colon is
+/// written ./NAME.
+#[derive(Parser)]
+#[command(name = PROGRAM, version, after_help = EXIT_CODES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+struct Cli {
+    /// What to copy from
+    src: OsString,
+    /// What to make equal to it
+    dst: OsString,
+    /// Create DST, or change its size to SRC's; only for files
+    #[arg(long, conflicts_with = "ignore_size")]
+    truncate: bool,
+    /// Sync the part that both have if their sizes differ
+    #[arg(long)]
+    ignore_size: bool,
+    /// Compare and tell what would be sent; change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Unit of comparison and transfer, in multiples of 4 KiB
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    block_size: u32,
+    /// Hash function that finds differences
+    #[arg(long, value_name = "HASH", default_value = "blake3")]
+    hash: HashName,
+    /// Read back from the medium what was written, and check it
+    #[arg(long)]
+    verify: bool,
+    /// Send at most this many bytes of data a second (K, M, G)
+    #[arg(long, value_name = "RATE", value_parser = |s: &str| parse_bytes(s))]
+    bwlimit: Option<u64>,
+    #[command(flatten)]
+    output: OutputOptions,
+    /// SSH configuration file to use instead of the user's
+    #[arg(long, value_name = "FILE")]
+    ssh_config: Option<PathBuf>,
+    /// Accept and remember the key of a host that is not known yet (never one that changed)
+    #[arg(long)]
+    accept_new_host_key: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  rblocksync root@host1:/dev/sda /dev/sdb
+  rblocksync --truncate root@host1:/dev/vg/vol vol.img
+  rblocksync root@host1:/dev/vg/a root@host2:/dev/vg/a
+  rblocksync --dry-run vm.img root@host2:/var/lib/libvirt/images/vm.img";
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum HashName {
+    Blake3,
+    Sha256,
+}
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    match args.next().as_deref().and_then(|a| a.to_str()) {
+        Some("agent") if std::env::args_os().len() <= 3 => agent(args.next()),
+        Some("watchdog") => exit(rblocksync::snapshot::watchdog::main_from_args(args)),
+        _ => sync(Cli::parse()),
+    }
+}
+
+fn exit(code: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+/// `rblocksync agent`: serves a driver on standard input and output.
+fn agent(option: Option<OsString>) -> ExitCode {
+    match option.as_deref().and_then(|o| o.to_str()) {
+        Some("--id") => {
+            println!("{}", agent_id(PROGRAM, VERSION.into()));
+            return ExitCode::SUCCESS;
+        }
+        None => {}
+        Some(_) => {
+            eprintln!("{PROGRAM}: agent takes no options but --id");
+            return ExitCode::from(2);
+        }
+    }
+    let served = own_streams().and_then(|(input, output)| {
+        serve(PROGRAM, input, output, Stop::new(), &mut NoService)
+    });
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            exit(exit_code(&error, &Stop::new()).into())
+        }
+    }
+}
+
+fn own_streams() -> Result<(rustix::fd::OwnedFd, rustix::fd::OwnedFd)> {
+    let own = |fd: rustix::fd::BorrowedFd| {
+        rustix::io::fcntl_dupfd_cloexec(fd, 3)
+            .map_err(|e| Error::io("cannot use standard input and output", e.into()))
+    };
+    Ok((own(rustix::stdio::stdin())?, own(rustix::stdio::stdout())?))
+}
+
+fn sync(cli: Cli) -> ExitCode {
+    let reporter = Reporter::new(cli.output);
+    let stop = match on_signals() {
+        Ok(stop) => stop,
+        Err(error) => {
+            reporter.fail(PROGRAM, &error);
+            return ExitCode::FAILURE;
+        }
+    };
+    let began = Instant::now();
+    let result = plan(&cli).and_then(|transfer| {
+        let ssh = SshOptions {
+            config_file: cli.ssh_config.clone(),
+            accept_new_host_key: cli.accept_new_host_key,
+            stop: stop.clone(),
+            ..SshOptions::default()
+        };
+        run(&transfer, &ssh, &reporter, &stop).map(|summary| (transfer, summary))
+    });
+    match result {
+        Ok((transfer, summary)) => {
+            report(&reporter, &transfer, &summary, began.elapsed());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let error = match stop.is_stopped() && error.kind() != Kind::Cancelled {
+                true => stop.error().because(error),
+                false => error,
+            };
+            reporter.fail(PROGRAM, &error);
+            exit(exit_code(&error, &stop).into())
+        }
+    }
+}
+
+/// The validated request.
+fn plan(cli: &Cli) -> Result<Transfer> {
+    Ok(Transfer {
+        source: Endpoint::parse(&cli.src)?,
+        target: Endpoint::parse(&cli.dst)?,
+        leaf_bytes: cli.block_size * 4096,
+        hash: match cli.hash {
+            HashName::Blake3 => HashKind::Blake3,
+            HashName::Sha256 => HashKind::Sha256,
+        },
+        truncate: cli.truncate,
+        ignore_size: cli.ignore_size,
+        dry_run: cli.dry_run,
+        verify: cli.verify,
+        bytes_per_s_max: cli.bwlimit,
+    })
+}
+
+fn report(reporter: &Reporter, transfer: &Transfer, summary: &Summary, elapsed: Duration) {
+    let head = match (transfer.dry_run, summary.changed + summary.zeroed) {
+        (true, 0) => "dry run: no differences".to_owned(),
+        (true, _) => format!(
+            "dry run: {} would be sent, {} would become zeros",
+            human(summary.changed),
+            human(summary.zeroed)
+        ),
+        (false, _) => format!(
+            "{} in sync: {} sent, {} zeroed",
+            human(summary.size),
+            human(summary.changed),
+            human(summary.zeroed)
+        ),
+    };
+    let text = format!(
+        "{head}; {} compared, {} on the wire, {}",
+        human(summary.compared),
+        human(summary.wire_out + summary.wire_in),
+        human_time(elapsed)
+    );
+    let event = json!({
+        "event": "summary",
+        "dry_run": transfer.dry_run,
+        "source": transfer.source.to_string(),
+        "target": transfer.target.to_string(),
+        "seconds": elapsed.as_secs_f64(),
+        "summary": summary,
+    });
+    reporter.say(text, event);
+}

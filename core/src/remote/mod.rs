@@ -1,0 +1,90 @@
+//! Other hosts: SSH sessions, commands there, and agents brought there if need be.
+//!
+//! All of it blocks; the openssh crate's async interface stays inside. Must not be called from within an
+//! async runtime. Data flows through plain pipes to the ssh master process, so the threads that
+//! synchronise read and write descriptors and know nothing of SSH.
+//!
+//! * `host`: what a user may write as a host
+//! * `control`, `mux`, `master`: the ssh process behind a connection and its private control socket
+//! * `process`, `run`: processes on the other host
+//! * `upload`, `agent`: the agent bootstrap
+//! * `words`: ssh's messages as our errors
+
+mod agent;
+mod control;
+mod host;
+mod master;
+mod mux;
+mod process;
+mod run;
+mod upload;
+mod words;
+
+pub use agent::{agent_id, AgentEnd, AgentHandle, AgentPipe, AgentSpec};
+pub use host::HostSpec;
+pub use master::SshOptions;
+pub use process::Ended;
+pub use run::{RunLimits, RunOutput};
+
+use crate::error::Result;
+use crate::stop::Stop;
+use agent::Known;
+use master::Master;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A connection to another host. Can be used by several threads at once.
+///
+/// Closing or dropping it ends whatever still runs over it, removes what was uploaded, and ends the
+/// ssh process; so finish the agents first. If we are killed instead, the same happens within seconds
+/// without us.
+pub struct Remote {
+    host: HostSpec,
+    master: Arc<Master>,
+    known: Mutex<Vec<Known>>,
+    stop: Stop,
+}
+
+impl Remote {
+    /// Connects and logs in. Never prompts.
+    pub fn connect(host: &HostSpec, options: &SshOptions) -> Result<Remote> {
+        Ok(Remote {
+            host: host.clone(),
+            master: Arc::new(Master::start(host, options)?),
+            known: Mutex::new(Vec::new()),
+            stop: options.stop.clone(),
+        })
+    }
+
+    /// The host this is a connection to.
+    pub fn host(&self) -> &HostSpec {
+        &self.host
+    }
+
+    /// Ends the connection. The first thing that could not be cleaned up is the error.
+    pub fn close(self) -> Result<()> {
+        self.shut()
+    }
+
+    fn shut(&self) -> Result<()> {
+        let known = std::mem::take(&mut *self.known.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut result = Ok(());
+        for known in known {
+            result = result.and(known.close().map_err(|e| e.context(&self.host)));
+        }
+        result.and(self.master.stop())
+    }
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Remote({})", self.host)
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        // After `close` there is nothing left to do; without it nobody wants to hear of errors.
+        let _ = self.shut();
+    }
+}

@@ -1,0 +1,211 @@
+//! One consistent point in time over all disks of a VM.
+//!
+//! [`take`] gives something to read for every disk, all of the same instant:
+//!
+//! | disk | running VM | stopped VM |
+//! |---|---|---|
+//! | LVM-thin volume | thin snapshot | thin snapshot |
+//! | file on XFS, btrfs... | reflink clone beside it, hidden | reflink clone |
+//! | other file or device | refused | read in place, checked by [`PointInTime::still_valid`] |
+//!
+//! A running VM is held still meanwhile: file systems frozen by the guest agent if there is one, then all
+//! vCPUs stopped, which also makes QEMU write out its caches. Another process does that and undoes it, also
+//! if we hang or are killed: see [`watchdog`]. What consistency was reached, and why not a better one, is in
+//! the result.
+//!
+//! Everything created carries the owner's mark and a second one that makes it a point in time of one run;
+//! [`sweep`] finds by them what a killed run left. Callers hold the VM's lock around all of this.
+
+mod direct;
+mod disk;
+mod guest;
+mod reflink;
+mod sweep;
+mod take;
+mod thin;
+pub mod watchdog;
+
+pub use sweep::{sweep, Swept};
+pub use take::take;
+pub use watchdog::WatchdogLauncher;
+
+use crate::error::{Error, Kind, Result};
+use crate::lvm::{LvId, OwnerTag};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::PathBuf;
+
+/// A disk of the VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DiskSource {
+    /// A logical volume.
+    Lv(LvId),
+    /// An image file, a device, or a link to one.
+    Path(PathBuf),
+}
+
+impl fmt::Display for DiskSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DiskSource::Lv(id) => id.fmt(f),
+            DiskSource::Path(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// Tells whether the VM is stopped, by asking its hypervisor anew each time.
+pub type StoppedCheck = Box<dyn Fn() -> Result<bool> + Send + Sync>;
+
+/// How to get at the VM.
+pub struct VmRuntime {
+    /// The monitor socket of its QEMU; `None` if the VM is stopped.
+    pub qmp: Option<PathBuf>,
+    /// The socket of the guest agent, if the VM is configured to have one.
+    pub agent: Option<PathBuf>,
+    /// Whether it is stopped. Asked before and after, where it is said to be.
+    pub stopped: StoppedCheck,
+    /// How to start the process that guards the guest.
+    pub launcher: WatchdogLauncher,
+}
+
+/// In what state the disks are, as the guest sees them when it boots from them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Consistency {
+    /// The guest agent had flushed and frozen the file systems.
+    Filesystem,
+    /// As after a power cut: the vCPUs were stopped between two instructions.
+    Crash,
+    /// The VM was off.
+    Offline,
+}
+
+impl fmt::Display for Consistency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Consistency::Filesystem => "filesystem",
+            Consistency::Crash => "crash",
+            Consistency::Offline => "offline",
+        })
+    }
+}
+
+/// What stands for a disk at the point in time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SnapshotKind {
+    /// A read-only thin snapshot; nobody writes it, so what [`crate::thin::mapped`] says stays true.
+    Thin(LvId),
+    /// A clone that shares the file's blocks.
+    Clone,
+    /// The disk itself.
+    Direct,
+}
+
+/// One disk at the point in time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotDisk {
+    /// The disk, as it was given.
+    pub source: DiskSource,
+    /// What to read instead: a device or a file with the disk's format.
+    pub path: PathBuf,
+    /// What that is.
+    pub kind: SnapshotKind,
+}
+
+/// A point in time over all disks. Dropped, it is released as well as possible.
+pub struct PointInTime {
+    /// The disks, in the order they were given.
+    pub disks: Vec<SnapshotDisk>,
+    /// What was reached.
+    pub consistency: Consistency,
+    /// What the user should know: why it is not better, what was unusual.
+    pub notes: Vec<String>,
+    /// When it was taken.
+    pub taken_at: jiff::Timestamp,
+    /// How long the guest was held still, in milliseconds; 0 if it was not running.
+    pub held_ms: u64,
+    vm: VmRuntime,
+    owner: OwnerTag,
+    /// For the disks read in place: what they looked like.
+    fingerprints: Vec<(PathBuf, direct::Fingerprint)>,
+}
+
+impl fmt::Debug for PointInTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PointInTime")
+            .field("disks", &self.disks)
+            .field("consistency", &self.consistency)
+            .field("notes", &self.notes)
+            .field("taken_at", &self.taken_at)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PointInTime {
+    /// To be called when everything has been read, before it is relied on: fails with [`Kind::Busy`] if a
+    /// disk that was read in place has changed, or its VM was started.
+    pub fn still_valid(&self) -> Result<()> {
+        if self.fingerprints.is_empty() {
+            return Ok(());
+        }
+        for (path, before) in &self.fingerprints {
+            direct::check_unchanged(path, before)?;
+        }
+        if !(self.vm.stopped)()? {
+            return Err(started());
+        }
+        Ok(())
+    }
+
+    /// Removes what was created. Can be repeated: what could not be removed is tried again.
+    pub fn release(&mut self) -> Result<()> {
+        let mut first = None;
+        let owner = &self.owner;
+        self.disks.retain(|disk| {
+            let removed = match &disk.kind {
+                SnapshotKind::Thin(id) => thin::remove(id, owner),
+                SnapshotKind::Clone => reflink::remove(&disk.path, owner),
+                SnapshotKind::Direct => Ok(()),
+            };
+            match removed {
+                Ok(()) => false,
+                Err(e) => {
+                    first.get_or_insert(e);
+                    true
+                }
+            }
+        });
+        self.fingerprints.clear();
+        match first {
+            None => Ok(()),
+            Some(e) => Err(e.context("cannot remove a snapshot that is not needed any more")),
+        }
+    }
+}
+
+impl Drop for PointInTime {
+    fn drop(&mut self) {
+        // Whoever wants to know calls release(); the sweep of the next run gets the rest.
+        let _ = self.release();
+    }
+}
+
+fn started() -> Error {
+    Error::new(
+        Kind::Busy,
+        "the VM was started while its disks were being read",
+    )
+    .advise("run again; a running VM needs its disks on LVM-thin, XFS or btrfs")
+}
+
+/// The name of a run in names and tags. Fails with [`Kind::Usage`].
+fn check_run(run: &str) -> Result<()> {
+    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    if run.is_empty() || run.len() > 32 || !run.bytes().all(fits) {
+        return Err(Error::new(
+            Kind::Usage,
+            format!("{run:?} cannot be the name of a run: 1 to 32 lower-case letters and digits"),
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,54 @@
+//! Thin snapshots as points in time.
+//!
+//! They are called `snap_DISK_rbsRUN`: Proxmox takes a name of this form for a snapshot of the volume,
+//! does not list it as a disk, and removes it when it removes the disk.
+
+use crate::error::Result;
+use crate::lvm::{self, Lv, LvId, OwnerTag, SnapshotOptions, Tag};
+
+const TAG_PREFIX: &str = "rbs.pit=";
+
+/// The name of the snapshot of `origin` in this run. Fails if it gets too long.
+pub(super) fn name(origin: &LvId, run: &str) -> Result<LvId> {
+    origin.sibling(format!("snap_{}_rbs{run}", origin.name()))
+}
+
+/// Takes it. It is not active yet: that takes time the guest should not wait for.
+pub(super) fn take(origin: &LvId, snapshot: &LvId, run: &str, owner: &OwnerTag) -> Result<()> {
+    let options = SnapshotOptions {
+        read_only: true,
+        skip_activation: true,
+        tags: vec![owner.tag().clone(), Tag::new(format!("{TAG_PREFIX}{run}"))?],
+    };
+    lvm::snapshot(origin, snapshot.name(), &options).map(drop)
+}
+
+pub(super) fn remove(snapshot: &LvId, owner: &OwnerTag) -> Result<()> {
+    lvm::remove(snapshot, owner)
+}
+
+/// `lv` was made by [`take`] for some run of this owner over `origin`. Not told by LVM's own origin, which
+/// is forgotten when that is removed.
+pub(super) fn is_ours(lv: &Lv, origin: &LvId, owner: &OwnerTag) -> bool {
+    lv.is_owned_by(owner)
+        && lv.tags.iter().any(|tag| {
+            tag.strip_prefix(TAG_PREFIX)
+                .and_then(|run| name(origin, run).ok())
+                .is_some_and(|expected| expected == lv.id)
+        })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_fit_what_proxmox_takes_for_snapshots() {
+        let origin: LvId = "pve/vm-101-disk-0".parse().unwrap();
+        let snapshot = name(&origin, "0af3").unwrap();
+        assert_eq!(snapshot.to_string(), "pve/snap_vm-101-disk-0_rbs0af3");
+        let long: LvId = format!("pve/{}", "x".repeat(110)).parse().unwrap();
+        assert!(name(&long, "0af3").is_err());
+    }
+}

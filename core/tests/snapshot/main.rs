@@ -1,0 +1,8 @@
+//! Points in time of a VM, with a real QEMU (without a guest system in it), a scripted guest agent, and
+//! real reflink clones where the test may mount an XFS.
+#![allow(clippy::unwrap_used)]
+
+mod agent;
+mod disks;
+mod vm;
+mod watchdog;
