@@ -228,8 +228,12 @@ fn execute<T: Send>(
         (ended, consumer.join(), listener.join())
     });
     let said = said.unwrap_or_default();
-    let consumed = consumed
-        .unwrap_or_else(|_| Err(Error::new(Kind::Tool, format!("the reader of {what} panicked"))));
+    let consumed = consumed.unwrap_or_else(|_| {
+        Err(Error::new(
+            Kind::Tool,
+            format!("the reader of {what} panicked"),
+        ))
+    });
 
     match ended.map_err(|e| Error::io(format!("cannot wait for {what}"), e))? {
         None => {

@@ -100,9 +100,8 @@ fn agent(option: Option<OsString>) -> ExitCode {
             return ExitCode::from(2);
         }
     }
-    let served = own_streams().and_then(|(input, output)| {
-        serve(PROGRAM, input, output, Stop::new(), &mut NoService)
-    });
+    let served = own_streams()
+        .and_then(|(input, output)| serve(PROGRAM, input, output, Stop::new(), &mut NoService));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

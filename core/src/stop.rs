@@ -50,7 +50,11 @@ impl Stop {
     /// Whether the flag, or one above it, is set.
     pub fn is_stopped(&self) -> bool {
         self.0.stopped.load(Ordering::Acquire)
-            || self.0.deadline.get().is_some_and(|at| *at <= Instant::now())
+            || self
+                .0
+                .deadline
+                .get()
+                .is_some_and(|at| *at <= Instant::now())
             || self.0.parent.as_ref().is_some_and(Stop::is_stopped)
     }
 

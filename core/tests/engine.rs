@@ -33,7 +33,8 @@ fn sync(src: &dyn Image, dst: &dyn Image, params: &Params) -> (Result<Summary>, 
         Link::handshake(end.into(), other.into(), "test", peer, Stop::new())
     };
     std::thread::scope(|scope| {
-        let target = scope.spawn(|| run_target(dst, params, &mut link(b, "source")?, &Meter::new()));
+        let target =
+            scope.spawn(|| run_target(dst, params, &mut link(b, "source")?, &Meter::new()));
         let source = run_source(src, params, &mut link(a, "target").unwrap(), &Meter::new());
         (source, target.join().unwrap())
     })
@@ -76,7 +77,11 @@ fn all_small_worlds_converge() {
                         assert_eq!(source.digest, target.digest);
                         assert_eq!(source.changed, target.changed);
                         let changed = s.iter().zip(t).filter(|(s, t)| **s > 1 && s != t).count();
-                        assert_eq!(dst.bytes_written() - written, (changed * LEAF) as u64, "{s:?} onto {t:?}");
+                        assert_eq!(
+                            dst.bytes_written() - written,
+                            (changed * LEAF) as u64,
+                            "{s:?} onto {t:?}"
+                        );
                         assert!(dst.allocated() <= (3 * LEAF) as u64);
                         if s.iter().all(|k| *k == 0) {
                             assert_eq!(dst.allocated(), 0, "a hole must free all of {t:?}");
@@ -90,7 +95,17 @@ fn all_small_worlds_converge() {
 
 #[test]
 fn empty_and_odd_sizes() {
-    for size in [0usize, 1, 511, 512, 4095, 4097, 1 << 20, (1 << 20) + 1, (3 << 20) + 513] {
+    for size in [
+        0usize,
+        1,
+        511,
+        512,
+        4095,
+        4097,
+        1 << 20,
+        (1 << 20) + 1,
+        (3 << 20) + 513,
+    ] {
         let src = image(size, &vec![7; size.div_ceil(LEAF)]);
         let dst = MemoryImage::new(size);
         let (source, target) = sync(&src, &dst, &params(size as u64));
@@ -105,7 +120,12 @@ fn empty_and_odd_sizes() {
 #[test]
 fn a_second_sync_sends_only_what_changed() {
     let size = 64 << 20;
-    let src = image(size, &(0..size / LEAF).map(|i| (i % 200 + 2) as u8).collect::<Vec<_>>());
+    let src = image(
+        size,
+        &(0..size / LEAF)
+            .map(|i| (i % 200 + 2) as u8)
+            .collect::<Vec<_>>(),
+    );
     let dst = MemoryImage::new(size);
     sync(&src, &dst, &params(size as u64)).0.unwrap();
     for i in (0..size / LEAF).step_by(97) {
@@ -115,19 +135,46 @@ fn a_second_sync_sends_only_what_changed() {
     let summary = sync(&src, &dst, &params(size as u64)).0.unwrap();
     assert_eq!(summary.changed, changed);
     assert_eq!(summary.target.written, changed);
-    assert!(summary.wire_out < changed * 11 / 10, "sent {}", summary.wire_out);
+    assert!(
+        summary.wire_out < changed * 11 / 10,
+        "sent {}",
+        summary.wire_out
+    );
     assert_eq!(dst.bytes(), src.bytes());
     let idle = sync(&src, &dst, &params(size as u64)).0.unwrap();
     assert_eq!((idle.changed, idle.zeroed), (0, 0));
     let wire = idle.wire_out + idle.wire_in;
-    assert!(wire * 10_000 < size as u64, "{wire} bytes on the wire for no change");
+    assert!(
+        wire * 10_000 < size as u64,
+        "{wire} bytes on the wire for no change"
+    );
+}
+
+/// More equal segments than the window and the buffers hold: room that becomes free must be used even
+/// when no further report of the target comes to ask for it.
+#[test]
+fn a_long_run_of_equal_segments_does_not_stall() {
+    let size = 600 << 20;
+    let leaves: Vec<u8> = (0..size / LEAF)
+        .map(|i| if i % 256 == 0 { 2 } else { 0 })
+        .collect();
+    let (src, dst) = (image(size, &leaves), image(size, &leaves));
+    for _ in 0..8 {
+        sync(&src, &dst, &params(size as u64)).0.unwrap();
+    }
 }
 
 #[test]
 fn a_dry_run_tells_what_would_move_and_writes_nothing() {
-    let (src, dst) = (image(8 * LEAF, &[2, 2, 0, 5]), image(8 * LEAF, &[2, 3, 4, 0, 0, 6]));
+    let (src, dst) = (
+        image(8 * LEAF, &[2, 2, 0, 5]),
+        image(8 * LEAF, &[2, 3, 4, 0, 0, 6]),
+    );
     let before = (dst.bytes(), dst.bytes_written());
-    let dry = Params { dry_run: true, ..params(8 * LEAF as u64) };
+    let dry = Params {
+        dry_run: true,
+        ..params(8 * LEAF as u64)
+    };
     let (source, target) = sync(&src, &dst, &dry);
     assert_eq!(source.unwrap().changed, 2 * LEAF as u64);
     assert_eq!(target.unwrap().zeroed, 2 * LEAF as u64);
@@ -178,15 +225,18 @@ enum Fault {
 
 impl Faulty {
     fn new(inner: MemoryImage, fault: Fault) -> Self {
-        Faulty { inner, calls: AtomicU64::new(0), fault }
+        Faulty {
+            inner,
+            calls: AtomicU64::new(0),
+            fault,
+        }
     }
 
     fn hit(&self, at: Option<u64>) -> Result<()> {
         match at {
-            Some(n) if self.calls.fetch_add(1, Ordering::Relaxed) == n => Err(Error::io(
-                "injected",
-                std::io::Error::from_raw_os_error(28),
-            )),
+            Some(n) if self.calls.fetch_add(1, Ordering::Relaxed) == n => {
+                Err(Error::io("injected", std::io::Error::from_raw_os_error(28)))
+            }
             _ => Ok(()),
         }
     }
@@ -197,11 +247,19 @@ impl Image for Faulty {
         self.inner.size()
     }
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.hit(if let Fault::Read(n) = self.fault { Some(n) } else { None })?;
+        self.hit(if let Fault::Read(n) = self.fault {
+            Some(n)
+        } else {
+            None
+        })?;
         self.inner.read_at(buf, offset)
     }
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
-        self.hit(if let Fault::Write(n) = self.fault { Some(n) } else { None })?;
+        self.hit(if let Fault::Write(n) = self.fault {
+            Some(n)
+        } else {
+            None
+        })?;
         if let Fault::Lies(n) = self.fault {
             if self.calls.fetch_add(1, Ordering::Relaxed) == n {
                 return self.inner.write_at(&vec![0xEE; buf.len()], offset);
@@ -214,7 +272,11 @@ impl Image for Faulty {
         self.inner.zero(range)
     }
     fn next_data(&self, offset: u64) -> Result<Option<ByteRange>> {
-        self.hit(if let Fault::Extents(n) = self.fault { Some(n) } else { None })?;
+        self.hit(if let Fault::Extents(n) = self.fault {
+            Some(n)
+        } else {
+            None
+        })?;
         self.inner.next_data(offset)
     }
     fn flush(&self) -> Result<()> {
@@ -250,7 +312,10 @@ fn every_fault_is_an_error_on_both_sides() {
         let (source, target) = sync(&src, &dst, &params(size as u64));
         assert_eq!(source.unwrap_err().kind(), Kind::Space, "source {fault:?}");
         let told = target.unwrap_err();
-        assert!(told.message().contains("source: injected"), "{fault:?}: {told}");
+        assert!(
+            told.message().contains("source: injected"),
+            "{fault:?}: {told}"
+        );
     }
     for fault in [
         Fault::Read(0),
@@ -267,7 +332,10 @@ fn every_fault_is_an_error_on_both_sides() {
         let (source, target) = sync(&src, &dst, &params(size as u64));
         assert_eq!(target.unwrap_err().kind(), Kind::Space, "target {fault:?}");
         let told = source.unwrap_err();
-        assert!(told.message().contains("target: injected"), "{fault:?}: {told}");
+        assert!(
+            told.message().contains("target: injected"),
+            "{fault:?}: {told}"
+        );
     }
 }
 
@@ -286,9 +354,16 @@ fn a_rate_limit_holds_and_does_not_break_the_sync() {
     let size = 4 << 20;
     let src = image(size, &vec![9; size / LEAF]);
     let dst = MemoryImage::new(size);
-    let slow = Params { bytes_per_s_max: Some(8 << 20), ..params(size as u64) };
+    let slow = Params {
+        bytes_per_s_max: Some(8 << 20),
+        ..params(size as u64)
+    };
     let began = std::time::Instant::now();
     sync(&src, &dst, &slow).0.unwrap();
-    assert!(began.elapsed().as_millis() >= 300, "4 MiB at 8 MiB/s took {:?}", began.elapsed());
+    assert!(
+        began.elapsed().as_millis() >= 300,
+        "4 MiB at 8 MiB/s took {:?}",
+        began.elapsed()
+    );
     assert_eq!(dst.bytes(), src.bytes());
 }

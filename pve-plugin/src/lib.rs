@@ -1,1 +1,9 @@
 //! What the suite knows of Proxmox VE.
+
+pub mod disks;
+pub mod drive;
+pub mod node;
+pub mod replica_config;
+pub mod storage_cfg;
+pub mod vm_config;
+pub mod volid;

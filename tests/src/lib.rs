@@ -1,1 +1,4 @@
 //! The lab: two hypervisor guests with real LVM-thin, and helpers for end-to-end tests.
+
+pub mod lab;
+pub mod sshd;

@@ -84,20 +84,38 @@ impl BlockEnd {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => true,
             Err(e) => return Err(Error::io(format!("cannot stat {}", path.display()), e)),
         };
-        let options = TargetOptions { create, read_only: dry_run };
+        let options = TargetOptions {
+            create,
+            read_only: dry_run,
+        };
         let thin_map = |p: &Path| thin_map::of(p, Role::Target);
         if !missing {
-            return Ok(Self::opened(image::open_target(path, options, thin_map)?, None, dry_run));
+            return Ok(Self::opened(
+                image::open_target(path, options, thin_map)?,
+                None,
+                dry_run,
+            ));
         }
         if !create {
-            return Err(Error::new(Kind::NotFound, format!("{} does not exist", path.display()))
-                .advise("use --truncate to create it"));
+            return Err(
+                Error::new(Kind::NotFound, format!("{} does not exist", path.display()))
+                    .advise("use --truncate to create it"),
+            );
         }
         let part = part_path(path)?;
         if dry_run {
             parent_exists(path)?;
-            let end = BlockEnd { handle: None, publish: None, dry_run };
-            let opened = Opened { size: 0, is_device: false, is_new: true, identity: None };
+            let end = BlockEnd {
+                handle: None,
+                publish: None,
+                dry_run,
+            };
+            let opened = Opened {
+                size: 0,
+                is_device: false,
+                is_new: true,
+                identity: None,
+            };
             return Ok((end, opened));
         }
         let opened = image::open_target(&part, options, thin_map)?;
@@ -118,7 +136,11 @@ impl BlockEnd {
             is_new: publish.is_some(),
             identity: Some(opened.identity),
         };
-        let end = BlockEnd { handle: Some(opened.image), publish, dry_run };
+        let end = BlockEnd {
+            handle: Some(opened.image),
+            publish,
+            dry_run,
+        };
         (end, answer)
     }
 
@@ -131,17 +153,29 @@ impl BlockEnd {
     }
 
     /// Runs one side of a sync.
-    pub fn sync(&mut self, role: Role, params: &Params, link: &mut Link, meter: &Meter) -> Result<sync::Summary> {
+    pub fn sync(
+        &mut self,
+        role: Role,
+        params: &Params,
+        link: &mut Link,
+        meter: &Meter,
+    ) -> Result<sync::Summary> {
         if self.dry_run {
             let view = View::new(self.handle.take(), params.geometry.size());
             return sync::run_target(&view, params, link, meter);
         }
         let Some(handle) = &self.handle else {
-            return Err(Error::new(Kind::Protocol, "a sync was asked for before an image was opened"));
+            return Err(Error::new(
+                Kind::Protocol,
+                "a sync was asked for before an image was opened",
+            ));
         };
         let image = handle.image();
         if image.size() < params.geometry.size() {
-            return Err(Error::new(Kind::Protocol, format!("{} is smaller than the sync", image.name())));
+            return Err(Error::new(
+                Kind::Protocol,
+                format!("{} is smaller than the sync", image.name()),
+            ));
         }
         match role {
             Role::Source => sync::run_source(image, params, link, meter),
@@ -156,15 +190,24 @@ impl BlockEnd {
         };
         // Never over something that appeared meanwhile.
         let flags = rustix::fs::RenameFlags::NOREPLACE;
-        rustix::fs::renameat_with(rustix::fs::CWD, &part, rustix::fs::CWD, &path, flags)
-            .map_err(|e| Error::io(format!("cannot name the finished file {}", path.display()), e.into()))?;
+        rustix::fs::renameat_with(rustix::fs::CWD, &part, rustix::fs::CWD, &path, flags).map_err(
+            |e| {
+                Error::io(
+                    format!("cannot name the finished file {}", path.display()),
+                    e.into(),
+                )
+            },
+        )?;
         image::flush_parent(&path)
     }
 }
 
 fn part_path(path: &Path) -> Result<PathBuf> {
     let Some(name) = path.file_name() else {
-        return Err(Error::new(Kind::Usage, format!("{} names no file", path.display())));
+        return Err(Error::new(
+            Kind::Usage,
+            format!("{} names no file", path.display()),
+        ));
     };
     let mut part = OsString::from(".");
     part.push(name);
@@ -190,7 +233,10 @@ pub fn path_bytes(path: &Path) -> Vec<u8> {
 /// Bytes off the wire to a path. NUL and the empty path are refused.
 pub(super) fn path_of(bytes: &[u8]) -> Result<PathBuf> {
     if bytes.is_empty() || bytes.contains(&0) {
-        return Err(Error::new(Kind::Usage, "a path is empty or holds a NUL byte"));
+        return Err(Error::new(
+            Kind::Usage,
+            "a path is empty or holds a NUL byte",
+        ));
     }
     Ok(PathBuf::from(OsString::from_vec(bytes.to_vec())))
 }

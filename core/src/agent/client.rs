@@ -17,7 +17,13 @@ pub struct Client {
 
 impl Client {
     /// Shakes hands with the agent behind the two descriptors. `name` stands for it in errors.
-    pub fn connect(input: OwnedFd, output: OwnedFd, program: &str, name: &str, stop: Stop) -> Result<Self> {
+    pub fn connect(
+        input: OwnedFd,
+        output: OwnedFd,
+        program: &str,
+        name: &str,
+        stop: Stop,
+    ) -> Result<Self> {
         Ok(Client {
             link: Link::handshake(input, output, program, name, stop)?,
             name: name.to_owned(),
@@ -32,7 +38,8 @@ impl Client {
     /// Asks the front end's service.
     pub fn host<Q: Serialize, T: DeserializeOwned>(&mut self, request: &Q) -> Result<T> {
         let request = serde_json::to_value(request).map_err(|e| {
-            crate::error::Error::new(crate::error::Kind::Protocol, "cannot encode a request").because(e)
+            crate::error::Error::new(crate::error::Kind::Protocol, "cannot encode a request")
+                .because(e)
         })?;
         self.call(&Request::Host(request))
     }

@@ -34,7 +34,13 @@ pub(super) enum Request {
 }
 
 /// Serves one driver on `input` and `output` until it closes the link.
-pub fn serve(program: &str, input: OwnedFd, output: OwnedFd, stop: Stop, service: &mut dyn Service) -> Result<()> {
+pub fn serve(
+    program: &str,
+    input: OwnedFd,
+    output: OwnedFd,
+    stop: Stop,
+    service: &mut dyn Service,
+) -> Result<()> {
     let mut link = Link::handshake(input, output, program, "driver", stop)?;
     let mut end: Option<BlockEnd> = None;
     loop {

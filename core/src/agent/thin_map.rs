@@ -32,7 +32,12 @@ pub(super) fn of(path: &Path, role: Role) -> Result<Option<ThinMap>> {
         }
         Err(_) => whole(lv.size),
     };
-    Ok(Some(ThinMap::new(lv.size, pool.chunk_bytes, pool.zeroes_new, &mapped)))
+    Ok(Some(ThinMap::new(
+        lv.size,
+        pool.chunk_bytes,
+        pool.zeroes_new,
+        &mapped,
+    )))
 }
 
 fn whole(size: u64) -> RangeSet {

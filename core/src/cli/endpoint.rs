@@ -27,30 +27,44 @@ impl Endpoint {
         if let Some(rest) = bytes.strip_prefix(b"ssh://") {
             let slash = rest.iter().position(|b| *b == b'/');
             let Some(slash) = slash.filter(|s| *s > 0) else {
-                return Err(Error::new(Kind::Usage, format!("{} has no path", text.display()))
-                    .advise("write ssh://host/path"));
+                return Err(
+                    Error::new(Kind::Usage, format!("{} has no path", text.display()))
+                        .advise("write ssh://host/path"),
+                );
             };
             let host = host_text(&bytes[..6 + slash], text)?;
-            return Ok(Endpoint::Remote(HostSpec::parse(host)?, path(&rest[slash..])));
+            return Ok(Endpoint::Remote(
+                HostSpec::parse(host)?,
+                path(&rest[slash..]),
+            ));
         }
         // The colon after a bracketed IPv6 address ends the host, those inside it do not.
         let from = match bytes.iter().position(|b| *b == b']') {
             Some(end) if bytes.contains(&b'[') => end,
             _ => 0,
         };
-        let colon = bytes[from..].iter().position(|b| *b == b':').map(|i| from + i);
+        let colon = bytes[from..]
+            .iter()
+            .position(|b| *b == b':')
+            .map(|i| from + i);
         let slash = bytes.iter().position(|b| *b == b'/');
         match colon {
             Some(colon) if slash.is_none_or(|slash| colon < slash) => {
                 if std::fs::symlink_metadata(text).is_ok() {
                     return Err(Error::new(
                         Kind::Usage,
-                        format!("{} is the name of a local file but reads as host:path", text.display()),
+                        format!(
+                            "{} is the name of a local file but reads as host:path",
+                            text.display()
+                        ),
                     )
                     .advise("write ./NAME for the file, or ssh://HOST/PATH for the host"));
                 }
                 if colon + 1 == bytes.len() {
-                    return Err(Error::new(Kind::Usage, format!("{} names no path", text.display())));
+                    return Err(Error::new(
+                        Kind::Usage,
+                        format!("{} names no path", text.display()),
+                    ));
                 }
                 let host = HostSpec::parse(host_text(&bytes[..colon], text)?)?;
                 Ok(Endpoint::Remote(host, path(&bytes[colon + 1..])))
@@ -70,8 +84,12 @@ fn path(bytes: &[u8]) -> PathBuf {
 }
 
 fn host_text<'a>(bytes: &'a [u8], all: &OsStr) -> Result<&'a str> {
-    std::str::from_utf8(bytes)
-        .map_err(|_| Error::new(Kind::Usage, format!("the host in {} is not text", all.display())))
+    std::str::from_utf8(bytes).map_err(|_| {
+        Error::new(
+            Kind::Usage,
+            format!("the host in {} is not text", all.display()),
+        )
+    })
 }
 
 impl fmt::Display for Endpoint {
@@ -101,11 +119,21 @@ mod tests {
 
     #[test]
     fn a_colon_before_the_first_slash_makes_it_remote() {
-        for local in ["a.img", "/dev/sdb", "./vm:1.img", "dir/vm:1.img", "-y.img", "a b;$(c)'\"\n"] {
+        for local in [
+            "a.img",
+            "/dev/sdb",
+            "./vm:1.img",
+            "dir/vm:1.img",
+            "-y.img",
+            "a b;$(c)'\"\n",
+        ] {
             assert_eq!(parse(local).unwrap(), Endpoint::Local(local.into()));
         }
         let (host, path) = remote("root@h1:/dev/pve/a b;$(x)");
-        assert_eq!((host.as_str(), path.as_str()), ("root@h1", "/dev/pve/a b;$(x)"));
+        assert_eq!(
+            (host.as_str(), path.as_str()),
+            ("root@h1", "/dev/pve/a b;$(x)")
+        );
         assert_eq!(remote("h1:-y.img").1, "-y.img");
         assert_eq!(remote("h1:a:b").1, "a:b");
         assert_eq!(remote("ssh://root@h1:2222/x/y").1, "/x/y");
@@ -114,7 +142,16 @@ mod tests {
 
     #[test]
     fn what_has_no_host_or_path_is_refused() {
-        for bad in ["", "h1:", ":/x", "ssh://h1", "ssh:///x", "-oProxyCommand=x:/y", "ssh://-x/y", "h 1:/x"] {
+        for bad in [
+            "",
+            "h1:",
+            ":/x",
+            "ssh://h1",
+            "ssh:///x",
+            "-oProxyCommand=x:/y",
+            "ssh://-x/y",
+            "h 1:/x",
+        ] {
             let e = parse(bad).unwrap_err();
             assert_eq!(e.kind(), Kind::Usage, "{bad}: {e}");
         }

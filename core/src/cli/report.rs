@@ -84,12 +84,15 @@ impl Reporter {
     /// Tells of a failure; errors are printed even when quiet.
     pub fn fail(&self, program: &str, error: &Error) {
         if self.json {
-            print_line(&json!({
-                "event": "error",
-                "kind": error.kind(),
-                "message": error.message(),
-                "advice": error.advice(),
-            }).to_string());
+            print_line(
+                &json!({
+                    "event": "error",
+                    "kind": error.kind(),
+                    "message": error.message(),
+                    "advice": error.advice(),
+                })
+                .to_string(),
+            );
         }
         let text = match error.advice() {
             Some(advice) => format!("{program}: {}\n{program}: hint: {advice}", error.message()),
@@ -113,24 +116,33 @@ impl Reporter {
             (None, false) => Duration::from_secs(LINE_EVERY_S),
         };
         let (ended, end) = channel::<()>();
-        let thread = std::thread::Builder::new().name("progress".into()).spawn(move || {
-            let began = Instant::now();
-            while end.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
-                let now = meter.read();
-                match &bar {
-                    Some(bar) => update(bar, &now),
-                    None if json => print_line(&progress_event(&name, &now).to_string()),
-                    None => {
-                        let written = writeln!(std::io::stderr(), "{}", line(&name, &now, began.elapsed()));
-                        drop(written);
+        let thread = std::thread::Builder::new()
+            .name("progress".into())
+            .spawn(move || {
+                let began = Instant::now();
+                while end.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
+                    let now = meter.read();
+                    match &bar {
+                        Some(bar) => update(bar, &now),
+                        None if json => print_line(&progress_event(&name, &now).to_string()),
+                        None => {
+                            let written = writeln!(
+                                std::io::stderr(),
+                                "{}",
+                                line(&name, &now, began.elapsed())
+                            );
+                            drop(written);
+                        }
                     }
                 }
-            }
-            if let Some(bar) = bar {
-                bar.finish_and_clear();
-            }
-        });
-        thread.ok().map(|thread| Watch { ended: Some(ended), thread: Some(thread) })
+                if let Some(bar) = bar {
+                    bar.finish_and_clear();
+                }
+            });
+        thread.ok().map(|thread| Watch {
+            ended: Some(ended),
+            thread: Some(thread),
+        })
     }
 }
 
@@ -185,7 +197,11 @@ fn counts(now: &Progress) -> String {
 fn line(name: &str, now: &Progress, elapsed: Duration) -> String {
     let percent = now.position * 100 / now.total.max(1);
     let rate = now.position as f64 / elapsed.as_secs_f64().max(0.001);
-    format!("{name}: {percent}%, {}/s, {}", human(rate as u64), counts(now))
+    format!(
+        "{name}: {percent}%, {}/s, {}",
+        human(rate as u64),
+        counts(now)
+    )
 }
 
 fn progress_event(name: &str, now: &Progress) -> Value {

@@ -54,7 +54,12 @@ struct RemoteEnd {
 }
 
 /// Runs the transfer. `stop` ends it early, with everything on the way cleaned up.
-pub fn run(transfer: &Transfer, ssh: &SshOptions, reporter: &Reporter, stop: &Stop) -> Result<Summary> {
+pub fn run(
+    transfer: &Transfer,
+    ssh: &SshOptions,
+    reporter: &Reporter,
+    stop: &Stop,
+) -> Result<Summary> {
     let (mut source, from) = open(&transfer.source, Role::Source, transfer, ssh, stop)?;
     let (mut target, to) = match open(&transfer.target, Role::Target, transfer, ssh, stop) {
         Ok(opened) => opened,
@@ -108,8 +113,9 @@ fn checked_size(transfer: &Transfer, from: &Opened, to: &Opened) -> Result<u64> 
     if transfer.ignore_size {
         return Ok(from.size.min(to.size));
     }
-    Err(sizes_differ(transfer, from, to)
-        .advise("--truncate gives a file the source's size, --ignore-size syncs the part both have"))
+    Err(sizes_differ(transfer, from, to).advise(
+        "--truncate gives a file the source's size, --ignore-size syncs the part both have",
+    ))
 }
 
 fn sizes_differ(transfer: &Transfer, from: &Opened, to: &Opened) -> Error {
@@ -140,16 +146,27 @@ fn open(
         Endpoint::Remote(host, path) => {
             let session = Remote::connect(host, ssh)?;
             let spec = AgentSpec::new(PROGRAM, agent_id(PROGRAM, VERSION.into()));
-            let AgentPipe { stdin, stdout, handle } = session.start_agent(&spec)?;
+            let AgentPipe {
+                stdin,
+                stdout,
+                handle,
+            } = session.start_agent(&spec)?;
             let name = host.to_string();
-            let opened = Client::connect(stdout, stdin, PROGRAM, &name, stop.clone()).and_then(|mut client| {
-                let opened = client.block(open_request(path, role, transfer))?;
-                Ok((client, opened))
-            });
+            let opened = Client::connect(stdout, stdin, PROGRAM, &name, stop.clone()).and_then(
+                |mut client| {
+                    let opened = client.block(open_request(path, role, transfer))?;
+                    Ok((client, opened))
+                },
+            );
             match opened {
-                Ok((client, opened)) => {
-                    Ok((End::Remote(RemoteEnd { client, agent: handle, session }), opened))
-                }
+                Ok((client, opened)) => Ok((
+                    End::Remote(RemoteEnd {
+                        client,
+                        agent: handle,
+                        session,
+                    }),
+                    opened,
+                )),
                 Err(e) => {
                     let end = handle.finish(AGENT_END_TIMEOUT);
                     drop(session);
@@ -198,16 +215,24 @@ fn transfer_blocks(
     match (source, target) {
         (End::Local(source), End::Local(target)) => sync_local(source, target, params, meter, stop),
         (End::Local(source), End::Remote(target)) => {
-            target.client.block::<()>(BlockRequest::Sync(Role::Target, *params))?;
+            target
+                .client
+                .block::<()>(BlockRequest::Sync(Role::Target, *params))?;
             source.sync(Role::Source, params, target.client.link(), meter)
         }
         (End::Remote(source), End::Local(target)) => {
-            source.client.block::<()>(BlockRequest::Sync(Role::Source, *params))?;
+            source
+                .client
+                .block::<()>(BlockRequest::Sync(Role::Source, *params))?;
             target.sync(Role::Target, params, source.client.link(), meter)
         }
         (End::Remote(source), End::Remote(target)) => {
-            source.client.block::<()>(BlockRequest::Sync(Role::Source, *params))?;
-            target.client.block::<()>(BlockRequest::Sync(Role::Target, *params))?;
+            source
+                .client
+                .block::<()>(BlockRequest::Sync(Role::Source, *params))?;
+            target
+                .client
+                .block::<()>(BlockRequest::Sync(Role::Target, *params))?;
             sync::relay(source.client.link(), target.client.link(), params, meter)
         }
     }
@@ -228,8 +253,10 @@ fn sync_local(
         Link::handshake(input.into(), end.into(), PROGRAM, peer, stop.clone())
     };
     std::thread::scope(|scope| {
-        let receiver = scope.spawn(|| target.sync(Role::Target, params, &mut link(b, "source")?, &Meter::new()));
-        let sent = link(a, "target").and_then(|mut link| source.sync(Role::Source, params, &mut link, meter));
+        let receiver = scope
+            .spawn(|| target.sync(Role::Target, params, &mut link(b, "source")?, &Meter::new()));
+        let sent = link(a, "target")
+            .and_then(|mut link| source.sync(Role::Source, params, &mut link, meter));
         let received = receiver
             .join()
             .unwrap_or_else(|_| Err(Error::new(Kind::Io, "the target's thread panicked")));
@@ -247,7 +274,11 @@ type Ended = Option<(String, crate::remote::AgentEnd)>;
 fn close(end: End) -> Ended {
     match end {
         End::Local(_) => None,
-        End::Remote(RemoteEnd { client, agent, session }) => {
+        End::Remote(RemoteEnd {
+            client,
+            agent,
+            session,
+        }) => {
             let name = session.host().to_string();
             drop(client);
             let end = agent.finish(AGENT_END_TIMEOUT);
@@ -272,7 +303,10 @@ fn explain(error: Error, ends: [Ended; 2]) -> Error {
         true => error,
         false => {
             let advice = error.advice().map(str::to_owned);
-            let error = Error::new(error.kind(), format!("{}; {}", error.message(), why.join("; ")));
+            let error = Error::new(
+                error.kind(),
+                format!("{}; {}", error.message(), why.join("; ")),
+            );
             match advice {
                 Some(advice) => error.advise(advice),
                 None => error,

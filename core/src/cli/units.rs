@@ -23,7 +23,12 @@ pub fn human(bytes: u64) -> String {
 
 /// Reads "500", "64K", "1.5M", "2G", "1T" (binary units, with or without "iB" or "B") as bytes.
 pub fn parse_bytes(text: &str) -> Result<u64> {
-    let bad = || Error::new(Kind::Usage, format!("'{text}' is not a size such as 500K, 64M or 1.5G"));
+    let bad = || {
+        Error::new(
+            Kind::Usage,
+            format!("'{text}' is not a size such as 500K, 64M or 1.5G"),
+        )
+    };
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor = match text[digits.len()..].to_ascii_lowercase().as_str() {
         "" | "b" => 1u64,
@@ -67,10 +72,26 @@ mod tests {
         assert_eq!(human(1536), "1.5 KiB");
         assert_eq!(human(600 << 20), "600 MiB");
         assert_eq!(human(16 << 40), "16.0 TiB");
-        for (text, bytes) in [("500", 500), ("64k", 65536), ("1.5M", 1572864), ("2GiB", 2 << 30), ("1TB", 1 << 40)] {
+        for (text, bytes) in [
+            ("500", 500),
+            ("64k", 65536),
+            ("1.5M", 1572864),
+            ("2GiB", 2 << 30),
+            ("1TB", 1 << 40),
+        ] {
             assert_eq!(parse_bytes(text).unwrap(), bytes, "{text}");
         }
-        for bad in ["", "k", "-1", "1x", "1e9", "nan", "inf", "1 M", "99999999999T"] {
+        for bad in [
+            "",
+            "k",
+            "-1",
+            "1x",
+            "1e9",
+            "nan",
+            "inf",
+            "1 M",
+            "99999999999T",
+        ] {
             assert!(parse_bytes(bad).is_err(), "{bad}");
         }
     }

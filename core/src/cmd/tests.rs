@@ -31,10 +31,7 @@ fn failure_tells_code_and_stderr_and_classifies_it() {
             "device-mapper: message ioctl on p-d-tpool  failed: Device or resource busy",
             Kind::Busy,
         ),
-        (
-            "  Failed to find logical volume \"pve/x\"",
-            Kind::NotFound,
-        ),
+        ("  Failed to find logical volume \"pve/x\"", Kind::NotFound),
         (
             "  Cannot create new thin volume, free space in thin pool pve/data reached threshold.",
             Kind::Space,
@@ -80,10 +77,7 @@ fn a_program_that_hangs_is_ended_with_its_children() {
 #[test]
 fn too_much_output_is_an_error_and_does_not_block() {
     let error = sh("exec cat /dev/zero", LONG).unwrap_err();
-    assert!(
-        error.to_string().contains("more than 16 MiB"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("more than 16 MiB"), "{error}");
     let (_, stderr) = sh("head -c 1000000 /dev/zero | tr '\\0' x >&2", LONG).unwrap();
     assert_eq!(stderr.len(), STDERR_MAX_BYTES);
 }
@@ -123,6 +117,8 @@ fn a_tool_is_not_taken_from_path_nor_if_it_is_not_executable() {
 
 #[test]
 fn arguments_are_shown_so_that_one_can_see_where_they_end() {
-    let cmd = Cmd::new(Tool::Lvs).arg("--units").args(["b", "a b", "", "x'y"]);
+    let cmd = Cmd::new(Tool::Lvs)
+        .arg("--units")
+        .args(["b", "a b", "", "x'y"]);
     assert_eq!(cmd.to_string(), r#"lvs --units b "a b" "" "x'y""#);
 }

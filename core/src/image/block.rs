@@ -30,7 +30,9 @@ impl ThinMap {
         let map = ThinMap {
             chunk: chunk.max(1),
             zeroes_new,
-            bits: (0..chunks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            bits: (0..chunks.div_ceil(64))
+                .map(|_| AtomicU64::new(0))
+                .collect(),
         };
         for range in mapped.within(ByteRange::new(0, size)) {
             map.mark(range);
@@ -105,7 +107,9 @@ impl BlockImage {
         if block as usize > ALIGN {
             return Err(Error::new(
                 Kind::Usage,
-                format!("{name} has logical blocks of {block} bytes; at most {ALIGN} are supported"),
+                format!(
+                    "{name} has logical blocks of {block} bytes; at most {ALIGN} are supported"
+                ),
             ));
         }
         Ok(BlockImage {
@@ -136,14 +140,14 @@ impl BlockImage {
             if map.zeroes_new || map.is_mapped(chunk) {
                 continue;
             }
-            let whole = ByteRange::new(
-                chunk * map.chunk,
-                ((chunk + 1) * map.chunk).min(self.size),
-            );
+            let whole = ByteRange::new(chunk * map.chunk, ((chunk + 1) * map.chunk).min(self.size));
             if whole.intersection(&range) == whole {
                 continue;
             }
-            let _guard = self.first_write.lock().unwrap_or_else(PoisonError::into_inner);
+            let _guard = self
+                .first_write
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             if map.is_mapped(chunk) {
                 continue;
             }
@@ -185,8 +189,7 @@ impl BlockImage {
         if whole.is_empty() {
             return Ok(false);
         }
-        if sys::discard(&self.file, whole.start, whole.len()).is_err()
-            || !reads_zero(self, whole)?
+        if sys::discard(&self.file, whole.start, whole.len()).is_err() || !reads_zero(self, whole)?
         {
             // Discards that are refused, or ignored: writing is what is left, from now on.
             self.discard_grain.store(0, Ordering::Relaxed);
@@ -291,7 +294,11 @@ fn discard_grain(file: &File) -> u64 {
             .iter()
             .find_map(|q| std::fs::read_to_string(q.join("discard_granularity")).ok())?;
         let grain: u64 = text.trim().parse().ok()?;
-        Some(if grain == 0 { 0 } else { grain.max(ALIGN as u64) })
+        Some(if grain == 0 {
+            0
+        } else {
+            grain.max(ALIGN as u64)
+        })
     };
     read().unwrap_or(0)
 }

@@ -55,8 +55,11 @@ impl Image for FileImage {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         self.file.read_exact_at(buf, offset).map_err(|e| {
             if e.kind() == std::io::ErrorKind::UnexpectedEof {
-                Error::new(Kind::Io, format!("{} became shorter while it was read", self.name()))
-                    .advise("sync from a snapshot, or stop whatever changes the file's size")
+                Error::new(
+                    Kind::Io,
+                    format!("{} became shorter while it was read", self.name()),
+                )
+                .advise("sync from a snapshot, or stop whatever changes the file's size")
             } else {
                 self.err("read", offset, e)
             }
@@ -97,9 +100,7 @@ impl Image for FileImage {
             Ok(start) => start,
             Err(Errno::NXIO) => return Ok(None),
             // A file system without hole support: all of it may be data.
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => {
-                return Ok(Some(ByteRange::new(offset, size)))
-            }
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some(ByteRange::new(offset, size))),
             Err(e) => return Err(self.err("find data in", offset, e.into())),
         };
         if start >= size {

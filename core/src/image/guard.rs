@@ -54,7 +54,9 @@ pub(super) fn claim_file(file: &File, path: &Path) -> Result<()> {
     match rustix::fs::fcntl_lock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) | Err(Errno::NOLCK | Errno::OPNOTSUPP) => {}
         Err(Errno::ACCESS | Errno::WOULDBLOCK) => {
-            return Err(busy("another process that holds record locks on it, such as QEMU"))
+            return Err(busy(
+                "another process that holds record locks on it, such as QEMU",
+            ))
         }
         Err(e) => return Err(Error::io(format!("cannot lock {name}"), e.into())),
     }
@@ -86,12 +88,18 @@ pub(super) fn check_same_file(file: &File, path: &Path, size: u64) -> Result<()>
         .metadata()
         .map_err(|e| Error::io(format!("cannot stat {}", path.display()), e))?;
     if now.len() != size {
-        return Err(changed(path, format!("it had {size} bytes and now has {}", now.len())));
+        return Err(changed(
+            path,
+            format!("it had {size} bytes and now has {}", now.len()),
+        ));
     }
     match std::fs::metadata(path) {
         Ok(named) if (named.dev(), named.ino()) == (now.dev(), now.ino()) => Ok(()),
         Ok(_) => Err(changed(path, "another file has taken its place")),
-        Err(e) => Err(Error::io(format!("{} vanished while it was in use", path.display()), e)),
+        Err(e) => Err(Error::io(
+            format!("{} vanished while it was in use", path.display()),
+            e,
+        )),
     }
 }
 
@@ -100,7 +108,10 @@ pub(super) fn check_same_device(file: &File, path: &Path, size: u64) -> Result<(
     let now = sys::device_size(file)
         .map_err(|e| Error::io(format!("{} is gone", path.display()), e.into()))?;
     if now != size {
-        return Err(changed(path, format!("it had {size} bytes and now has {now}")));
+        return Err(changed(
+            path,
+            format!("it had {size} bytes and now has {now}"),
+        ));
     }
     let mine = file
         .metadata()
@@ -108,7 +119,10 @@ pub(super) fn check_same_device(file: &File, path: &Path, size: u64) -> Result<(
     match std::fs::metadata(path) {
         Ok(named) if named.rdev() == mine.rdev() => Ok(()),
         Ok(_) => Err(changed(path, "another device has taken its name")),
-        Err(e) => Err(Error::io(format!("{} vanished while it was in use", path.display()), e)),
+        Err(e) => Err(Error::io(
+            format!("{} vanished while it was in use", path.display()),
+            e,
+        )),
     }
 }
 

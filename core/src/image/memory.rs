@@ -63,9 +63,12 @@ impl State {
 
     fn slice(&mut self, offset: u64, len: usize) -> Result<&mut [u8]> {
         let start = offset as usize;
-        self.bytes
-            .get_mut(start..start + len)
-            .ok_or_else(|| Error::new(Kind::Space, format!("memory image ends before byte {offset} + {len}")))
+        self.bytes.get_mut(start..start + len).ok_or_else(|| {
+            Error::new(
+                Kind::Space,
+                format!("memory image ends before byte {offset} + {len}"),
+            )
+        })
     }
 }
 
@@ -94,7 +97,11 @@ impl Image for MemoryImage {
         let mut state = self.state();
         state.slice(range.start, range.len() as usize)?.fill(0);
         let size = state.bytes.len() as u64;
-        let end = if range.end == size { size.next_multiple_of(GRAIN) } else { range.end };
+        let end = if range.end == size {
+            size.next_multiple_of(GRAIN)
+        } else {
+            range.end
+        };
         let grains = ByteRange::new(range.start, end).align_in(GRAIN);
         for i in grains.start / GRAIN..grains.end / GRAIN {
             state.allocated[i as usize] = false;

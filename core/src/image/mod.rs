@@ -15,8 +15,8 @@ pub use block::{BlockImage, ThinMap};
 pub use file::FileImage;
 pub use guard::Identity;
 pub use memory::MemoryImage;
-pub use view::View;
 pub use open::{flush_parent, open_source, open_target, Handle, Opened, TargetOptions};
+pub use view::View;
 
 use crate::error::Result;
 use crate::range::ByteRange;

@@ -49,7 +49,11 @@ impl Handle {
             Handle::Block(b) if b.size() == size => Ok(()),
             Handle::Block(b) => Err(Error::new(
                 Kind::Refused,
-                format!("{} is a device of {} bytes and cannot be given {size}", b.name(), b.size()),
+                format!(
+                    "{} is a device of {} bytes and cannot be given {size}",
+                    b.name(),
+                    b.size()
+                ),
             )
             .advise("resize the device first, or use --ignore-size to sync the part both have")),
         }
@@ -66,7 +70,10 @@ pub struct TargetOptions {
 }
 
 /// Opens `path` for reading. `thin` gives the mapping if it is a thin volume.
-pub fn open_source(path: &Path, thin: impl FnOnce(&Path) -> Result<Option<ThinMap>>) -> Result<Opened> {
+pub fn open_source(
+    path: &Path,
+    thin: impl FnOnce(&Path) -> Result<Option<ThinMap>>,
+) -> Result<Opened> {
     let file = open(path, OFlags::RDONLY, Mode::empty())?;
     wrap(file, path, OFlags::RDONLY, thin)
 }
@@ -123,7 +130,10 @@ fn open(path: &Path, flags: OFlags, mode: Mode) -> Result<File> {
                 true => "writing",
                 false => "reading",
             };
-            Err(Error::io(format!("cannot open {} for {doing}", path.display()), e.into()))
+            Err(Error::io(
+                format!("cannot open {} for {doing}", path.display()),
+                e.into(),
+            ))
         }
     }
 }
@@ -146,8 +156,12 @@ fn wrap(
         }
         Handle::File(FileImage::new(file, path)?)
     } else if kind.is_block_device() {
-        rustix::fs::fcntl_setfl(&file, OFlags::DIRECT)
-            .map_err(|e| Error::io(format!("{} does not do direct I/O", path.display()), e.into()))?;
+        rustix::fs::fcntl_setfl(&file, OFlags::DIRECT).map_err(|e| {
+            Error::io(
+                format!("{} does not do direct I/O", path.display()),
+                e.into(),
+            )
+        })?;
         Handle::Block(BlockImage::new(file, path, thin(path)?)?)
     } else {
         let what = match () {
@@ -158,7 +172,10 @@ fn wrap(
         };
         return Err(Error::new(
             Kind::Usage,
-            format!("{} is {what}, neither a file nor a block device", path.display()),
+            format!(
+                "{} is {what}, neither a file nor a block device",
+                path.display()
+            ),
         ));
     };
     Ok(Opened { image, identity })

@@ -22,7 +22,10 @@ impl View {
     }
 
     fn refuse<T>(&self) -> Result<T> {
-        Err(Error::new(Kind::Refused, format!("{} is only looked at in a dry run", self.name())))
+        Err(Error::new(
+            Kind::Refused,
+            format!("{} is only looked at in a dry run", self.name()),
+        ))
     }
 }
 
@@ -63,7 +66,9 @@ impl Image for View {
     }
 
     fn check_unchanged(&self) -> Result<()> {
-        self.inner.as_ref().map_or(Ok(()), |i| i.image().check_unchanged())
+        self.inner
+            .as_ref()
+            .map_or(Ok(()), |i| i.image().check_unchanged())
     }
 
     fn read_from_medium(&self) -> Result<()> {

@@ -38,12 +38,7 @@ pub fn find(id: &LvId) -> Result<Option<Lv>> {
 
 /// Like [`find`], but a missing volume is an error of [`Kind::NotFound`].
 pub fn get(id: &LvId) -> Result<Lv> {
-    find(id)?.ok_or_else(|| {
-        Error::new(
-            Kind::NotFound,
-            format!("there is no logical volume {id}"),
-        )
-    })
+    find(id)?.ok_or_else(|| Error::new(Kind::NotFound, format!("there is no logical volume {id}")))
 }
 
 /// The volume behind a path: a device node, a link to one, or the `/dev/VG/NAME` of a volume that is not
@@ -62,7 +57,8 @@ pub fn find_by_path(path: &Path) -> Result<Option<Lv>> {
         return Ok(None);
     }
     let device = metadata.rdev();
-    let Some((id, uuid)) = from_sysfs(Path::new("/sys/dev/block"), major(device), minor(device)) else {
+    let Some((id, uuid)) = from_sysfs(Path::new("/sys/dev/block"), major(device), minor(device))
+    else {
         return Ok(None);
     };
     let lv = get(&id)?;
@@ -136,7 +132,10 @@ mod tests {
         device("253:8", "plain", "");
 
         let (id, uuid) = from_sysfs(sys.path(), 253, 5).unwrap();
-        assert_eq!((id.to_string().as_str(), uuid.as_str()), ("pve/vm-101-disk-0", lv));
+        assert_eq!(
+            (id.to_string().as_str(), uuid.as_str()),
+            ("pve/vm-101-disk-0", lv)
+        );
         for minor in [2, 0, 7, 8, 99] {
             assert_eq!(from_sysfs(sys.path(), 253, minor), None, "253:{minor}");
         }

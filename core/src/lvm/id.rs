@@ -239,7 +239,10 @@ mod tests {
         assert_eq!(id.mapper_name(), "pve-vm--101--disk--0");
         assert!("/dev/pve/x".parse::<LvId>().is_err());
         assert!(LvId::new("v".repeat(64), "n".repeat(64)).is_err());
-        assert_eq!(serde_json::from_str::<LvId>("\"pve/x\"").unwrap().name(), "x");
+        assert_eq!(
+            serde_json::from_str::<LvId>("\"pve/x\"").unwrap().name(),
+            "x"
+        );
         assert!(serde_json::from_str::<LvId>("\"pve/--yes\"").is_err());
     }
 

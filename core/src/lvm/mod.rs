@@ -21,5 +21,5 @@ pub use ops::{
     snapshot, SnapshotOptions,
 };
 pub use pool::{pool, Pool, PoolMode, PoolStatus};
-pub use report::{Lv, LvKind};
 pub(crate) use pool::{pool_target, status_of_target};
+pub use report::{Lv, LvKind};

@@ -114,7 +114,10 @@ pub fn rename(id: &LvId, name: &str, owner: &OwnerTag) -> Result<LvId> {
 
 /// Makes a volume of ours read-only or writable.
 pub fn set_read_only(id: &LvId, read_only: bool, owner: &OwnerTag) -> Result<()> {
-    let lv = idle(owned(id, owner, "set the permission of")?, "set the permission of")?;
+    let lv = idle(
+        owned(id, owner, "set the permission of")?,
+        "set the permission of",
+    )?;
     // LVM calls it an error to ask for what is so already.
     if lv.read_only == read_only {
         return Ok(());
@@ -197,7 +200,10 @@ fn check_owned(lv: Lv, owner: &OwnerTag, verb: &str) -> Result<Lv> {
     }
     Err(Error::new(
         Kind::Refused,
-        format!("will not {verb} {}: it does not carry our tag {owner}", lv.id),
+        format!(
+            "will not {verb} {}: it does not carry our tag {owner}",
+            lv.id
+        ),
     )
     .advise("if it is a leftover that nobody needs, remove it by hand"))
 }
@@ -207,11 +213,10 @@ fn idle(mut lv: Lv, verb: &str) -> Result<Lv> {
     let until = Instant::now() + OPEN_PATIENCE;
     while lv.open {
         if Instant::now() >= until {
-            return Err(Error::new(
-                Kind::Busy,
-                format!("will not {verb} {}: it is open", lv.id),
-            )
-            .advise("find out who uses it with fuser or lsblk"));
+            return Err(
+                Error::new(Kind::Busy, format!("will not {verb} {}: it is open", lv.id))
+                    .advise("find out who uses it with fuser or lsblk"),
+            );
         }
         sleep(OPEN_POLL);
         lv = get(&lv.id)?;
@@ -241,7 +246,12 @@ mod tests {
         let mut lv = recorded("vm-101-disk-0");
         let error = check_owned(lv.clone(), &owner, "remove").unwrap_err();
         assert_eq!(error.kind(), Kind::Refused);
-        assert!(error.to_string().contains("will not remove pve/vm-101-disk-0"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("will not remove pve/vm-101-disk-0"),
+            "{error}"
+        );
         lv.tags.push(OwnerTag::new(Uuid::new_v4()).to_string());
         assert!(check_owned(lv.clone(), &owner, "remove").is_err());
         lv.tags.push(owner.to_string());

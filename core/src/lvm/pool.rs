@@ -41,7 +41,9 @@ impl Pool {
                 .saturating_sub(status.data_chunks_used)
                 .saturating_mul(self.chunk_bytes),
             // Rounded to two places by LVM: count a whole hundredth more as used.
-            (None, Some(used)) => (self.size as f64 * (1.0 - (used + 0.01) / 100.0)).max(0.0) as u64,
+            (None, Some(used)) => {
+                (self.size as f64 * (1.0 - (used + 0.01) / 100.0)).max(0.0) as u64
+            }
             (None, None) => 0,
         }
     }
@@ -155,7 +157,10 @@ pub(crate) fn status_of_target(target: &str) -> Result<PoolStatus> {
     parse_status(&line).ok_or_else(|| {
         Error::new(
             Kind::Tool,
-            format!("cannot read the status of the thin pool {target}: {:?}", line.trim()),
+            format!(
+                "cannot read the status of the thin pool {target}: {:?}",
+                line.trim()
+            ),
         )
     })
 }
@@ -252,9 +257,21 @@ mod tests {
     #[test]
     fn a_pool_in_trouble_says_so() {
         let cases = [
-            ("- out_of_data_space discard_passdown error_if_no_space - 1024", Kind::Space, "run out"),
-            ("- ro discard_passdown queue_if_no_space needs_check 1024", Kind::Io, "needs a check"),
-            ("- ro no_discard_passdown queue_if_no_space - 1024", Kind::Io, "read-only"),
+            (
+                "- out_of_data_space discard_passdown error_if_no_space - 1024",
+                Kind::Space,
+                "run out",
+            ),
+            (
+                "- ro discard_passdown queue_if_no_space needs_check 1024",
+                Kind::Io,
+                "needs a check",
+            ),
+            (
+                "- ro no_discard_passdown queue_if_no_space - 1024",
+                Kind::Io,
+                "read-only",
+            ),
         ];
         for (tail, kind, text) in cases {
             let status = parse_status(&format!("0 8 thin-pool 0 1/2 3/4 {tail}")).unwrap();
@@ -263,15 +280,29 @@ mod tests {
             assert!(error.to_string().contains(text), "{error}");
         }
         let failed = sample(parse_status("0 8 thin-pool Fail"));
-        assert!(failed.check_healthy().unwrap_err().to_string().contains("has failed"));
+        assert!(failed
+            .check_healthy()
+            .unwrap_err()
+            .to_string()
+            .contains("has failed"));
         let inactive = sample(None);
-        assert!(inactive.check_healthy().unwrap_err().to_string().contains("not active"));
+        assert!(inactive
+            .check_healthy()
+            .unwrap_err()
+            .to_string()
+            .contains("not active"));
         assert!(inactive.free_bytes() < 50 << 20);
     }
 
     #[test]
     fn other_lines_are_not_understood() {
-        for line in ["", "0 8 linear", "0 8 thin-pool", "0 8 thin-pool 0 1/2 3/4 - odd x", "0 8 thin-pool 0 1/x 3/4 - rw"] {
+        for line in [
+            "",
+            "0 8 linear",
+            "0 8 thin-pool",
+            "0 8 thin-pool 0 1/2 3/4 - odd x",
+            "0 8 thin-pool 0 1/x 3/4 - rw",
+        ] {
             assert_eq!(parse_status(line), None, "{line}");
         }
     }

@@ -8,7 +8,8 @@ use crate::error::{Error, Kind, Result};
 use serde::Deserialize;
 
 /// The columns [`parse`] needs, for `lvs -o`.
-pub(super) const COLUMNS: &str = "vg_name,lv_name,lv_uuid,lv_size,lv_attr,segtype,pool_lv,thin_id,origin,\
+pub(super) const COLUMNS: &str =
+    "vg_name,lv_name,lv_uuid,lv_size,lv_attr,segtype,pool_lv,thin_id,origin,\
      lv_tags,chunk_size,zero,lv_when_full,lv_metadata_size,data_percent,metadata_percent";
 
 /// What a logical volume is made of, as far as it matters to us.
@@ -151,10 +152,7 @@ fn lv(row: Row) -> Result<Lv> {
         pool: sibling(&row.pool_lv)?,
         thin_id: match row.thin_id.as_str() {
             "" => None,
-            text => Some(
-                text.parse()
-                    .map_err(|_| unexpected("thin_id", text))?,
-            ),
+            text => Some(text.parse().map_err(|_| unexpected("thin_id", text))?),
         },
         origin: sibling(&row.origin)?,
         tags: row
@@ -218,14 +216,20 @@ mod tests {
         assert_eq!(disk.id.to_string(), "pve/vm-101-disk-0");
         assert_eq!(disk.uuid, "LIpXj1-eVWj-M6Ix-p8HA-OGUz-DQ0b-KfpYRQ");
         assert_eq!((disk.size, disk.kind), (37_748_736, LvKind::Thin));
-        assert_eq!((disk.active, disk.open, disk.read_only), (true, true, false));
+        assert_eq!(
+            (disk.active, disk.open, disk.read_only),
+            (true, true, false)
+        );
         assert_eq!(disk.pool.as_ref().unwrap().to_string(), "pve/data");
         assert_eq!((disk.thin_id, disk.data_percent), (Some(1), Some(8.51)));
         assert_eq!(disk.tags, ["a.b+c", "rbs.owner=0b1c"]);
         assert_eq!(disk.origin, None);
 
         let snap = by_name("snap_vm-101-disk-0_rbsx");
-        assert_eq!((snap.active, snap.open, snap.read_only), (false, false, true));
+        assert_eq!(
+            (snap.active, snap.open, snap.read_only),
+            (false, false, true)
+        );
         assert!(snap.skip_activation);
         assert_eq!(snap.origin.as_ref(), Some(&disk.id));
         assert_eq!((snap.thin_id, snap.data_percent), (Some(2), None));
@@ -249,11 +253,23 @@ mod tests {
     #[test]
     fn a_value_that_makes_no_sense_is_an_error_that_names_it() {
         let cases = [
-            ("\"lv_size\":\"37748736\"", "\"lv_size\":\"36.00m\"", "lv_size"),
+            (
+                "\"lv_size\":\"37748736\"",
+                "\"lv_size\":\"36.00m\"",
+                "lv_size",
+            ),
             ("\"lv_attr\":\"Vwi-aotz--\"", "\"lv_attr\":\"V\"", "lv_attr"),
             ("\"thin_id\":\"1\"", "\"thin_id\":\"-1\"", "thin_id"),
-            ("\"data_percent\":\"8.51\"", "\"data_percent\":\"nan\"", "data_percent"),
-            ("\"lv_name\":\"vm-101-disk-0\"", "\"lv_name\":\"-f\"", "starts with a dash"),
+            (
+                "\"data_percent\":\"8.51\"",
+                "\"data_percent\":\"nan\"",
+                "data_percent",
+            ),
+            (
+                "\"lv_name\":\"vm-101-disk-0\"",
+                "\"lv_name\":\"-f\"",
+                "starts with a dash",
+            ),
             ("\"segtype\":\"linear\", ", "", "missing field"),
         ];
         for (from, to, expected) in cases {

@@ -54,7 +54,10 @@ impl GuestAgent {
 
     /// Whether file systems are frozen.
     pub fn freeze_status(&mut self) -> Result<FreezeStatus> {
-        match self.execute("guest-fsfreeze-status", PING_TIMEOUT)?.as_str() {
+        match self
+            .execute("guest-fsfreeze-status", PING_TIMEOUT)?
+            .as_str()
+        {
             Some("thawed") => Ok(FreezeStatus::Thawed),
             Some("frozen") => Ok(FreezeStatus::Frozen),
             _ => Err(self.odd("guest-fsfreeze-status")),
@@ -65,7 +68,9 @@ impl GuestAgent {
     /// may be frozen or become so later: [`GuestAgent::thaw`] is due.
     pub fn freeze(&mut self, timeout: Duration) -> Result<u64> {
         let frozen = self.execute("guest-fsfreeze-freeze", timeout)?;
-        frozen.as_u64().ok_or_else(|| self.odd("guest-fsfreeze-freeze"))
+        frozen
+            .as_u64()
+            .ok_or_else(|| self.odd("guest-fsfreeze-freeze"))
     }
 
     /// Thaws all file systems. With none frozen it does nothing.

@@ -20,6 +20,7 @@ use crate::stop::Stop;
 use rustix::process::{kill_process, kill_process_group, Pid, Signal};
 use std::ffi::OsString;
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -106,11 +107,9 @@ impl Master {
         }
         let socket = control.socket();
         let hold = Hold::open(&socket, ANSWER_TIME).map_err(|e| {
-            Error::new(
-                Kind::Remote,
-                format!("ssh connected to {host}, but cannot be reached itself"),
-            )
-            .because(e)
+            kill_stray(&socket);
+            let what = format!("ssh connected to {host}, but cannot be reached itself");
+            Error::new(Kind::Remote, what).because(e)
         })?;
         let state = Mutex::new(State::Up { hold, control });
         Ok(Master { socket, state })
@@ -248,5 +247,49 @@ fn run_ssh(
             }
             Err(_) => {}
         }
+    }
+}
+
+/// Kills the ssh that was started with this control socket but does not listen on it, say for want of
+/// space: it would stay for ever. Its arguments name the socket, whose random name nobody else knows.
+fn kill_stray(socket: &Path) {
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let pid = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        let args = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let names_it = args
+            .split(|&b| b == 0)
+            .any(|arg| arg == socket.as_os_str().as_bytes());
+        if let (true, Some(pid)) = (names_it, pid.and_then(Pid::from_raw)) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+
+    #[test]
+    fn a_stray_ssh_is_found_by_its_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("master");
+        let start = |socket: &Path| {
+            let mut command = Command::new("sh");
+            command.args(["-c", "read forever; exit 7", "ssh", "-S"]);
+            command.arg(socket).stdin(Stdio::piped()).spawn().unwrap()
+        };
+        let mut stray = start(&socket);
+        let mut other = start(&dir.path().join("other"));
+        kill_stray(&socket);
+        assert_eq!(stray.wait().unwrap().signal(), Some(9));
+        assert_eq!(other.wait().unwrap().code(), Some(7));
     }
 }

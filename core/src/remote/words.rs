@@ -61,7 +61,7 @@ pub(super) fn connect_error(host: &HostSpec, said: &str) -> Error {
             ),
         )
     } else if has(&[
-        "Permission denied",
+        "Permission denied (",
         "Too many authentication failures",
         "No more authentication methods",
     ]) {
@@ -166,6 +166,7 @@ mod tests {
                 Kind::Refused,
             ),
             ("root@h: Permission denied (publickey).", Kind::Permission),
+            ("ssh: connect to host h port 22: Permission denied", Kind::Remote),
             ("ssh: Could not resolve hostname h: Name or service not known", Kind::Remote),
             ("ssh: connect to host h port 22: Connection refused", Kind::Remote),
             ("ssh: connect to host h port 22: Connection timed out", Kind::Remote),

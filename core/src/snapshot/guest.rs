@@ -118,7 +118,8 @@ impl Guest {
         match met {
             Ok((agent, FreezeStatus::Thawed)) => self.agent = Some(agent),
             Ok((_, FreezeStatus::Frozen)) => self.notes.push(
-                "the guest's file systems were frozen already, by somebody else: not relied on".into(),
+                "the guest's file systems were frozen already, by somebody else: not relied on"
+                    .into(),
             ),
             Err(e) => self
                 .notes
@@ -134,7 +135,9 @@ impl Guest {
         if let Some(agent) = &mut self.agent {
             self.freeze_asked = true;
             match agent.freeze(budget / 2) {
-                Ok(0) => self.notes.push("the guest agent found no file system to freeze".into()),
+                Ok(0) => self
+                    .notes
+                    .push("the guest agent found no file system to freeze".into()),
                 Ok(_) => consistency = Consistency::Filesystem,
                 Err(e) => self
                     .notes
@@ -145,7 +148,10 @@ impl Guest {
         self.qmp.stop(left())?;
         let state = self.qmp.status(left())?;
         if state.running {
-            return Err(Error::new(Kind::Tool, "the VM runs on although QEMU was told to stop it"));
+            return Err(Error::new(
+                Kind::Tool,
+                "the VM runs on although QEMU was told to stop it",
+            ));
         }
         // From here on, an event says that somebody else had a hand in it.
         self.qmp.take_events();
@@ -233,7 +239,9 @@ impl Guest {
             agent.thaw(left)?;
             match agent.freeze_status()? {
                 FreezeStatus::Thawed => Ok(()),
-                FreezeStatus::Frozen => Err(Error::new(Kind::Tool, "the guest agent left them frozen")),
+                FreezeStatus::Frozen => {
+                    Err(Error::new(Kind::Tool, "the guest agent left them frozen"))
+                }
             }
         })
     }

@@ -35,7 +35,10 @@ pub(super) fn unsupported(file: &Path) -> Result<Option<String>> {
         Err(Errno::OPNOTSUPP | Errno::NOTTY | Errno::INVAL | Errno::ISDIR) => {
             Some("its file system makes no reflink clones".into())
         }
-        Err(e) => Some(format!("no clone can be made in its directory: {}", io::Error::from(e))),
+        Err(e) => Some(format!(
+            "no clone can be made in its directory: {}",
+            io::Error::from(e)
+        )),
     })
 }
 
@@ -68,7 +71,10 @@ pub(super) fn remove(clone: &Path, owner: &OwnerTag) -> Result<()> {
     if !is_marked(&file, owner) {
         return Err(Error::new(
             Kind::Refused,
-            format!("will not remove {}: it does not carry our mark", clone.display()),
+            format!(
+                "will not remove {}: it does not carry our mark",
+                clone.display()
+            ),
         ));
     }
     match fs::remove_file(clone) {
@@ -85,7 +91,10 @@ pub(super) fn find(file: &Path, owner: &OwnerTag) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
-        if !name.as_encoded_bytes().starts_with(prefix.as_encoded_bytes()) {
+        if !name
+            .as_encoded_bytes()
+            .starts_with(prefix.as_encoded_bytes())
+        {
             continue;
         }
         let path = dir.join(name);

@@ -75,7 +75,10 @@ impl<'a> Applier<'a> {
     pub(super) fn ask(&self, index: u64) -> Result<()> {
         let mut bases = self.bases();
         if bases.len() >= limits::WANTS_MAX || bases.insert(index, None).is_some() {
-            return Err(Error::new(Kind::Protocol, "the source asked for too many leaf digests"));
+            return Err(Error::new(
+                Kind::Protocol,
+                "the source asked for too many leaf digests",
+            ));
         }
         Ok(())
     }
@@ -126,7 +129,11 @@ impl<'a> Applier<'a> {
         let mut data = match base {
             Base::Kept(data) => data,
             Base::OnDisk if patch.digest.is_some() => self.read(patch.segment)?,
-            Base::OnDisk | Base::Zeros => SegmentData { buf: AlignedBuf::zeroed(len), len, read: 0 },
+            Base::OnDisk | Base::Zeros => SegmentData {
+                buf: AlignedBuf::zeroed(len),
+                len,
+                read: 0,
+            },
         };
         for (first, count) in patch.zeroed.runs() {
             data.buf[geometry.leaves(first, count, len)].fill(0);
@@ -142,14 +149,18 @@ impl<'a> Applier<'a> {
         if digest::segment(self.params.hash, data.bytes(), leaf_bytes) != patch.digest {
             return Err(Error::new(
                 Kind::Digest,
-                format!("bytes {range} arrived for {} with a wrong digest", self.image.name()),
+                format!(
+                    "bytes {range} arrived for {} with a wrong digest",
+                    self.image.name()
+                ),
             )
             .advise("nothing of them was written; run again"));
         }
         for (first, count) in patch.changed.runs() {
             let place = geometry.leaves(first, count, len);
             let offset = range.start + place.start as u64;
-            self.written.fetch_add(place.len() as u64, Ordering::Relaxed);
+            self.written
+                .fetch_add(place.len() as u64, Ordering::Relaxed);
             self.image.write_at(&data.buf[place], offset)?;
         }
         for (first, count) in patch.zeroed.runs() {
@@ -166,12 +177,19 @@ impl<'a> Applier<'a> {
     fn check(&self, patch: &Patch, len: usize) -> Result<()> {
         let geometry = &self.params.geometry;
         let leaves = len.div_ceil(geometry.leaf_bytes() as usize);
-        let fits = patch.changed.iter().chain(patch.zeroed.iter()).all(|i| i < leaves)
+        let fits = patch
+            .changed
+            .iter()
+            .chain(patch.zeroed.iter())
+            .all(|i| i < leaves)
             && !patch.changed.iter().any(|i| patch.zeroed.contains(i))
             && segment::leaf_bytes(&patch.changed, geometry, len) == patch.data.len() as u64;
         match fits {
             true => Ok(()),
-            false => Err(Error::new(Kind::Protocol, "the source sent a malformed patch")),
+            false => Err(Error::new(
+                Kind::Protocol,
+                "the source sent a malformed patch",
+            )),
         }
     }
 }

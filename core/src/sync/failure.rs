@@ -3,7 +3,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::stop::Stop;
 use crate::wire::Link;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Time that frames already queued, and the report of the failure, have to reach the peer.
@@ -12,7 +12,7 @@ const GRACE: Duration = Duration::from_secs(3);
 /// Shared by the threads of one side: the first error that any of them met wins, because the later
 /// ones are mostly its consequences.
 pub(super) struct Failure {
-    first: Mutex<Option<Error>>,
+    causes: Mutex<Causes>,
     readers: Vec<Stop>,
     writers: Vec<Stop>,
 }
@@ -21,7 +21,7 @@ impl Failure {
     /// A failure stops the reading halves of `links` at once, and the writing ones a little later.
     pub(super) fn new(links: &[&Link]) -> Self {
         Failure {
-            first: Mutex::new(None),
+            causes: Mutex::default(),
             readers: links.iter().map(|l| l.reader.stop().clone()).collect(),
             writers: links.iter().map(|l| l.writer.stop().clone()).collect(),
         }
@@ -39,13 +39,32 @@ impl Failure {
 
     /// Keeps `error` if it is the first, and stops the side's threads.
     pub(super) fn set(&self, error: Error) {
-        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
-        if first.is_none() {
-            *first = Some(error);
+        let consequence = error.kind() == Kind::Cancelled;
+        let mut causes = self.causes();
+        let place = match consequence {
+            true => &mut causes.consequence,
+            false => &mut causes.first,
+        };
+        place.get_or_insert(error);
+        drop(causes);
+        match consequence {
+            true => self.readers.iter().for_each(|r| r.stop_within(GRACE)),
+            false => self.readers.iter().for_each(Stop::stop),
         }
-        drop(first);
-        self.readers.iter().for_each(Stop::stop);
         self.writers.iter().for_each(|w| w.stop_within(GRACE));
+    }
+
+    /// Runs the body of a thread that writes to a link. A peer that fails closes the link after it has
+    /// said why, so a write that fails is only taken for the cause if the reader learns of no other.
+    pub(super) fn watch_writer(&self, body: impl FnOnce() -> Result<()>) {
+        if let Err(e) = body() {
+            self.causes().lost.get_or_insert(e);
+            self.readers.iter().for_each(|r| r.stop_within(GRACE));
+        }
+    }
+
+    fn causes(&self) -> MutexGuard<'_, Causes> {
+        self.causes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs a thread's body; an error in it becomes the side's failure.
@@ -57,8 +76,23 @@ impl Failure {
 
     /// The failure, if there was one.
     pub(super) fn take(&self) -> Option<Error> {
-        self.first.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let Causes {
+            first,
+            lost,
+            consequence,
+        } = std::mem::take(&mut *self.causes());
+        first.or(lost).or(consequence)
     }
+}
+
+/// Errors by how likely they are the cause of the others.
+#[derive(Default)]
+struct Causes {
+    first: Option<Error>,
+    /// The link could not be written.
+    lost: Option<Error>,
+    /// Work ended because other work did, or because it was stopped.
+    consequence: Option<Error>,
 }
 
 /// The error of a thread whose partner has gone. Never the first one of a side, so never shown

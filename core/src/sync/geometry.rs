@@ -35,7 +35,10 @@ impl TryFrom<Unchecked> for Geometry {
 
 impl From<Geometry> for Unchecked {
     fn from(g: Geometry) -> Self {
-        Unchecked { size: g.size, leaf_bytes: g.leaf_bytes }
+        Unchecked {
+            size: g.size,
+            leaf_bytes: g.leaf_bytes,
+        }
     }
 }
 
@@ -49,7 +52,10 @@ impl Geometry {
             ));
         }
         if size > i64::MAX as u64 {
-            return Err(Error::new(Kind::Usage, format!("an image of {size} bytes is too large")));
+            return Err(Error::new(
+                Kind::Usage,
+                format!("an image of {size} bytes is too large"),
+            ));
         }
         Ok(Geometry { size, leaf_bytes })
     }

@@ -10,7 +10,10 @@ pub(super) struct InOrder<T> {
 
 impl<T> InOrder<T> {
     pub(super) fn new() -> Self {
-        InOrder { first: 0, slots: VecDeque::new() }
+        InOrder {
+            first: 0,
+            slots: VecDeque::new(),
+        }
     }
 
     /// Opens the next slot and gives its ticket.
@@ -62,7 +65,10 @@ mod tests {
         assert_eq!(order.take(), None);
         assert!(order.fill(tickets[0], 'a'));
         assert!(!order.fill(tickets[0], 'x'), "a slot is filled once");
-        assert_eq!((order.take(), order.take(), order.take()), (Some('a'), Some('b'), None));
+        assert_eq!(
+            (order.take(), order.take(), order.take()),
+            (Some('a'), Some('b'), None)
+        );
         assert!(!order.fill(tickets[0], 'x'), "a taken slot is gone");
         assert_eq!(order.len(), 2);
     }

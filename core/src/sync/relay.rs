@@ -10,7 +10,12 @@ use crate::wire::{limits, Frame, Link, LinkReader, Received};
 use crossbeam_channel::Sender;
 
 /// Passes a sync's frames between the agent that is the source and the one that is the target.
-pub fn relay(source: &mut Link, target: &mut Link, params: &Params, meter: &Meter) -> Result<Summary> {
+pub fn relay(
+    source: &mut Link,
+    target: &mut Link,
+    params: &Params,
+    meter: &Meter,
+) -> Result<Summary> {
     meter.set_total(params.geometry.size());
     source.reader.set_frame_max(limits::FRAME_MAX);
     target.reader.set_frame_max(limits::CONTROL_FRAME_MAX);
@@ -24,8 +29,12 @@ pub fn relay(source: &mut Link, target: &mut Link, params: &Params, meter: &Mete
         let (source_reader, source_writer) = (&mut source.reader, &mut source.writer);
         let (target_reader, target_writer) = (&mut target.reader, &mut target.writer);
         let (done, finished) = (&mut done, &mut finished);
-        scope.spawn(move || failure.watch(|| outbox::run(target_writer, &at_target, None, failure)));
-        scope.spawn(move || failure.watch(|| outbox::run(source_writer, &at_source, None, failure)));
+        scope.spawn(move || {
+            failure.watch_writer(|| outbox::run(target_writer, &at_target, None, failure))
+        });
+        scope.spawn(move || {
+            failure.watch_writer(|| outbox::run(source_writer, &at_source, None, failure))
+        });
         scope.spawn(move || {
             failure.watch(|| {
                 *done = Some(pass_on(source_reader, &to_target, params, meter)?);
@@ -53,8 +62,13 @@ pub fn relay(source: &mut Link, target: &mut Link, params: &Params, meter: &Mete
 }
 
 fn parse<T: serde::de::DeserializeOwned>(json: &[u8], who: &str) -> Result<T> {
-    serde_json::from_slice(json)
-        .map_err(|e| Error::new(Kind::Protocol, format!("the {who} sent malformed statistics")).because(e))
+    serde_json::from_slice(json).map_err(|e| {
+        Error::new(
+            Kind::Protocol,
+            format!("the {who} sent malformed statistics"),
+        )
+        .because(e)
+    })
 }
 
 /// Source to target, up to the last frame.

@@ -71,7 +71,10 @@ pub(super) fn data_runs(
         if part.is_empty() {
             break;
         }
-        let (from, to) = (geometry.segment_of(part.start), geometry.segment_of(part.end - 1) + 1);
+        let (from, to) = (
+            geometry.segment_of(part.start),
+            geometry.segment_of(part.end - 1) + 1,
+        );
         let full = runs.len() == max;
         match runs.last_mut() {
             Some((start, count)) if from <= *start + *count => {

@@ -36,7 +36,10 @@ pub fn run(image: &dyn Image, params: &Params, link: &mut Link, meter: &Meter) -
     let mut outcome = None;
     std::thread::scope(|scope| {
         let failure = &failure;
-        scope.spawn(move || failure.watch(|| outbox::run(writer, &frames_rx, params.bytes_per_s_max, failure)));
+        scope.spawn(move || {
+            failure
+                .watch_writer(|| outbox::run(writer, &frames_rx, params.bytes_per_s_max, failure))
+        });
         let frames = frames_tx.clone();
         scope.spawn(move || failure.watch(|| list(image, params, &frames, &slices_tx)));
         let events = events_tx.clone();
@@ -65,7 +68,11 @@ pub fn run(image: &dyn Image, params: &Params, link: &mut Link, meter: &Meter) -
 /// What the coordinator waits for.
 enum Event {
     Segments(Vec<Entry>),
-    Leaves { segment: u64, present: LeafSet, digests: Vec<Digest> },
+    Leaves {
+        segment: u64,
+        present: LeafSet,
+        digests: Vec<Digest>,
+    },
     Finished(Digest, SideStats),
     Compared(Compared),
 }
@@ -79,7 +86,12 @@ struct Job {
 
 enum Task {
     Compare(Entry),
-    Patch { data: SegmentData, digest: Digest, present: LeafSet, digests: Vec<Digest> },
+    Patch {
+        data: SegmentData,
+        digest: Digest,
+        present: LeafSet,
+        digests: Vec<Digest>,
+    },
 }
 
 /// Outcome of a job.
@@ -98,7 +110,12 @@ enum Verdict {
 }
 
 /// Lists the image's data, slice by slice, to the target and to the coordinator.
-fn list(image: &dyn Image, params: &Params, frames: &Sender<Frame>, slices: &Sender<Extents>) -> Result<()> {
+fn list(
+    image: &dyn Image,
+    params: &Params,
+    frames: &Sender<Frame>,
+    slices: &Sender<Extents>,
+) -> Result<()> {
     let geometry = &params.geometry;
     let end = geometry.segments();
     let mut start = 0;
@@ -111,7 +128,11 @@ fn list(image: &dyn Image, params: &Params, frames: &Sender<Frame>, slices: &Sen
             runs.push((first - at, count));
             at = first + count;
         }
-        let extents = Extents { start, end: reached, runs };
+        let extents = Extents {
+            start,
+            end: reached,
+            runs,
+        };
         slices.send(extents.clone()).map_err(disconnected)?;
         post(frames, Frame::Extents(extents))?;
         start = reached;
@@ -124,14 +145,22 @@ fn read_frames(reader: &mut LinkReader, events: &Sender<Event>) -> Result<()> {
     loop {
         let event = match reader.receive()? {
             Received::Frame(Frame::Segments(entries)) => Event::Segments(entries),
-            Received::Frame(Frame::Leaves { segment, present, digests }) => {
-                Event::Leaves { segment, present, digests }
-            }
+            Received::Frame(Frame::Leaves {
+                segment,
+                present,
+                digests,
+            }) => Event::Leaves {
+                segment,
+                present,
+                digests,
+            },
             Received::Frame(Frame::Finished(digest, stats)) => {
                 let stats = serde_json::from_slice(&stats).map_err(|e| {
                     Error::new(Kind::Protocol, "the target sent malformed statistics").because(e)
                 })?;
-                return events.send(Event::Finished(digest, stats)).map_err(disconnected);
+                return events
+                    .send(Event::Finished(digest, stats))
+                    .map_err(disconnected);
             }
             Received::Frame(other) => return Err(reader.unexpected(&other)),
             Received::End => return Err(reader.vanished()),
@@ -155,11 +184,22 @@ fn work(
                 let data = segment::read(image, &params.geometry, job.index)?;
                 (data.read, compare(params, job.index, data, entry))
             }
-            Task::Patch { data, digest, present, digests } => {
-                (0, Verdict::Patch(diff(params, job.index, &data, digest, &present, &digests)))
-            }
+            Task::Patch {
+                data,
+                digest,
+                present,
+                digests,
+            } => (
+                0,
+                Verdict::Patch(diff(params, job.index, &data, digest, &present, &digests)),
+            ),
         };
-        let done = Compared { ticket: job.ticket, index: job.index, read, verdict };
+        let done = Compared {
+            ticket: job.ticket,
+            index: job.index,
+            read,
+            verdict,
+        };
         events.send(Event::Compared(done)).map_err(disconnected)?;
     }
     Ok(())
@@ -219,7 +259,13 @@ fn diff(
             }
         }
     }
-    Patch { segment: index, digest: Some(digest), changed, zeroed, data: bytes }
+    Patch {
+        segment: index,
+        digest: Some(digest),
+        changed,
+        zeroed,
+        data: bytes,
+    }
 }
 
 /// Gives out work and answers the target in segment order.
@@ -278,8 +324,9 @@ impl<'a> Coordinator<'a> {
         while self.unsettled(&slices) {
             let event = next_event(&events, failure)?;
             self.handle(event, &slices)?;
-            self.give_out()?;
+            // In this order: an answer makes room, and nothing else may come to wake us for using it.
             self.answer()?;
+            self.give_out()?;
         }
         if self.listed_to < self.params.geometry.segments() {
             // The lister ended early; its error is the one to report.
@@ -298,7 +345,10 @@ impl<'a> Coordinator<'a> {
                 }
                 Ok(summary(self.params, digest, &self.report, target))
             }
-            _ => Err(Error::new(Kind::Protocol, "the target went on after the last segment")),
+            _ => Err(Error::new(
+                Kind::Protocol,
+                "the target went on after the last segment",
+            )),
         }
     }
 
@@ -348,12 +398,27 @@ impl<'a> Coordinator<'a> {
                     return protocol("reported more segments ahead than the window allows");
                 }
             }
-            Event::Leaves { segment, present, digests } => {
+            Event::Leaves {
+                segment,
+                present,
+                digests,
+            } => {
                 let Some((ticket, data, digest)) = self.waiting.remove(&segment) else {
                     return protocol("sent leaf digests that were not asked for");
                 };
-                let task = Task::Patch { data, digest, present, digests };
-                self.jobs.send(Job { ticket, index: segment, task }).map_err(disconnected)?;
+                let task = Task::Patch {
+                    data,
+                    digest,
+                    present,
+                    digests,
+                };
+                self.jobs
+                    .send(Job {
+                        ticket,
+                        index: segment,
+                        task,
+                    })
+                    .map_err(disconnected)?;
             }
             Event::Compared(done) => self.compared(done)?,
             Event::Finished(..) => return protocol("ended before the last segment"),
@@ -391,7 +456,13 @@ impl<'a> Coordinator<'a> {
             let ticket = self.order.issue();
             self.held += 1;
             let task = Task::Compare(entry);
-            self.jobs.send(Job { ticket, index, task }).map_err(disconnected)?;
+            self.jobs
+                .send(Job {
+                    ticket,
+                    index,
+                    task,
+                })
+                .map_err(disconnected)?;
         }
         Ok(())
     }
@@ -407,7 +478,8 @@ impl<'a> Coordinator<'a> {
                 }
                 Settled::Patch(patch) => self.answer_patch(index, patch)?,
             }
-            self.meter.set_position(self.params.geometry.segment(index).end);
+            self.meter
+                .set_position(self.params.geometry.segment(index).end);
         }
         // A few equal segments may wait for company, but not when there is nothing else to wait for.
         if self.same >= SAME_BATCH || self.order.len() == 0 {
@@ -465,7 +537,12 @@ pub(super) fn mismatch(source: Digest, target: Digest) -> Error {
 }
 
 /// The outcome as both sides know it.
-pub(super) fn summary(params: &Params, digest: Digest, report: &SourceReport, target: SideStats) -> Summary {
+pub(super) fn summary(
+    params: &Params,
+    digest: Digest,
+    report: &SourceReport,
+    target: SideStats,
+) -> Summary {
     Summary {
         digest,
         size: params.geometry.size(),

@@ -22,9 +22,8 @@ use std::time::Duration;
 /// When this returns `Ok`, the image is flushed and both sides' digests agreed.
 pub fn run(image: &dyn Image, params: &Params, link: &mut Link, meter: &Meter) -> Result<Summary> {
     meter.set_total(params.geometry.size());
-    link.reader.set_frame_max(
-        (params.geometry.segment_bytes() + 4096).max(limits::CONTROL_FRAME_MAX),
-    );
+    link.reader
+        .set_frame_max((params.geometry.segment_bytes() + 4096).max(limits::CONTROL_FRAME_MAX));
     let (bytes_in, bytes_out) = (link.reader.bytes(), link.writer.bytes());
     let failure = Failure::new(&[link]);
     let (frames_tx, frames_rx) = crossbeam_channel::bounded(outbox::QUEUE);
@@ -33,7 +32,8 @@ pub fn run(image: &dyn Image, params: &Params, link: &mut Link, meter: &Meter) -
     let mut outcome = None;
     std::thread::scope(|scope| {
         let failure = &failure;
-        scope.spawn(move || failure.watch(|| outbox::run(writer, &frames_rx, None, failure)));
+        scope
+            .spawn(move || failure.watch_writer(|| outbox::run(writer, &frames_rx, None, failure)));
         let mut session = Session::new(params, meter, &applier, failure);
         let done = session.transfer(reader, &frames_tx);
         if failure.is_set() {
@@ -148,7 +148,12 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(params: &'a Params, meter: &'a Meter, applier: &'a Applier<'a>, failure: &'a Failure) -> Self {
+    fn new(
+        params: &'a Params,
+        meter: &'a Meter,
+        applier: &'a Applier<'a>,
+        failure: &'a Failure,
+    ) -> Self {
         let geometry = &params.geometry;
         Session {
             params,
@@ -162,20 +167,29 @@ impl<'a> Session<'a> {
     }
 
     /// Runs the transfer to the source's last frame; all patches are applied when this returns.
-    fn transfer(&mut self, reader: &mut LinkReader, frames: &Sender<Frame>) -> Option<(Digest, SourceReport)> {
+    fn transfer(
+        &mut self,
+        reader: &mut LinkReader,
+        frames: &Sender<Frame>,
+    ) -> Option<(Digest, SourceReport)> {
         let (jobs_tx, jobs_rx) = crossbeam_channel::bounded(8);
         let (slices_tx, slices_rx) = crossbeam_channel::bounded(limits::SLICES_MAX);
         let mut done = None;
         let window = std::mem::replace(&mut self.window, Window::new());
         std::thread::scope(|scope| {
-            let (params, applier, failure, window) = (self.params, self.applier, self.failure, &window);
+            let (params, applier, failure, window) =
+                (self.params, self.applier, self.failure, &window);
             for _ in 0..apply::workers() {
                 let jobs = jobs_rx.clone();
-                scope.spawn(move || failure.watch(|| work(params, applier, window, &jobs, frames, failure)));
+                scope.spawn(move || {
+                    failure.watch(|| work(params, applier, window, &jobs, frames, failure))
+                });
             }
             drop(jobs_rx);
             let jobs = jobs_tx.clone();
-            scope.spawn(move || failure.watch(|| scan(params, applier, window, &slices_rx, &jobs, failure)));
+            scope.spawn(move || {
+                failure.watch(|| scan(params, applier, window, &slices_rx, &jobs, failure))
+            });
             failure.watch(|| {
                 done = Some(self.receive(reader, window, &slices_tx, &jobs_tx)?);
                 Ok(())
@@ -223,7 +237,8 @@ impl<'a> Session<'a> {
                     Some((index, entry)) if index == patch.segment && !self.params.dry_run => {
                         self.settle_patch(&patch);
                         let base = self.applier.base(index, entry);
-                        jobs.send(Job::Apply { patch, base }).map_err(disconnected)?;
+                        jobs.send(Job::Apply { patch, base })
+                            .map_err(disconnected)?;
                     }
                     _ => return protocol("sent a patch out of turn"),
                 },
@@ -232,7 +247,8 @@ impl<'a> Session<'a> {
                         return protocol("ended before all segments were answered");
                     }
                     let report = serde_json::from_slice(&stats).map_err(|e| {
-                        Error::new(Kind::Protocol, "the source sent malformed statistics").because(e)
+                        Error::new(Kind::Protocol, "the source sent malformed statistics")
+                            .because(e)
                     })?;
                     return Ok((digest, report));
                 }
@@ -245,15 +261,18 @@ impl<'a> Session<'a> {
     fn settle_same(&mut self, index: u64, entry: Entry) {
         if let Entry::Digest(digest) = entry {
             self.digest.add(index, Some(digest));
-            self.meter.add_compared(self.params.geometry.segment(index).len());
+            self.meter
+                .add_compared(self.params.geometry.segment(index).len());
         }
         self.applier.forget(index);
-        self.meter.set_position(self.params.geometry.segment(index).end);
+        self.meter
+            .set_position(self.params.geometry.segment(index).end);
     }
 
     fn settle_patch(&mut self, patch: &Patch) {
         let range = self.params.geometry.segment(patch.segment);
-        let zeroed = segment::leaf_bytes(&patch.zeroed, &self.params.geometry, range.len() as usize);
+        let zeroed =
+            segment::leaf_bytes(&patch.zeroed, &self.params.geometry, range.len() as usize);
         self.digest.add(patch.segment, patch.digest);
         self.touched.patched(patch.segment, patch.digest);
         self.meter.add_changed(patch.data.len() as u64);
@@ -263,7 +282,12 @@ impl<'a> Session<'a> {
     }
 
     /// Flushes, verifies, compares the digests and tells the source.
-    fn finish(&mut self, theirs: Digest, report: &SourceReport, frames: &Sender<Frame>) -> Result<Summary> {
+    fn finish(
+        &mut self,
+        theirs: Digest,
+        report: &SourceReport,
+        frames: &Sender<Frame>,
+    ) -> Result<Summary> {
         let params = self.params;
         let geometry = &params.geometry;
         let fresh = ImageDigest::new(params.hash, geometry.leaf_bytes(), geometry.segment_bytes());
@@ -277,7 +301,9 @@ impl<'a> Session<'a> {
         }
         let mut stats = self.applier.stats();
         if params.verify && !params.dry_run {
-            stats.verified = self.touched.verify(self.applier.image(), params, self.failure)?;
+            stats.verified = self
+                .touched
+                .verify(self.applier.image(), params, self.failure)?;
         }
         let json = serde_json::to_vec(&stats)
             .map_err(|e| Error::new(Kind::Protocol, "cannot encode statistics").because(e))?;
@@ -302,7 +328,8 @@ fn scan(
             clear(params, applier, at, first, failure)?;
             for index in first..first + take {
                 let ticket = window.reserve(failure)?;
-                jobs.send(Job::Scan { ticket, index }).map_err(disconnected)?;
+                jobs.send(Job::Scan { ticket, index })
+                    .map_err(disconnected)?;
             }
             at = first + take;
         }
@@ -312,7 +339,13 @@ fn scan(
 }
 
 /// Makes the segments `first..end`, of which the source has nothing, read as zeros here.
-fn clear(params: &Params, applier: &Applier, first: u64, end: u64, failure: &Failure) -> Result<()> {
+fn clear(
+    params: &Params,
+    applier: &Applier,
+    first: u64,
+    end: u64,
+    failure: &Failure,
+) -> Result<()> {
     let span = params.geometry.span(first, end);
     let mut at = span.start;
     while at < span.end {
@@ -366,7 +399,14 @@ fn work(
                     .map(|bytes| digest::leaf(params.hash, bytes))
                     .collect();
                 applier.keep(index, data);
-                post(frames, Frame::Leaves { segment: index, present, digests })?;
+                post(
+                    frames,
+                    Frame::Leaves {
+                        segment: index,
+                        present,
+                        digests,
+                    },
+                )?;
             }
             Job::Apply { patch, base } => applier.apply(&patch, base)?,
         }

@@ -24,12 +24,20 @@ struct Group {
 }
 
 fn group_digest(params: &Params) -> ImageDigest {
-    ImageDigest::new(params.hash, params.geometry.leaf_bytes(), params.geometry.segment_bytes())
+    ImageDigest::new(
+        params.hash,
+        params.geometry.leaf_bytes(),
+        params.geometry.segment_bytes(),
+    )
 }
 
 impl Touched {
     pub(super) fn new(params: &Params) -> Self {
-        Touched { params: *params, groups: Vec::new(), open: None }
+        Touched {
+            params: *params,
+            groups: Vec::new(),
+            open: None,
+        }
     }
 
     /// Notes that segment `index` was given `digest`. Indices must ascend.
@@ -38,7 +46,10 @@ impl Touched {
             return;
         }
         let (hash, count) = self.open.get_or_insert_with(|| {
-            self.groups.push(Group { segments: RangeSet::new(), digest: None });
+            self.groups.push(Group {
+                segments: RangeSet::new(),
+                digest: None,
+            });
             (group_digest(&self.params), 0)
         });
         hash.add(index, digest);
@@ -59,7 +70,12 @@ impl Touched {
     }
 
     /// Reads all of it again; returns how many bytes were found right.
-    pub(super) fn verify(&mut self, image: &dyn Image, params: &Params, failure: &Failure) -> Result<u64> {
+    pub(super) fn verify(
+        &mut self,
+        image: &dyn Image,
+        params: &Params,
+        failure: &Failure,
+    ) -> Result<u64> {
         self.close();
         image.read_from_medium()?;
         let geometry = &params.geometry;
@@ -69,7 +85,8 @@ impl Touched {
             for index in group.segments.iter().flat_map(|r| r.start..r.end) {
                 failure.check()?;
                 let data = segment::read(image, geometry, index)?;
-                let digest = digest::segment(params.hash, data.bytes(), geometry.leaf_bytes() as usize);
+                let digest =
+                    digest::segment(params.hash, data.bytes(), geometry.leaf_bytes() as usize);
                 hash.add(index, digest);
                 verified += data.len as u64;
             }

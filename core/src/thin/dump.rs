@@ -126,12 +126,7 @@ impl Dump {
                     self.own.append(shared, self.ranges_max)?;
                 }
             }
-            (_, name) => {
-                return Err(odd(format!(
-                    "unexpected element {:?}",
-                    name
-                )))
-            }
+            (_, name) => return Err(odd(format!("unexpected element {:?}", name))),
         }
         Ok(())
     }
@@ -140,12 +135,7 @@ impl Dump {
         self.at = match (&self.at, name) {
             (At::Device(_), "device") | (At::Def(_), "def") => At::Superblock,
             (At::Superblock, "superblock") => At::End,
-            _ => {
-                return Err(odd(format!(
-                    "unexpected end of {:?}",
-                    name
-                )))
-            }
+            _ => return Err(odd(format!("unexpected end of {:?}", name))),
         };
         Ok(())
     }
@@ -219,7 +209,10 @@ impl Ranges {
     fn add(&mut self, range: ByteRange, ranges_max: usize) -> Result<()> {
         match self.ranges.last_mut() {
             Some(last) if range.start < last.end => {
-                return Err(odd(format!("the mappings at byte {} are out of order", range.start)))
+                return Err(odd(format!(
+                    "the mappings at byte {} are out of order",
+                    range.start
+                )))
             }
             Some(last) if range.start - last.end <= self.hole_max => last.end = range.end,
             _ => self.ranges.push(range),

@@ -49,7 +49,9 @@ impl Reservation {
         let lock = lock(&places.locks, pool, until)?;
         let target = lvm::pool_target(pool)?;
         private_dir(&places.notes)?;
-        let note = places.notes.join(format!("thin-{}.held", pool.mapper_name()));
+        let note = places
+            .notes
+            .join(format!("thin-{}.held", pool.mapper_name()));
         release_leftover(&target, &note)?;
 
         write_note(&note, "")?;
@@ -72,7 +74,10 @@ impl Reservation {
             }
         }
         let root = lvm::status_of_target(&reservation.target)?.held_root;
-        write_note(&reservation.note, &root.map_or(String::new(), |r| r.to_string()))?;
+        write_note(
+            &reservation.note,
+            &root.map_or(String::new(), |r| r.to_string()),
+        )?;
         Ok(reservation)
     }
 

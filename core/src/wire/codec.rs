@@ -15,7 +15,10 @@ impl<'a> Fields<'a> {
 
     pub(super) fn bytes(&mut self, n: usize) -> Result<&'a [u8]> {
         if n > self.rest.len() {
-            return Err(Error::new(Kind::Protocol, "a frame ends in the middle of a field"));
+            return Err(Error::new(
+                Kind::Protocol,
+                "a frame ends in the middle of a field",
+            ));
         }
         let (head, rest) = self.rest.split_at(n);
         self.rest = rest;
@@ -66,7 +69,10 @@ impl<'a> Fields<'a> {
                 return Ok(value);
             }
         }
-        Err(Error::new(Kind::Protocol, "a frame holds a number of more than 64 bits"))
+        Err(Error::new(
+            Kind::Protocol,
+            "a frame holds a number of more than 64 bits",
+        ))
     }
 
     pub(super) fn rest(self) -> &'a [u8] {
@@ -76,7 +82,10 @@ impl<'a> Fields<'a> {
     pub(super) fn end(self) -> Result<()> {
         match self.rest.len() {
             0 => Ok(()),
-            n => Err(Error::new(Kind::Protocol, format!("a frame has {n} bytes too many"))),
+            n => Err(Error::new(
+                Kind::Protocol,
+                format!("a frame has {n} bytes too many"),
+            )),
         }
     }
 }
@@ -103,7 +112,11 @@ mod tests {
             assert_eq!(fields.varint().unwrap(), v);
             fields.end().unwrap();
         }
-        for bad in [&[0x80u8; 11][..], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2], &[0x80]] {
+        for bad in [
+            &[0x80u8; 11][..],
+            &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2],
+            &[0x80],
+        ] {
             assert!(Fields::new(bad).varint().is_err());
         }
     }

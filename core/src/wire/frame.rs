@@ -136,7 +136,11 @@ impl Frame {
                 }
             }
             Frame::Want(segment) => put(out, 0x22, &segment.to_le_bytes()),
-            Frame::Leaves { segment, present, digests } => {
+            Frame::Leaves {
+                segment,
+                present,
+                digests,
+            } => {
                 put(out, 0x23, &segment.to_le_bytes());
                 out.extend_from_slice(&present.0);
                 digests.iter().for_each(|d| out.extend_from_slice(&d.0));
@@ -182,7 +186,11 @@ impl Frame {
                 let digests = (0..present.len())
                     .map(|_| fields.digest())
                     .collect::<Result<_>>()?;
-                Frame::Leaves { segment, present, digests }
+                Frame::Leaves {
+                    segment,
+                    present,
+                    digests,
+                }
             }
             0x24 => Frame::Same(fields.u32()?),
             0x25 => return decode_patch(fields).map(Frame::Patch),
@@ -206,7 +214,12 @@ fn put(out: &mut Vec<u8>, kind: u8, bytes: &[u8]) {
 }
 
 fn decode_extents(fields: &mut Fields) -> Result<Extents> {
-    let bad = |why: &str| Err(Error::new(Kind::Protocol, format!("bad extents frame: {why}")));
+    let bad = |why: &str| {
+        Err(Error::new(
+            Kind::Protocol,
+            format!("bad extents frame: {why}"),
+        ))
+    };
     let (start, end) = (fields.u64()?, fields.u64()?);
     let count = fields.u32()? as usize;
     if end < start || end > u64::MAX / limits::LEAF_BYTES_MAX as u64 {
@@ -231,14 +244,20 @@ fn decode_extents(fields: &mut Fields) -> Result<Extents> {
 fn decode_entries(fields: &mut Fields) -> Result<Vec<Entry>> {
     let count = fields.u16()? as usize;
     if count > limits::ENTRIES_MAX {
-        return Err(Error::new(Kind::Protocol, "a segments frame has too many entries"));
+        return Err(Error::new(
+            Kind::Protocol,
+            "a segments frame has too many entries",
+        ));
     }
     (0..count)
         .map(|_| match fields.u8()? {
             0 => Ok(Entry::Absent),
             1 => Ok(Entry::Zero),
             2 => Ok(Entry::Digest(fields.digest()?)),
-            _ => Err(Error::new(Kind::Protocol, "a segments frame has an unknown entry")),
+            _ => Err(Error::new(
+                Kind::Protocol,
+                "a segments frame has an unknown entry",
+            )),
         })
         .collect()
 }
@@ -248,13 +267,27 @@ fn decode_patch(mut fields: Fields) -> Result<Patch> {
     let digest = match fields.u8()? {
         0 => None,
         1 => Some(fields.digest()?),
-        _ => return Err(Error::new(Kind::Protocol, "a patch has an unknown digest flag")),
+        _ => {
+            return Err(Error::new(
+                Kind::Protocol,
+                "a patch has an unknown digest flag",
+            ))
+        }
     };
     let (changed, zeroed) = (fields.leaf_set()?, fields.leaf_set()?);
     if fields.u8()? != STORED {
-        return Err(Error::new(Kind::Protocol, "a patch has an unknown encoding"));
+        return Err(Error::new(
+            Kind::Protocol,
+            "a patch has an unknown encoding",
+        ));
     }
-    Ok(Patch { segment, digest, changed, zeroed, data: fields.rest().to_vec() })
+    Ok(Patch {
+        segment,
+        digest,
+        changed,
+        zeroed,
+        data: fields.rest().to_vec(),
+    })
 }
 
 #[cfg(test)]

@@ -81,7 +81,10 @@ fn truncated_frames_are_refused() {
             _ => 0,
         };
         for len in 4..bytes.len() - opaque_tail {
-            assert!(Frame::decode(&bytes[4..len]).is_err(), "{frame:?} cut to {len}");
+            assert!(
+                Frame::decode(&bytes[4..len]).is_err(),
+                "{frame:?} cut to {len}"
+            );
         }
     }
 }

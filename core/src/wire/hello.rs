@@ -63,7 +63,10 @@ impl Hello {
 
     pub(super) fn decode(mut fields: Fields) -> Result<Hello> {
         if fields.bytes(8)? != MAGIC {
-            return Err(Error::new(Kind::Protocol, "the peer does not speak this protocol"));
+            return Err(Error::new(
+                Kind::Protocol,
+                "the peer does not speak this protocol",
+            ));
         }
         Ok(Hello {
             version_min: fields.u16()?,

@@ -48,7 +48,10 @@ impl Link {
         let (reading, writing) = (stop.child(), stop.child());
         let mut link = Link {
             reader: LinkReader {
-                stream: BufReader::with_capacity(256 << 10, StreamReader::new(input, reading.clone())?),
+                stream: BufReader::with_capacity(
+                    256 << 10,
+                    StreamReader::new(input, reading.clone())?,
+                ),
                 frame_max: limits::HELLO_FRAME_MAX,
                 peer: peer.to_owned(),
                 stop: reading,
@@ -63,7 +66,10 @@ impl Link {
         match link.reader.receive()? {
             Received::Frame(Frame::Hello(theirs)) => ours.agree(&theirs).map(|_| ())?,
             Received::Frame(_) => {
-                return Err(Error::new(Kind::Protocol, format!("{peer} did not say hello first")))
+                return Err(Error::new(
+                    Kind::Protocol,
+                    format!("{peer} did not say hello first"),
+                ))
             }
             Received::End => return Err(link.reader.vanished()),
         }
@@ -99,7 +105,10 @@ impl LinkReader {
             if len == 0 || len > self.frame_max {
                 return Err(Error::new(
                     Kind::Protocol,
-                    format!("{} sent a frame of {len} bytes; at most {} are allowed here", self.peer, self.frame_max),
+                    format!(
+                        "{} sent a frame of {len} bytes; at most {} are allowed here",
+                        self.peer, self.frame_max
+                    ),
                 ));
             }
             let mut body = std::mem::take(&mut self.body);
@@ -113,7 +122,8 @@ impl LinkReader {
             if got < len as usize {
                 return Err(self.vanished());
             }
-            let frame = Frame::decode(&body).map_err(|e| e.context(format!("from {}", self.peer)))?;
+            let frame =
+                Frame::decode(&body).map_err(|e| e.context(format!("from {}", self.peer)))?;
             self.body = body;
             match frame {
                 Frame::Ping => {}
@@ -125,15 +135,19 @@ impl LinkReader {
 
     /// The error for a link that ended where a frame was due.
     pub fn vanished(&self) -> Error {
-        Error::new(Kind::Remote, format!("{} ended the connection", self.peer))
-            .advise("see its messages above, or its system log, for the reason; running again is safe")
+        Error::new(Kind::Remote, format!("{} ended the connection", self.peer)).advise(
+            "see its messages above, or its system log, for the reason; running again is safe",
+        )
     }
 
     /// The error for a frame that does not belong here.
     pub fn unexpected(&self, frame: &Frame) -> Error {
         let text = format!("{frame:?}");
         let name = text.split(['(', ' ', '{']).next().unwrap_or_default();
-        Error::new(Kind::Protocol, format!("{} sent {name} out of turn", self.peer))
+        Error::new(
+            Kind::Protocol,
+            format!("{} sent {name} out of turn", self.peer),
+        )
     }
 
     /// Fills `head`; false if the stream ends before its first byte.
@@ -161,9 +175,11 @@ impl LinkReader {
     fn reported(&self, json: &[u8]) -> Error {
         match serde_json::from_slice::<ErrorReport>(json) {
             Ok(report) => report.into_error().context(&self.peer),
-            Err(e) => {
-                Error::new(Kind::Protocol, format!("{} sent a malformed error", self.peer)).because(e)
-            }
+            Err(e) => Error::new(
+                Kind::Protocol,
+                format!("{} sent a malformed error", self.peer),
+            )
+            .because(e),
         }
     }
 }

@@ -23,14 +23,21 @@ impl Xfs {
     fn mount() -> Option<Xfs> {
         let dir = tempfile::tempdir().unwrap();
         let image = dir.path().join("image");
-        fs::File::create(&image).unwrap().set_len(400 * MIB).unwrap();
+        fs::File::create(&image)
+            .unwrap()
+            .set_len(400 * MIB)
+            .unwrap();
         let at = dir.path().join("at");
         fs::create_dir(&at).unwrap();
         let run = |name: &str, args: &[&dyn AsRef<std::ffi::OsStr>]| {
-            let done = Command::new(name).args(args.iter().map(|a| a.as_ref())).output();
+            let done = Command::new(name)
+                .args(args.iter().map(|a| a.as_ref()))
+                .output();
             done.is_ok_and(|d| d.status.success())
         };
-        if !run("/usr/sbin/mkfs.xfs", &[&"-q", &image]) || !run("mount", &[&"-o", &"loop", &image, &at]) {
+        if !run("/usr/sbin/mkfs.xfs", &[&"-q", &image])
+            || !run("mount", &[&"-o", &"loop", &image, &at])
+        {
             println!("skipped: cannot make and mount an XFS here");
             return None;
         }
@@ -83,7 +90,9 @@ fn clones_of_a_running_vm_show_one_moment_and_go_when_released() {
     let Some(xfs) = Xfs::mount() else { return };
     let (a, b) = (xfs.file("a b.raw"), xfs.file("b.raw"));
     let disks = [image(&a), image(&b)];
-    let Some(mut vm) = Vm::start(&[&a, &b]) else { return };
+    let Some(mut vm) = Vm::start(&[&a, &b]) else {
+        return;
+    };
     vm.write(0, 0x11, 0, MIB);
     vm.write(1, 0x11, 0, MIB);
     let owner = OwnerTag::new(Uuid::new_v4());
@@ -98,7 +107,10 @@ fn clones_of_a_running_vm_show_one_moment_and_go_when_released() {
     for (disk, source) in point.disks.iter().zip(&disks) {
         assert_eq!((&disk.source, &disk.kind), (source, &SnapshotKind::Clone));
         assert_eq!(fs::metadata(&disk.path).unwrap().len(), 8 * MIB);
-        assert_eq!((byte_at(&disk.path, 0), byte_at(&disk.path, 4096)), (0x11, 0x11));
+        assert_eq!(
+            (byte_at(&disk.path, 0), byte_at(&disk.path, 4096)),
+            (0x11, 0x11)
+        );
     }
     assert_eq!((byte_at(&a, 0), byte_at(&b, 0)), (0x22, 0x22));
     point.release().unwrap();
@@ -123,11 +135,17 @@ fn what_a_killed_run_left_is_swept_and_nothing_else() {
     std::mem::forget(take("dead", &owner));
     let others = take("live", &OwnerTag::new(Uuid::new_v4()));
     fs::write(xfs.file(".disk.rbs-user"), "made by hand").unwrap();
-    assert_eq!(xfs.names(), [".disk.rbs-dead", ".disk.rbs-live", ".disk.rbs-user", "disk"]);
+    assert_eq!(
+        xfs.names(),
+        [".disk.rbs-dead", ".disk.rbs-live", ".disk.rbs-user", "disk"]
+    );
 
     let gone = DiskSource::Path(xfs.file("gone"));
     let swept = snapshot::sweep(&owner, &[disk.clone(), gone]).unwrap();
-    assert_eq!(swept.removed, [xfs.file(".disk.rbs-dead").display().to_string()]);
+    assert_eq!(
+        swept.removed,
+        [xfs.file(".disk.rbs-dead").display().to_string()]
+    );
     assert!(swept.problems.is_empty());
     assert_eq!(xfs.names(), [".disk.rbs-live", ".disk.rbs-user", "disk"]);
     drop(others);
@@ -138,7 +156,9 @@ fn a_failure_in_the_middle_leaves_nothing_and_the_guest_running() {
     let Some(xfs) = Xfs::mount() else { return };
     let (a, b) = (xfs.file("a"), xfs.file("b"));
     let disks = [image(&a), image(&b)];
-    let Some(mut vm) = Vm::start(&[&a, &b]) else { return };
+    let Some(mut vm) = Vm::start(&[&a, &b]) else {
+        return;
+    };
     // The name of the second clone is taken, and not by us.
     fs::write(xfs.file(".b.rbs-run1"), "made by hand").unwrap();
     let owner = OwnerTag::new(Uuid::new_v4());
@@ -153,12 +173,17 @@ fn a_running_vm_on_a_file_system_without_clones_is_refused_untouched() {
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
     let path = dir.path().join("disk");
     let disk = image(&path);
-    let Some(mut vm) = Vm::start(&[&path]) else { return };
+    let Some(mut vm) = Vm::start(&[&path]) else {
+        return;
+    };
     let owner = OwnerTag::new(Uuid::new_v4());
     let error = snapshot::take("run1", &[disk], vm.runtime(false), &owner, LONG).unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
     let text = error.to_string();
-    assert!(text.contains(&format!("disk {}", path.display())) && text.contains("stop the VM"), "{text}");
+    assert!(
+        text.contains(&format!("disk {}", path.display())) && text.contains("stop the VM"),
+        "{text}"
+    );
     assert_eq!(vm.take_events(), Vec::<String>::new());
 }
 
@@ -173,7 +198,10 @@ fn a_stopped_vm_is_read_in_place_and_must_stay_stopped_and_unchanged() {
 
     let mut point = take().unwrap();
     assert_eq!(point.consistency, Consistency::Offline);
-    assert_eq!((&point.disks[0].path, &point.disks[0].kind), (&path, &SnapshotKind::Direct));
+    assert_eq!(
+        (&point.disks[0].path, &point.disks[0].kind),
+        (&path, &SnapshotKind::Direct)
+    );
     point.still_valid().unwrap();
     fs::write(&path, "changed").unwrap();
     assert_eq!(point.still_valid().unwrap_err().kind(), Kind::Busy);
@@ -194,7 +222,9 @@ fn what_cannot_be_a_disk_or_a_run() {
     let take = |run: &str, path: &str| {
         let disks = [DiskSource::Path(path.into())];
         let vm = stopped_vm(&stopped);
-        snapshot::take(run, &disks, vm, &owner, LONG).unwrap_err().kind()
+        snapshot::take(run, &disks, vm, &owner, LONG)
+            .unwrap_err()
+            .kind()
     };
     for run in ["", "../x", "A", "a-b", &"x".repeat(33)] {
         assert_eq!(take(run, "/dev/shm/x"), Kind::Usage, "{run}");

@@ -22,8 +22,17 @@ pub fn qemu() -> Option<&'static Path> {
 /// The watchdog's executable: cargo builds the examples along with the tests.
 pub fn watchdog_exe() -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let exe = test.parent().unwrap().parent().unwrap().join("examples/watchdog");
-    assert!(exe.exists(), "{} is missing: cargo build --examples", exe.display());
+    let exe = test
+        .parent()
+        .unwrap()
+        .parent()
+        .unwrap()
+        .join("examples/watchdog");
+    assert!(
+        exe.exists(),
+        "{} is missing: cargo build --examples",
+        exe.display()
+    );
     exe
 }
 
@@ -61,7 +70,10 @@ impl Vm {
         }
         for name in ["qmp", "side"] {
             let path = dir.path().join(name);
-            command.args(["-qmp", &format!("unix:{},server=on,wait=off", path.display())]);
+            command.args([
+                "-qmp",
+                &format!("unix:{},server=on,wait=off", path.display()),
+            ]);
         }
         let mut child = command.stdin(Stdio::null()).spawn().unwrap();
         let deadline = Instant::now() + LONG;

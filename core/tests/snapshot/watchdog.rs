@@ -39,7 +39,11 @@ impl Watchdog {
     }
 
     fn report(&mut self) -> Value {
-        let line = self.reports.next().expect("the watchdog has ended").unwrap();
+        let line = self
+            .reports
+            .next()
+            .expect("the watchdog has ended")
+            .unwrap();
         serde_json::from_str(&line).unwrap()
     }
 
@@ -65,7 +69,13 @@ fn freezes_stops_and_undoes_both_in_turn() {
     let mut watchdog = Watchdog::hold(&vm, true, LONG, Stdio::piped());
     assert_eq!(vm.status(), "paused");
     assert!(agent.frozen());
-    watchdog.child.stdin.as_mut().unwrap().write_all(b"T").unwrap();
+    watchdog
+        .child
+        .stdin
+        .as_mut()
+        .unwrap()
+        .write_all(b"T")
+        .unwrap();
     assert_eq!(watchdog.released(), "asked");
     assert_eq!(vm.status(), "running");
     assert!(!agent.frozen());
@@ -84,7 +94,11 @@ fn a_driver_killed_with_9_does_not_leave_the_guest_held() {
     let (read, write) = std::io::pipe().unwrap();
     driver.kill().unwrap();
     driver.wait().unwrap();
-    driver = Command::new("sleep").arg("1000").stdout(write).spawn().unwrap();
+    driver = Command::new("sleep")
+        .arg("1000")
+        .stdout(write)
+        .spawn()
+        .unwrap();
     let mut watchdog = Watchdog::hold(&vm, true, LONG, read.into());
     assert_eq!(vm.status(), "paused");
     driver.kill().unwrap();
@@ -137,7 +151,11 @@ fn the_consistency_is_told_and_why_it_is_not_better() {
     let cases = [
         (Freeze::Works, Consistency::Filesystem, ""),
         (Freeze::Refused, Consistency::Crash, "no freezing here"),
-        (Freeze::TooSlow, Consistency::Crash, "did not answer in time"),
+        (
+            Freeze::TooSlow,
+            Consistency::Crash,
+            "did not answer in time",
+        ),
     ];
     for (freeze, consistency, note) in cases {
         let Some(mut vm) = Vm::start(&[]) else { return };
@@ -149,7 +167,10 @@ fn the_consistency_is_told_and_why_it_is_not_better() {
         assert_eq!(vm.status(), "running");
         assert_eq!(vm.take_events(), ["STOP", "RESUME"]);
         assert!(!agent.frozen());
-        assert_eq!(agent.commands(), ["guest-fsfreeze-freeze", "guest-fsfreeze-thaw"]);
+        assert_eq!(
+            agent.commands(),
+            ["guest-fsfreeze-freeze", "guest-fsfreeze-thaw"]
+        );
     }
 }
 
@@ -160,7 +181,11 @@ fn file_systems_somebody_else_froze_are_left_alone() {
     agent.set_frozen();
     let point = take(vm.runtime(true), LONG).unwrap();
     assert_eq!(point.consistency, Consistency::Crash);
-    assert!(point.notes[0].contains("frozen already"), "{:?}", point.notes);
+    assert!(
+        point.notes[0].contains("frozen already"),
+        "{:?}",
+        point.notes
+    );
     assert!(agent.frozen());
     assert_eq!(vm.status(), "running");
 }
@@ -169,11 +194,18 @@ fn file_systems_somebody_else_froze_are_left_alone() {
 fn without_an_agent_it_is_crash_consistent() {
     let Some(mut vm) = Vm::start(&[]) else { return };
     let point = take(vm.runtime(false), LONG).unwrap();
-    assert_eq!((point.consistency, point.notes.len()), (Consistency::Crash, 0));
+    assert_eq!(
+        (point.consistency, point.notes.len()),
+        (Consistency::Crash, 0)
+    );
     // Configured, but not there.
     let point = take(vm.runtime(true), LONG).unwrap();
     assert_eq!(point.consistency, Consistency::Crash);
-    assert!(point.notes[0].contains("does not answer"), "{:?}", point.notes);
+    assert!(
+        point.notes[0].contains("does not answer"),
+        "{:?}",
+        point.notes
+    );
     assert_eq!(vm.status(), "running");
 }
 
@@ -271,7 +303,10 @@ fn nothing_is_touched_when_there_is_nothing_to_hold() {
     let mut runtime = vm.runtime(false);
     runtime.launcher.exe = dir.path().join("no-such-program");
     let error = take(runtime, LONG).unwrap_err();
-    assert!(error.to_string().contains("cannot start the watchdog"), "{error}");
+    assert!(
+        error.to_string().contains("cannot start the watchdog"),
+        "{error}"
+    );
     let mut runtime = vm.runtime(false);
     runtime.launcher.exe = "/bin/false".into();
     let error = take(runtime, LONG).unwrap_err();

@@ -73,7 +73,10 @@ fn replies_are_told_from_events_and_late_replies() {
     assert!(qmp.take_events().is_empty());
     let error = qmp.cont(LONG).unwrap_err();
     assert_eq!(error.kind(), Kind::Tool);
-    assert!(error.to_string().contains("refused cont: no way"), "{error}");
+    assert!(
+        error.to_string().contains("refused cont: no way"),
+        "{error}"
+    );
     let gone = qmp.status(LONG).unwrap_err();
     assert!(gone.to_string().contains("lost the connection"), "{gone}");
     peer.join().unwrap();
@@ -118,7 +121,10 @@ fn a_busy_monitor_is_busy_and_a_missing_one_is_missing() {
     drop(listener);
     assert!(Qmp::connect(&path, SHORT).is_err());
     std::fs::remove_file(&path).unwrap();
-    assert_eq!(Qmp::connect(&path, SHORT).err().unwrap().kind(), Kind::NotFound);
+    assert_eq!(
+        Qmp::connect(&path, SHORT).err().unwrap().kind(),
+        Kind::NotFound
+    );
 }
 
 /// A real QEMU without a guest; ended when dropped.
@@ -141,7 +147,16 @@ fn a_real_qemu() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("qmp");
     let child = Command::new(program)
-        .args(["-machine", "q35", "-accel", "tcg", "-m", "16", "-S", "-nodefaults"])
+        .args([
+            "-machine",
+            "q35",
+            "-accel",
+            "tcg",
+            "-m",
+            "16",
+            "-S",
+            "-nodefaults",
+        ])
         .args(["-display", "none", "-qmp"])
         .arg(format!("unix:{},server=on,wait=off", path.display()))
         .stdin(Stdio::null())
@@ -167,12 +182,20 @@ fn a_real_qemu() {
     qmp.stop(LONG).unwrap();
     assert_eq!(qmp.status(LONG).unwrap().status, "paused");
     assert_eq!(qmp.take_events(), ["RESUME", "STOP"]);
-    let error = qmp.execute("no-such-command", json!({"a": 1}), LONG).unwrap_err();
+    let error = qmp
+        .execute("no-such-command", json!({"a": 1}), LONG)
+        .unwrap_err();
     assert!(error.to_string().contains("no-such-command"), "{error}");
     let names = qmp.execute("query-named-block-nodes", json!({"flat": true}), LONG);
     assert_eq!(names.unwrap(), json!([]));
     drop(qmp);
-    assert!(!Qmp::connect(&path, LONG).unwrap().status(LONG).unwrap().running);
+    assert!(
+        !Qmp::connect(&path, LONG)
+            .unwrap()
+            .status(LONG)
+            .unwrap()
+            .running
+    );
     drop(vm);
     assert!(Qmp::connect(&path, SHORT).is_err());
 }

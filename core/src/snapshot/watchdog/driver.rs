@@ -66,7 +66,10 @@ impl Hold {
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|e| {
-                Error::io(format!("cannot start the watchdog {}", launcher.exe.display()), e)
+                Error::io(
+                    format!("cannot start the watchdog {}", launcher.exe.display()),
+                    e,
+                )
             })?;
         let (sender, reports) = channel();
         if let Some(stdout) = child.stdout.take() {
@@ -131,11 +134,10 @@ impl Hold {
                 }
                 match (reason, outcome.broken) {
                     (Reason::Asked, None) => Ok(held_ms),
-                    (Reason::Asked, Some(broken)) => Err(Error::new(
-                        Kind::Busy,
-                        "the VM could not be held still",
-                    )
-                    .because(broken)),
+                    (Reason::Asked, Some(broken)) => {
+                        Err(Error::new(Kind::Busy, "the VM could not be held still")
+                            .because(broken))
+                    }
                     (Reason::Deadline, _) => Err(overrun()),
                     (Reason::Orphaned | Reason::Signal, _) => Err(Error::new(
                         Kind::Cancelled,

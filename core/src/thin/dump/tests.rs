@@ -33,7 +33,9 @@ const SIZE: u64 = 36 << 20;
 const BLOCK: u64 = 65536;
 
 fn ranges(set: &RangeSet) -> Vec<(u64, u64)> {
-    set.iter().map(|r| (r.start / BLOCK, r.end / BLOCK)).collect()
+    set.iter()
+        .map(|r| (r.start / BLOCK, r.end / BLOCK))
+        .collect()
 }
 
 fn refused(xml: &str) -> String {
@@ -54,7 +56,10 @@ fn both_forms() {
 #[test]
 fn clipped_to_the_size_of_the_volume() {
     let set = parse(V0_9.as_bytes(), 2, BLOCK * 20 + 512).unwrap();
-    assert_eq!(set.iter().copied().collect::<Vec<_>>(), [ByteRange::new(0, BLOCK * 20 + 512)]);
+    assert_eq!(
+        set.iter().copied().collect::<Vec<_>>(),
+        [ByteRange::new(0, BLOCK * 20 + 512)]
+    );
 }
 
 #[test]
@@ -62,14 +67,20 @@ fn an_empty_device_is_empty_but_a_missing_one_is_an_error() {
     let empty = r#"<superblock data_block_size="128"><device dev_id="2" mapped_blocks="0"></device></superblock>"#;
     assert!(parse(empty.as_bytes(), 2, SIZE).unwrap().is_empty());
     let error = parse(empty.as_bytes(), 3, SIZE).unwrap_err();
-    assert!(error.to_string().contains("device 3 is not in it"), "{error}");
+    assert!(
+        error.to_string().contains("device 3 is not in it"),
+        "{error}"
+    );
 }
 
 #[test]
 fn truncated_anywhere_is_an_error() {
     let whole = V1.trim_end();
     for end in 0..whole.len() {
-        assert!(parse(&whole.as_bytes()[..end], 2, SIZE).is_err(), "cut at {end}");
+        assert!(
+            parse(&whole.as_bytes()[..end], 2, SIZE).is_err(),
+            "cut at {end}"
+        );
     }
 }
 
@@ -77,21 +88,53 @@ fn truncated_anywhere_is_an_error() {
 fn what_is_not_understood_is_an_error() {
     let max = u64::MAX.to_string();
     let cases = [
-        ("length=\"48\"", "length=\"47\"", "49 mapped blocks, but 48 are listed"),
+        (
+            "length=\"48\"",
+            "length=\"47\"",
+            "49 mapped blocks, but 48 are listed",
+        ),
         ("length=\"48\"", "length=\"0\"", "cannot be"),
         ("length=\"48\"", &format!("length=\"{max}\""), "cannot be"),
-        ("origin_begin=\"0\"", &format!("origin_begin=\"{max}\""), "cannot be"),
-        ("length=\"48\"", "length=\"99999999999999999999\"", "length is"),
+        (
+            "origin_begin=\"0\"",
+            &format!("origin_begin=\"{max}\""),
+            "cannot be",
+        ),
+        (
+            "length=\"48\"",
+            "length=\"99999999999999999999\"",
+            "length is",
+        ),
         ("length=\"48\"", "length=\"-1\"", "length is"),
         ("length=\"48\" ", "", "length is missing"),
         ("origin_begin=\"0\"", "origin_begin=\"101\"", "out of order"),
-        ("range_mapping", "strange_mapping", "unexpected element \"strange_mapping\""),
-        ("<superblock", "<device dev_id=\"2\"/><superblock", "unexpected element \"device\""),
-        ("</device>", "<device dev_id=\"9\" mapped_blocks=\"0\"/></device>", "unexpected element \"device\""),
-        ("data_block_size=\"128\"", "data_block_size=\"0\"", "data_block_size is 0"),
+        (
+            "range_mapping",
+            "strange_mapping",
+            "unexpected element \"strange_mapping\"",
+        ),
+        (
+            "<superblock",
+            "<device dev_id=\"2\"/><superblock",
+            "unexpected element \"device\"",
+        ),
+        (
+            "</device>",
+            "<device dev_id=\"9\" mapped_blocks=\"0\"/></device>",
+            "unexpected element \"device\"",
+        ),
+        (
+            "data_block_size=\"128\"",
+            "data_block_size=\"0\"",
+            "data_block_size is 0",
+        ),
         ("dev_id=\"1\"", "dev_id=\"2\"", "twice"),
         ("</superblock>", "", "too early"),
-        ("</superblock>", "</superblock><superblock data_block_size=\"128\"/>", "unexpected element"),
+        (
+            "</superblock>",
+            "</superblock><superblock data_block_size=\"128\"/>",
+            "unexpected element",
+        ),
         ("  <device", "  text <device", "unexpected"),
     ];
     for (from, to, expected) in cases {
@@ -120,7 +163,10 @@ fn too_many_ranges_grow_together_but_lose_nothing() {
     assert_eq!(all.iter().count(), 1000);
     let few = parse_with(xml.as_bytes(), 2, u64::MAX, 200).unwrap();
     assert!(few.iter().count() <= 200);
-    assert!(few.total() < 3 * all.total(), "only the small holes are filled");
+    assert!(
+        few.total() < 3 * all.total(),
+        "only the small holes are filled"
+    );
     for range in all.iter() {
         assert_eq!(few.within(*range).next(), Some(*range));
     }

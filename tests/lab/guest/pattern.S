@@ -1,0 +1,143 @@
+# The writer: what the lab's VMs run instead of an operating system.
+#
+# A boot sector that numbers its writes and spreads them in order over all disks but the one it booted from, for ever.
+# Write number s (from 1) goes to disk (s - 1) mod n, slot ((s - 1) / n) mod 512. A slot is 4 KiB, the first one lies
+# 1 MiB into the disk, and every 8 bytes of it are the little-endian words s and s ^ MAGIC. Each write is finished before
+# the next begins, so any image of the disks taken at one point in time holds exactly the writes 1..max: what
+# src/lab/pattern.rs checks. After a restart it goes on behind the highest number it finds. It writes at most four
+# slots a timer tick (18.2 a second) and sleeps the rest of it, to leave the emulated processor to others.
+# BIOS calls used: INT 13h AH=42h/43h, extended read/write by a disk address packet.
+
+.equ MAGIC, 0x7a1db10c
+.equ FIRST_SECTOR, 2048
+.equ SECTORS_PER_SLOT, 8
+.equ SLOTS, 512
+.equ SLOTS_PER_READ, 8
+.equ FIRST_DRIVE, 0x81          # 0x80 is the disk we came from
+.equ BIOS_DISK_COUNT, 0x475
+.equ BIOS_TICKS, 0x46c
+.equ WRITES_PER_TICK, 4
+.equ BUFFER_SEGMENT, 0x1000
+
+.code16
+.globl _start
+_start:
+    ljmp $0, $main
+main:
+    xorw %ax, %ax
+    movw %ax, %ds
+    movw %ax, %ss
+    movw $0x7c00, %sp
+    movw $BUFFER_SEGMENT, %ax
+    movw %ax, %es
+    cld
+    sti
+    movzbl BIOS_DISK_COUNT, %ecx
+    decl %ecx
+    movl %ecx, disks
+    jz idle
+
+# The highest number on any disk: eight slots a read.
+    movb $FIRST_DRIVE, drive
+scan_disk:
+    movl $FIRST_SECTOR, lba
+    movw $(SLOTS_PER_READ * SECTORS_PER_SLOT), sectors
+scan_part:
+    movb $0x42, %ah
+    call disk_call
+    xorw %di, %di
+scan_slot:
+    movl %es:(%di), %eax
+    movl %eax, %edx
+    xorl $MAGIC, %edx
+    cmpl %es:4(%di), %edx
+    jne scan_next
+    cmpl last, %eax
+    jbe scan_next
+    movl %eax, last
+scan_next:
+    addw $(SECTORS_PER_SLOT * 512), %di
+    cmpw $(SLOTS_PER_READ * SECTORS_PER_SLOT * 512), %di
+    jb scan_slot
+    addl $(SLOTS_PER_READ * SECTORS_PER_SLOT), lba
+    cmpl $(FIRST_SECTOR + SLOTS * SECTORS_PER_SLOT), lba
+    jb scan_part
+    incb drive
+    decl %ecx
+    jnz scan_disk
+
+    movw $SECTORS_PER_SLOT, sectors
+write_next:
+    movl last, %eax
+    xorl %edx, %edx
+    divl disks                  # eax: how many this disk got before, edx: which disk
+    addb $FIRST_DRIVE, %dl
+    movb %dl, drive
+    andl $(SLOTS - 1), %eax
+    shll $3, %eax
+    addl $FIRST_SECTOR, %eax
+    movl %eax, lba
+    incl last
+    movl last, %eax
+    movl %eax, %edx
+    xorl $MAGIC, %edx
+    xorw %di, %di
+    movw $(SECTORS_PER_SLOT * 512 / 8), %cx
+fill:
+    stosl
+    xchgl %eax, %edx
+    stosl
+    xchgl %eax, %edx
+    loop fill
+    movb $0x43, %ah
+    call disk_call
+    decb quota
+    jnz write_next
+    movb $WRITES_PER_TICK, quota
+    movw BIOS_TICKS, %ax
+sleep:
+    hlt
+    cmpw BIOS_TICKS, %ax
+    je sleep
+    jmp write_next
+
+idle:
+    hlt
+    jmp idle
+
+# Does the call in AH on "drive" with the packet below, again until it succeeds. Keeps all but the flags.
+# A failed call may leave the count it reached in the packet, so that is put back.
+disk_call:
+    pushal
+again:
+    pushw %ax
+    pushw sectors
+    movb drive, %dl
+    xorb %al, %al
+    movw $packet, %si
+    int $0x13
+    popw sectors
+    popw %ax
+    jc again
+    popal
+    ret
+
+.balign 4
+packet:
+    .byte 16, 0
+sectors:
+    .word 0
+    .word 0, BUFFER_SEGMENT
+lba:
+    .quad 0
+disks:
+    .long 0
+last:
+    .long 0
+drive:
+    .byte 0
+quota:
+    .byte WRITES_PER_TICK
+
+.org 510
+    .word 0xaa55
