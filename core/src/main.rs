@@ -1,18 +1,17 @@
 //! `rblocksync SRC DST`: the plain command, and the agent that it starts on other hosts.
 
 use clap::Parser;
-use rblocksync::agent::{serve, NoService};
+use rblocksync::agent::NoService;
 use rblocksync::cli::units::{human, human_time, parse_bytes};
-use rblocksync::cli::{exit_code, run, Endpoint, OutputOptions, Reporter, Transfer, EXIT_CODES};
-use rblocksync::digest::HashKind;
-use rblocksync::error::{Error, Kind, Result};
-use rblocksync::remote::{agent_id, SshOptions};
-use rblocksync::stop::{on_signals, Stop};
+use rblocksync::cli::{
+    exit_code, run, run_agent, Endpoint, HashName, OutputOptions, Reporter, SshArgs, Transfer,
+    EXIT_CODES,
+};
+use rblocksync::error::{Kind, Result};
+use rblocksync::stop::on_signals;
 use rblocksync::sync::Summary;
-use rblocksync::wire::VERSION;
 use serde_json::json;
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -53,12 +52,8 @@ struct Cli {
     bwlimit: Option<u64>,
     #[command(flatten)]
     output: OutputOptions,
-    /// SSH configuration file to use instead of the user's
-    #[arg(long, value_name = "FILE")]
-    ssh_config: Option<PathBuf>,
-    /// Accept and remember the key of a host that is not known yet (never one that changed)
-    #[arg(long)]
-    accept_new_host_key: bool,
+    #[command(flatten)]
+    ssh: SshArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -68,16 +63,12 @@ Examples:
   rblocksync root@host1:/dev/vg/a root@host2:/dev/vg/a
   rblocksync --dry-run vm.img root@host2:/var/lib/libvirt/images/vm.img";
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum HashName {
-    Blake3,
-    Sha256,
-}
-
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     match args.next().as_deref().and_then(|a| a.to_str()) {
-        Some("agent") if std::env::args_os().len() <= 3 => agent(args.next()),
+        Some("agent") if std::env::args_os().len() <= 3 => {
+            run_agent(PROGRAM, args.next(), &mut NoService)
+        }
         Some("watchdog") => exit(rblocksync::snapshot::watchdog::main_from_args(args)),
         _ => sync(Cli::parse()),
     }
@@ -85,38 +76,6 @@ fn main() -> ExitCode {
 
 fn exit(code: i32) -> ExitCode {
     ExitCode::from(u8::try_from(code).unwrap_or(1))
-}
-
-/// `rblocksync agent`: serves a driver on standard input and output.
-fn agent(option: Option<OsString>) -> ExitCode {
-    match option.as_deref().and_then(|o| o.to_str()) {
-        Some("--id") => {
-            println!("{}", agent_id(PROGRAM, VERSION.into()));
-            return ExitCode::SUCCESS;
-        }
-        None => {}
-        Some(_) => {
-            eprintln!("{PROGRAM}: agent takes no options but --id");
-            return ExitCode::from(2);
-        }
-    }
-    let served = own_streams()
-        .and_then(|(input, output)| serve(PROGRAM, input, output, Stop::new(), &mut NoService));
-    match served {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            exit(exit_code(&error, &Stop::new()).into())
-        }
-    }
-}
-
-fn own_streams() -> Result<(rustix::fd::OwnedFd, rustix::fd::OwnedFd)> {
-    let own = |fd: rustix::fd::BorrowedFd| {
-        rustix::io::fcntl_dupfd_cloexec(fd, 3)
-            .map_err(|e| Error::io("cannot use standard input and output", e.into()))
-    };
-    Ok((own(rustix::stdio::stdin())?, own(rustix::stdio::stdout())?))
 }
 
 fn sync(cli: Cli) -> ExitCode {
@@ -130,13 +89,7 @@ fn sync(cli: Cli) -> ExitCode {
     };
     let began = Instant::now();
     let result = plan(&cli).and_then(|transfer| {
-        let ssh = SshOptions {
-            config_file: cli.ssh_config.clone(),
-            accept_new_host_key: cli.accept_new_host_key,
-            stop: stop.clone(),
-            ..SshOptions::default()
-        };
-        run(&transfer, &ssh, &reporter, &stop).map(|summary| (transfer, summary))
+        run(&transfer, &cli.ssh.options(&stop), &reporter, &stop).map(|summary| (transfer, summary))
     });
     match result {
         Ok((transfer, summary)) => {
@@ -160,10 +113,7 @@ fn plan(cli: &Cli) -> Result<Transfer> {
         source: Endpoint::parse(&cli.src)?,
         target: Endpoint::parse(&cli.dst)?,
         leaf_bytes: cli.block_size * 4096,
-        hash: match cli.hash {
-            HashName::Blake3 => HashKind::Blake3,
-            HashName::Sha256 => HashKind::Sha256,
-        },
+        hash: cli.hash.kind(),
         truncate: cli.truncate,
         ignore_size: cli.ignore_size,
         dry_run: cli.dry_run,

@@ -4,6 +4,8 @@ pub mod disks;
 pub mod drive;
 pub mod node;
 pub mod replica_config;
+pub mod source;
 pub mod storage_cfg;
+pub mod target;
 pub mod vm_config;
 pub mod volid;

@@ -148,7 +148,7 @@ impl PveTree {
     }
 
     /// The node and kind (`qemu-server` or `lxc`) of the guest with this id, if there is one.
-    fn guest(&self, vmid: Vmid) -> Result<Option<(String, &'static str)>> {
+    pub(crate) fn guest(&self, vmid: Vmid) -> Result<Option<(String, &'static str)>> {
         for node in self.nodes()? {
             for kind in ["qemu-server", "lxc"] {
                 let path = self.guest_file(&node, kind, vmid);
@@ -277,7 +277,7 @@ impl PveTree {
         })
     }
 
-    fn check_replaceable(&self, vmid: Vmid, pair: Uuid) -> Result<()> {
+    pub(crate) fn check_replaceable(&self, vmid: Vmid, pair: Uuid) -> Result<()> {
         let present = self.vm_config(vmid)?;
         match standing(&present, pair) {
             Standing::Standby => Ok(()),

@@ -280,7 +280,7 @@ fn a_running_vm_writes_in_order_on_two_thin_volumes(lab: &Lab) -> Result<()> {
     assert_eq!(a.run_ok("qm status 102")?, "status: running");
     let disks = ["/dev/pve/vm-102-disk-0", "/dev/pve/vm-102-disk-1"];
     until("writes on both disks", || {
-        Ok(newest(a, disks[0])? > 10 && newest(a, disks[1])? > 10)
+        Ok(has_begun(a, disks[0])? && has_begun(a, disks[1])?)
     })?;
 
     let mut monitor = a.qmp(102)?;
@@ -327,7 +327,7 @@ fn a_running_vm_writes_on_a_file_too(lab: &Lab) -> Result<()> {
     );
     a.run_ok("qm start 101")?;
     until("writes on both disks", || {
-        Ok(newest(a, volume)? > 0 && newest(a, file)? > 0)
+        Ok(has_begun(a, volume)? && has_begun(a, file)?)
     })?;
     let mut monitor = a.qmp(101)?;
     monitor.execute("stop", json!({}))?;
@@ -353,14 +353,26 @@ fn a_running_vm_writes_on_a_file_too(lab: &Lab) -> Result<()> {
 
 /// The writer's region of a disk in a guest.
 fn region(guest: &Guest, path: &str) -> Result<Vec<u8>> {
-    let (skip, count) = (REGION.start / 4096, (REGION.end - REGION.start) / 4096);
+    slots(guest, path, pattern::SLOTS)
+}
+
+/// The first slots of the writer's region.
+fn slots(guest: &Guest, path: &str, count: u64) -> Result<Vec<u8>> {
+    let skip = REGION.start / pattern::SLOT;
     guest.read_command(&format!(
-        "dd if={path} bs=4k skip={skip} count={count} iflag=direct status=none"
+        "dd if={path} bs={} skip={skip} count={count} iflag=direct status=none",
+        pattern::SLOT
     ))
 }
 
+/// The highest write on a disk.
 fn newest(guest: &Guest, path: &str) -> Result<u32> {
     Ok(pattern::newest(&region(guest, path)?))
+}
+
+/// Whether the writer has been through the first ten slots of a disk: far cheaper to ask than [`newest`].
+fn has_begun(guest: &Guest, path: &str) -> Result<bool> {
+    Ok(pattern::newest(&slots(guest, path, 10)?[9 * pattern::SLOT as usize..]) > 0)
 }
 
 fn told(violations: Vec<Violation>) -> Error {

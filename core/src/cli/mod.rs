@@ -1,12 +1,16 @@
 //! What the command lines of all front ends share: endpoints, progress, output and exit codes.
 
+mod agent;
 mod endpoint;
 mod exit;
+mod options;
 mod report;
 mod transfer;
 pub mod units;
 
+pub use agent::run_agent;
 pub use endpoint::Endpoint;
 pub use exit::{exit_code, EXIT_CODES};
+pub use options::{HashName, SshArgs};
 pub use report::{OutputOptions, ProgressMode, Reporter};
 pub use transfer::{run, Transfer};

@@ -69,6 +69,11 @@ impl Reporter {
         }
     }
 
+    /// Whether output is for machines.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// Tells of something that happened: `text` for people, `event` for machines.
     pub fn say(&self, text: impl AsRef<str>, event: Value) {
         if self.json {

@@ -49,7 +49,8 @@ pub struct SshOptions {
     pub keepalive_interval: Duration,
     /// After this many unanswered questions the connection is given up.
     pub keepalive_count: u32,
-    /// How long the master may outlive us if we are killed.
+    /// How long the master may outlive us if we are killed. It is also the time we have to take hold of it
+    /// after the login, so not too short.
     pub idle_exit: Duration,
     /// When set, connecting, commands and uploads give up at once. Cleaning up still happens.
     pub stop: Stop,
@@ -188,7 +189,8 @@ fn arguments(host: &HostSpec, options: &SshOptions, control: &ControlDir) -> Vec
             seconds(options.keepalive_interval)
         ),
         format!("ServerAliveCountMax={}", options.keepalive_count.max(1)),
-        format!("ControlPersist={}", seconds(options.idle_exit)),
+        // ssh counts whole ticks of the clock: one more, or a second could be over at once.
+        format!("ControlPersist={}", seconds(options.idle_exit) + 1),
         "LogLevel=INFO".to_owned(),
         // A port forwarding or command configured for the interactive use of that host is not for us.
         "ClearAllForwardings=yes".to_owned(),

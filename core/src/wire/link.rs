@@ -9,6 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::stop::Stop;
 use rustix::fd::OwnedFd;
 use std::io::{BufReader, Read};
+use std::time::{Duration, Instant};
 
 /// Both directions of a link whose handshake is done.
 pub struct Link {
@@ -24,6 +25,8 @@ pub struct LinkReader {
     frame_max: u32,
     peer: String,
     stop: Stop,
+    /// The peer has said hello.
+    greeted: bool,
     bytes: u64,
     body: Vec<u8>,
 }
@@ -55,6 +58,7 @@ impl Link {
                 frame_max: limits::HELLO_FRAME_MAX,
                 peer: peer.to_owned(),
                 stop: reading,
+                greeted: false,
                 bytes: 0,
                 body: Vec::new(),
             },
@@ -63,16 +67,18 @@ impl Link {
         let ours = Hello::ours(program);
         link.writer.send(&Frame::Hello(ours.clone()))?;
         link.writer.flush()?;
-        match link.reader.receive()? {
-            Received::Frame(Frame::Hello(theirs)) => ours.agree(&theirs).map(|_| ())?,
-            Received::Frame(_) => {
+        match link.reader.next()? {
+            Some(Received::Frame(Frame::Hello(theirs))) => ours.agree(&theirs).map(|_| ())?,
+            // A ping included: a peer that only pings would keep us here for ever.
+            Some(Received::Frame(_)) | None => {
                 return Err(Error::new(
                     Kind::Protocol,
                     format!("{peer} did not say hello first"),
                 ))
             }
-            Received::End => return Err(link.reader.vanished()),
+            Some(Received::End) => return Err(link.reader.vanished()),
         }
+        link.reader.greeted = true;
         link.reader.frame_max = limits::CONTROL_FRAME_MAX;
         Ok(link)
     }
@@ -94,42 +100,90 @@ impl LinkReader {
         self.bytes
     }
 
+    /// Sets how long the peer may say nothing before it counts as gone.
+    pub fn set_silence_max(&mut self, limit: Duration) {
+        self.stream.get_mut().set_silence_max(limit);
+    }
+
     /// The next frame. Pings are passed over; an error report of the peer becomes an error here.
     pub fn receive(&mut self) -> Result<Received> {
         loop {
-            let mut head = [0; 4];
-            if !self.fill(&mut head)? {
-                return Ok(Received::End);
+            if let Some(received) = self.next()? {
+                return Ok(received);
             }
-            let len = u32::from_le_bytes(head);
-            if len == 0 || len > self.frame_max {
-                return Err(Error::new(
-                    Kind::Protocol,
-                    format!(
-                        "{} sent a frame of {len} bytes; at most {} are allowed here",
-                        self.peer, self.frame_max
-                    ),
-                ));
+        }
+    }
+
+    /// Watches the peer while nothing but signs of life is due from it, until `done` is set. Whatever
+    /// else comes, the end of the link included, is an error.
+    pub fn watch(&mut self, done: &Stop) -> Result<()> {
+        let mut heard = Instant::now();
+        while !done.is_stopped() {
+            if self.stream.buffer().is_empty() {
+                let stream = self.stream.get_ref();
+                let ready = stream.is_ready().and_then(|ready| match ready {
+                    true => Ok(true),
+                    false => stream.check_silence(heard).map(|()| false),
+                });
+                if !ready.map_err(|e| self.io_error(e))? {
+                    continue;
+                }
             }
-            let mut body = std::mem::take(&mut self.body);
-            body.clear();
-            // Grows with what arrives, so that a length that lies costs no memory.
-            let got = (&mut self.stream)
-                .take(len.into())
-                .read_to_end(&mut body)
-                .map_err(|e| self.io_error(e))?;
-            self.bytes += 4 + got as u64;
-            if got < len as usize {
-                return Err(self.vanished());
+            match self.next()? {
+                None => heard = Instant::now(),
+                Some(Received::Frame(frame)) => return Err(self.unexpected(&frame)),
+                Some(Received::End) => return Err(self.vanished()),
             }
-            let frame =
-                Frame::decode(&body).map_err(|e| e.context(format!("from {}", self.peer)))?;
-            self.body = body;
-            match frame {
-                Frame::Ping => {}
-                Frame::Error(json) => return Err(self.reported(&json)),
-                frame => return Ok(Received::Frame(frame)),
-            }
+        }
+        Ok(())
+    }
+
+    /// The next frame, or `None` for a ping.
+    fn next(&mut self) -> Result<Option<Received>> {
+        let mut head = [0; 4];
+        if !self.fill(&mut head)? {
+            return Ok(Some(Received::End));
+        }
+        let len = u32::from_le_bytes(head);
+        if len == 0 || len > self.frame_max {
+            return Err(self.bad_length(len));
+        }
+        let mut body = std::mem::take(&mut self.body);
+        body.clear();
+        // Grows with what arrives, so that a length that lies costs no memory.
+        let got = (&mut self.stream)
+            .take(len.into())
+            .read_to_end(&mut body)
+            .map_err(|e| self.io_error(e))?;
+        self.bytes += 4 + got as u64;
+        if got < len as usize {
+            return Err(self.vanished());
+        }
+        let frame = Frame::decode(&body).map_err(|e| e.context(format!("from {}", self.peer)))?;
+        self.body = body;
+        match frame {
+            Frame::Ping => Ok(None),
+            Frame::Error(json) => Err(self.reported(&json)),
+            frame => Ok(Some(Received::Frame(frame))),
+        }
+    }
+
+    fn bad_length(&self, len: u32) -> Error {
+        let peer = &self.peer;
+        match self.greeted {
+            true => Error::new(
+                Kind::Protocol,
+                format!(
+                    "{peer} sent a frame of {len} bytes; at most {} are allowed here",
+                    self.frame_max
+                ),
+            ),
+            // Most likely text: a shell's greeting, or another program.
+            false => Error::new(
+                Kind::Protocol,
+                format!("{peer} does not speak this protocol"),
+            )
+            .advise("what answers there must be this program, and its shell must print nothing"),
         }
     }
 

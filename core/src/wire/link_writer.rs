@@ -125,6 +125,11 @@ impl Writing {
         if self.pending.is_empty() {
             return Ok(());
         }
+        if self.broken {
+            // Part of a frame may have gone out: what followed it would be taken for its rest.
+            self.pending.clear();
+            return Err(Error::new(Kind::Remote, format!("lost {}", self.peer)));
+        }
         let result = self.stream.write_all(&self.pending);
         self.bytes += self.pending.len() as u64;
         self.pending.clear();

@@ -36,6 +36,27 @@ impl StreamReader {
             silence_max: Duration::from_secs(limits::SILENCE_S_MAX),
         })
     }
+
+    /// Sets how long nothing may come before the peer counts as gone.
+    pub(super) fn set_silence_max(&mut self, limit: Duration) {
+        self.silence_max = limit;
+    }
+
+    /// Waits for a tick at most until there is something to read, or the end; false if there is not.
+    pub(super) fn is_ready(&self) -> io::Result<bool> {
+        wait(&self.fd, PollFlags::IN, &self.stop)
+    }
+
+    /// An error if nothing came since `heard` for too long.
+    pub(super) fn check_silence(&self, heard: Instant) -> io::Result<()> {
+        match heard.elapsed() > self.silence_max {
+            false => Ok(()),
+            true => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("nothing heard for {} seconds", self.silence_max.as_secs()),
+            )),
+        }
+    }
 }
 
 impl StreamWriter {
@@ -48,19 +69,15 @@ impl StreamWriter {
 
 impl Read for StreamReader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let deadline = Instant::now() + self.silence_max;
+        let began = Instant::now();
         loop {
             match rustix::io::read(&self.fd, &mut *buf) {
                 Err(Errno::AGAIN) => {}
                 Err(Errno::INTR) => continue,
                 done => return done.map_err(io::Error::from),
             }
-            wait(&self.fd, PollFlags::IN, &self.stop)?;
-            if Instant::now() > deadline {
-                return Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    format!("nothing heard for {} seconds", self.silence_max.as_secs()),
-                ));
+            if !wait(&self.fd, PollFlags::IN, &self.stop)? {
+                self.check_silence(began)?;
             }
         }
     }
@@ -70,7 +87,9 @@ impl Write for StreamWriter {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         loop {
             match rustix::io::write(&self.fd, buf) {
-                Err(Errno::AGAIN) => wait(&self.fd, PollFlags::OUT, &self.stop)?,
+                Err(Errno::AGAIN) => {
+                    wait(&self.fd, PollFlags::OUT, &self.stop)?;
+                }
                 Err(Errno::INTR) => {}
                 done => return done.map_err(io::Error::from),
             }
@@ -82,17 +101,19 @@ impl Write for StreamWriter {
     }
 }
 
-/// Waits until `fd` is ready or a tick has passed; an error once `stop` is set.
-fn wait(fd: &OwnedFd, flags: PollFlags, stop: &Stop) -> io::Result<()> {
+/// Waits until `fd` is ready (true) or a tick has passed (false); an error once `stop` is set.
+fn wait(fd: &OwnedFd, flags: PollFlags, stop: &Stop) -> io::Result<bool> {
     if stop.is_stopped() {
-        return Err(io::Error::new(io::ErrorKind::Interrupted, StoppedError));
+        // Not of kind `Interrupted`, on which `write_all` and `read_to_end` would try again for ever.
+        return Err(io::Error::other(StoppedError));
     }
     let timeout = Timespec {
         tv_sec: 0,
         tv_nsec: TICK.subsec_nanos().into(),
     };
     match poll(&mut [PollFd::new(fd, flags)], Some(&timeout)) {
-        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::INTR) => Ok(false),
         Err(e) => Err(e.into()),
     }
 }

@@ -87,7 +87,7 @@ fn serve(peer: &mut BufReader<UnixStream>, state: &Mutex<State>, freeze: Freeze)
             continue;
         }
         let mut bytes = Vec::new();
-        for late in owed.take() {
+        if let Some(late) = owed.take() {
             bytes.extend_from_slice(format!("{late}\n").as_bytes());
         }
         bytes.extend_from_slice(sentinel);

@@ -134,14 +134,6 @@ impl Vm {
         assert!(said.as_str().is_some_and(|s| !s.contains("rror")), "{said}");
     }
 
-    pub fn wait_until(&mut self, status: &str) {
-        let deadline = Instant::now() + LONG;
-        while self.status() != status {
-            assert!(Instant::now() < deadline, "never got {status}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

@@ -230,7 +230,7 @@ fn a_watchdog_killed_with_9_is_stood_in_for() {
         exec 3<&0
         coproc DOG { exec "$W" "$@" <&3; }
         while IFS= read -r line <&"${DOG[0]}"; do
-            case $line in *held*) kill -9 $DOG_PID; exit 0;; esac
+            case $line in *'"held":'*) kill -9 $DOG_PID; exit 0;; esac
             printf '%s\n' "$line"
         done"#;
     runtime.launcher = script(&vm, text);
@@ -256,7 +256,7 @@ fn a_guest_that_somebody_else_resumes_gives_no_point_in_time() {
         coproc DOG {{ exec "$W" "$@" <&3; }}
         exec 4<&"${{DOG[0]}}"
         while IFS= read -r line <&4; do
-            case $line in *held*) echo > '{}'; read -r < '{}';; esac
+            case $line in *'"held":'*) echo > '{}'; read -r < '{}';; esac
             printf '%s\n' "$line"
         done"#,
         ask.display(),
@@ -270,7 +270,7 @@ fn a_guest_that_somebody_else_resumes_gives_no_point_in_time() {
     vm.side().stop(LONG).unwrap();
     std::fs::write(&told, "\n").unwrap();
     let error = taken.join().unwrap().unwrap_err();
-    assert_eq!(error.kind(), Kind::Busy);
+    assert_eq!(error.kind(), Kind::Busy, "{error}");
     assert!(error.to_string().contains("somebody else"), "{error}");
     assert_eq!(vm.status(), "running");
 }

@@ -137,8 +137,13 @@ impl Lab {
         let lab = Lab { a, b, run };
         lab.a.start()?;
         lab.b.start()?;
-        lab.a.wait_up()?;
-        lab.b.wait_up()?;
+        std::thread::scope(|scope| {
+            let a = scope.spawn(|| lab.a.wait_up());
+            let b = lab.b.wait_up();
+            a.join()
+                .unwrap_or_else(|_| Err(Error::new("the wait for hva panicked")))
+                .and(b)
+        })?;
         Ok(lab)
     }
 

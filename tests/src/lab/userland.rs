@@ -144,13 +144,18 @@ fn shared_objects(tools: &[Tool]) -> Result<BTreeSet<PathBuf>> {
         .collect())
 }
 
-/// busybox, and a link to it for each of its applets that no real tool provides.
+/// busybox, and a link to it for each of its applets that no real tool provides. The boot script has a directory with
+/// links to all of them.
 fn stage_busybox(root: &Path) -> Result<()> {
     let busybox =
         locate("busybox").ok_or_else(|| Error::new("no busybox; run tests/lab/deps.sh"))?;
     copy(&busybox.real, &root.join("usr/bin/busybox"))?;
     let applets = tool::run(Command::new(&busybox.real).arg("--list"))?;
+    let all = root.join("usr/lib/lab/busybox");
+    make_dir(&all)?;
     for applet in String::from_utf8_lossy(&applets).lines() {
+        symlink("/usr/bin/busybox", all.join(applet))
+            .context(|| format!("cannot link {applet}"))?;
         let known = ["usr/bin", "usr/sbin"]
             .iter()
             .any(|dir| fs::symlink_metadata(root.join(dir).join(applet)).is_ok());

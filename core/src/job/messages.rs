@@ -1,0 +1,20 @@
+//! What a driver asks of a target's agent about replicas.
+
+use crate::replica::{Generation, ReplicaRequest};
+use serde::{Deserialize, Serialize};
+
+/// A request to the agent on a target host.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum HostRequest {
+    /// Who are you? Answers [`crate::hypervisor::HostDescription`].
+    Describe,
+    /// What would you do? Changes nothing; answers [`crate::replica::TargetPlan`].
+    Plan(Box<ReplicaRequest>),
+    /// Take the lock and make forks; answers [`crate::replica::Prepared`].
+    Prepare(Box<ReplicaRequest>),
+    /// Seal the forks; answers [`crate::replica::SealReport`].
+    Seal(Box<Generation>),
+    /// Which generations are there, of one VM or of all?
+    Generations(Option<String>),
+}

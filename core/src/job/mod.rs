@@ -1,0 +1,9 @@
+//! The workflows, written once against the traits of [`crate::hypervisor`].
+
+mod messages;
+mod service;
+mod sync;
+
+pub use messages::HostRequest;
+pub use service::TargetService;
+pub use sync::{generations_of, sync, SourceDisk, SourceVm, SyncOptions, SyncOutcome};

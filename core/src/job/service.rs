@@ -1,0 +1,71 @@
+//! The target's agent: answers a driver's requests about replicas.
+
+use super::messages::HostRequest;
+use crate::agent::Service;
+use crate::error::{Error, Kind, Result};
+use crate::hypervisor::{HostDescription, TargetHypervisor};
+use crate::replica::{self, Layout, ReplicaTarget};
+use serde::Serialize;
+use serde_json::Value;
+
+/// Serves replicas on this host through `hypervisor`.
+pub struct TargetService<'a> {
+    layout: Layout,
+    hypervisor: &'a dyn TargetHypervisor,
+    open: Option<ReplicaTarget<'a>>,
+}
+
+impl<'a> TargetService<'a> {
+    /// State is kept under `layout`.
+    pub fn new(layout: Layout, hypervisor: &'a dyn TargetHypervisor) -> Self {
+        TargetService {
+            layout,
+            hypervisor,
+            open: None,
+        }
+    }
+}
+
+fn value<T: Serialize>(answer: &T) -> Result<Value> {
+    serde_json::to_value(answer)
+        .map_err(|e| Error::new(Kind::Protocol, "cannot encode an answer").because(e))
+}
+
+impl Service for TargetService<'_> {
+    fn handle(&mut self, request: Value) -> Result<Value> {
+        let request: HostRequest = serde_json::from_value(request)
+            .map_err(|e| Error::new(Kind::Protocol, "a request has an unknown form").because(e))?;
+        match request {
+            HostRequest::Describe => {
+                let (hypervisor, name) = self.hypervisor.describe()?;
+                let id = replica::host_id(&self.layout)?;
+                value(&HostDescription {
+                    id,
+                    name,
+                    hypervisor,
+                })
+            }
+            HostRequest::Plan(request) => value(&ReplicaTarget::plan(
+                &self.layout,
+                self.hypervisor,
+                &request,
+            )?),
+            HostRequest::Prepare(request) => {
+                let target = ReplicaTarget::open(self.layout.clone(), self.hypervisor, &request)?;
+                let prepared = target.prepare(&request)?;
+                self.open = Some(target);
+                value(&prepared)
+            }
+            HostRequest::Seal(generation) => match &mut self.open {
+                Some(target) => value(&target.seal(*generation)?),
+                None => Err(Error::new(
+                    Kind::Protocol,
+                    "nothing was prepared to be sealed",
+                )),
+            },
+            HostRequest::Generations(vm) => {
+                value(&replica::list_generations(&self.layout, vm.as_deref())?)
+            }
+        }
+    }
+}

@@ -1,0 +1,528 @@
+//! Sync one VM to one target: plan, point in time, transfer of all disks, seal.
+
+use super::messages::HostRequest;
+use crate::agent::{path_bytes, BlockEnd, BlockRequest, Client, OpenTarget, Opened, Role};
+use crate::cli::units::{human, human_time};
+use crate::cli::Reporter;
+use crate::digest::HashKind;
+use crate::error::{Error, Kind, Result};
+use crate::hypervisor::HostDescription;
+use crate::lock::Lock;
+use crate::lvm::OwnerTag;
+use crate::remote::{agent_id, AgentHandle, AgentPipe, AgentSpec, Remote};
+use crate::replica::{
+    host_id, read_json, write_json, DiskRecord, DiskSpec, Generation, Layout, Placement, Prepared,
+    ReplicaRequest, SealReport, SourcePair, TargetPair, TargetPlan,
+};
+use crate::snapshot::{self, DiskSource, PointInTime, VmRuntime};
+use crate::stop::Stop;
+use crate::sync::{Geometry, Meter, Params, Summary};
+use crate::wire::VERSION;
+use serde_json::json;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// A VM on this host, as its hypervisor knows it.
+pub struct SourceVm {
+    /// The front end's program, which is also the agent's: "pvesync".
+    pub program: &'static str,
+    /// Its id: a plain word.
+    pub id: String,
+    /// Its name, for people.
+    pub name: String,
+    /// This host's name, for people.
+    pub host: String,
+    /// What tells it from another VM that gets its id later.
+    pub identity: Option<String>,
+    /// Its configuration text.
+    pub config: String,
+    /// Disks to be replicated.
+    pub disks: Vec<SourceDisk>,
+    /// Keys of the disks that are left out, and why.
+    pub excluded: Vec<(String, String)>,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+/// A disk to be replicated.
+pub struct SourceDisk {
+    /// What the target is told of it.
+    pub spec: DiskSpec,
+    /// What it is on this host.
+    pub source: DiskSource,
+}
+
+/// How to sync.
+#[derive(Debug, Clone)]
+pub struct SyncOptions {
+    /// Id on the target, if another one.
+    pub target_vm: Option<String>,
+    /// Source storage to target storage.
+    pub storage_map: Vec<(String, String)>,
+    /// Generations to keep.
+    pub keep: u32,
+    /// Disks at once.
+    pub jobs: usize,
+    /// Only tell what would be done.
+    pub dry_run: bool,
+    /// Re-read on the target what was written.
+    pub verify: bool,
+    /// Hash function.
+    pub hash: HashKind,
+    /// Most bytes a second, over all disks.
+    pub bytes_per_s_max: Option<u64>,
+    /// Longest time that the guest may be held still.
+    pub hold_max: Duration,
+}
+
+/// What a sync came to.
+pub struct SyncOutcome {
+    /// The sealed generation; `None` after a dry run.
+    pub generation: Option<Generation>,
+}
+
+/// How long an agent may take to end once its input is closed.
+const AGENT_END_TIMEOUT: Duration = Duration::from_secs(5);
+/// Leaf size of all replicas, in bytes.
+const LEAF_BYTES: u32 = 4096;
+
+/// An agent on the target.
+struct TargetAgent {
+    client: Client,
+    handle: AgentHandle,
+    host: String,
+}
+
+impl TargetAgent {
+    fn start(session: &Remote, program: &str, stop: &Stop) -> Result<Self> {
+        let spec = AgentSpec::new(program, agent_id(program, VERSION.into()));
+        let AgentPipe {
+            stdin,
+            stdout,
+            handle,
+        } = session.start_agent(&spec)?;
+        let host = session.host().to_string();
+        match Client::connect(stdout, stdin, program, &host, stop.clone()) {
+            Ok(client) => Ok(TargetAgent {
+                client,
+                handle,
+                host,
+            }),
+            Err(e) => {
+                let end = handle.finish(AGENT_END_TIMEOUT);
+                Err(Error::new(
+                    e.kind(),
+                    format!("{}; agent on {host}: {end}", e.message()),
+                ))
+            }
+        }
+    }
+
+    /// Runs `work` with the client; a lost agent's own words are added to the error. The agent is gone
+    /// when this returns.
+    fn during<T>(mut self, work: impl FnOnce(&mut Client) -> Result<T>) -> Result<T> {
+        let result = work(&mut self.client);
+        drop(self.client);
+        let end = self.handle.finish(AGENT_END_TIMEOUT);
+        result.map_err(|e| match e.kind() == Kind::Remote && !end.is_success() {
+            true => Error::new(
+                Kind::Remote,
+                format!("{}; agent on {}: {end}", e.message(), self.host),
+            ),
+            false => e,
+        })
+    }
+}
+
+/// Syncs `vm` to the host behind `session`. `runtime` says how to hold the VM still.
+pub fn sync(
+    layout: &Layout,
+    vm: &SourceVm,
+    runtime: VmRuntime,
+    session: &Remote,
+    options: &SyncOptions,
+    reporter: &Reporter,
+    stop: &Stop,
+) -> Result<SyncOutcome> {
+    let _lock = Lock::take(&layout.vm_lock(&vm.id), &format!("VM {}", vm.id))?;
+    let control = TargetAgent::start(session, vm.program, stop)?;
+    control.during(|client| {
+        let mut job = Job {
+            layout,
+            vm,
+            session,
+            options,
+            reporter,
+            stop,
+        };
+        job.run(client, runtime)
+    })
+}
+
+struct Job<'a> {
+    layout: &'a Layout,
+    vm: &'a SourceVm,
+    session: &'a Remote,
+    options: &'a SyncOptions,
+    reporter: &'a Reporter,
+    stop: &'a Stop,
+}
+
+impl Job<'_> {
+    fn run(&mut self, client: &mut Client, runtime: VmRuntime) -> Result<SyncOutcome> {
+        let began = Instant::now();
+        let target: HostDescription = client.host(&HostRequest::Describe)?;
+        let pair = self.pair(&target)?;
+        let request = self.request(pair)?;
+        let plan: TargetPlan = client.host(&HostRequest::Plan(Box::new(request.clone())))?;
+        self.tell_plan(&target, &plan);
+        if self.options.dry_run {
+            return Ok(SyncOutcome { generation: None });
+        }
+        self.remember(pair, &target)?;
+        let owner = OwnerTag::new(pair);
+        let sources: Vec<DiskSource> = self.vm.disks.iter().map(|d| d.source.clone()).collect();
+        self.sweep(&owner, &sources)?;
+        self.stop.check()?;
+        // The target first: what it refuses must not cost the guest a pause.
+        let prepared: Prepared = client.host(&HostRequest::Prepare(Box::new(request)))?;
+        self.stop.check()?;
+        let run = Uuid::new_v4().simple().to_string();
+        let mut point = snapshot::take(&run, &sources, runtime, &owner, self.options.hold_max)?;
+        let result = self.transfer_and_seal(client, pair, &prepared, &point, began);
+        let released = point.release();
+        let generation = result?;
+        released
+            .map_err(|e| e.context(format!("generation {} is sealed, but", generation.name())))?;
+        Ok(SyncOutcome {
+            generation: Some(generation),
+        })
+    }
+
+    /// The pair of this VM and that host: the one remembered, or a new one.
+    fn pair(&self, target: &HostDescription) -> Result<Uuid> {
+        let known: Option<SourcePair> =
+            read_json(&self.layout.source_pair(&self.vm.id, target.id))?;
+        match known {
+            Some(known) if known.vm_identity == self.vm.identity => Ok(known.pair),
+            Some(known) => {
+                self.reporter.say(
+                    format!("VM {} is not the one that was replicated under this id before: a new pair begins", self.vm.id),
+                    json!({"event": "new-pair", "old": known.pair}),
+                );
+                Ok(Uuid::new_v4())
+            }
+            None => Ok(Uuid::new_v4()),
+        }
+    }
+
+    fn remember(&self, pair: Uuid, target: &HostDescription) -> Result<()> {
+        let path = self.layout.source_pair(&self.vm.id, target.id);
+        let record = SourcePair {
+            pair,
+            vm_identity: self.vm.identity.clone(),
+            target_name: target.name.clone(),
+        };
+        match read_json::<SourcePair>(&path)? {
+            Some(same) if same == record => Ok(()),
+            _ => write_json(&path, &record),
+        }
+    }
+
+    fn request(&self, pair: Uuid) -> Result<ReplicaRequest> {
+        Ok(ReplicaRequest {
+            pair,
+            source_host: host_id(self.layout)?,
+            source_name: self.vm.host.clone(),
+            vm: self.vm.id.clone(),
+            target_vm: self.options.target_vm.clone(),
+            config: self.vm.config.clone(),
+            disks: self.vm.disks.iter().map(|d| d.spec.clone()).collect(),
+            excluded: self
+                .vm
+                .excluded
+                .iter()
+                .map(|(key, _)| key.clone())
+                .collect(),
+            storage_map: self.options.storage_map.clone(),
+            keep: self.options.keep,
+        })
+    }
+
+    fn tell_plan(&self, target: &HostDescription, plan: &TargetPlan) {
+        let say = |text: String| self.reporter.say(text, json!({"event": "plan-line"}));
+        let what = match plan.head {
+            Some(n) => format!("generation {} onto {n}", n + 1),
+            None => "first generation".to_owned(),
+        };
+        let disks: Vec<_> = self.vm.disks.iter().zip(&plan.placements).collect();
+        self.reporter.say(
+            format!("VM {} ({}) to {} ({}): {what}", self.vm.id, self.vm.name, target.name, target.hypervisor),
+            json!({
+                "event": "plan",
+                "vm": self.vm.id,
+                "target": target,
+                "parent": plan.head,
+                "disks": disks.iter().map(|(d, p)| json!({"spec": d.spec, "placement": p})).collect::<Vec<_>>(),
+                "excluded": self.vm.excluded,
+                "notes": self.vm.notes.iter().chain(&plan.notes).collect::<Vec<_>>(),
+            }),
+        );
+        if self.reporter.is_json() {
+            return;
+        }
+        for (disk, placement) in disks {
+            say(format!(
+                "  {}: {} -> {} ({}, {} used)",
+                disk.spec.key,
+                disk.spec.volume,
+                placement.volume,
+                human(disk.spec.size),
+                human(disk.spec.used)
+            ));
+        }
+        for (key, why) in &self.vm.excluded {
+            say(format!("  {key}: not replicated: {why}"));
+        }
+        for note in self.vm.notes.iter().chain(&plan.notes) {
+            say(format!("  note: {note}"));
+        }
+    }
+
+    /// Removes what a killed run left of its point in time.
+    fn sweep(&self, owner: &OwnerTag, sources: &[DiskSource]) -> Result<()> {
+        let swept = snapshot::sweep(owner, sources)?;
+        for name in swept.removed {
+            self.reporter.say(
+                format!("  removed {name}, left by a run that was cut off"),
+                json!({"event": "swept", "name": name}),
+            );
+        }
+        match swept.problems.into_iter().next() {
+            Some(problem) => Err(problem.context("cannot remove what a run that was cut off left")),
+            None => Ok(()),
+        }
+    }
+
+    fn transfer_and_seal(
+        &self,
+        client: &mut Client,
+        pair: Uuid,
+        prepared: &Prepared,
+        point: &PointInTime,
+        began: Instant,
+    ) -> Result<Generation> {
+        self.reporter.say(
+            format!(
+                "  point in time: {} consistent{}",
+                point.consistency,
+                match point.held_ms {
+                    0 => String::new(),
+                    ms => format!(", guest held for {ms} ms"),
+                }
+            ),
+            json!({"event": "point-in-time", "consistency": point.consistency, "held_ms": point.held_ms, "notes": point.notes}),
+        );
+        for note in &point.notes {
+            self.reporter.say(
+                format!("  note: {note}"),
+                json!({"event": "note", "text": note}),
+            );
+        }
+        let summaries = self.transfer_all(prepared, point)?;
+        point.still_valid()?;
+        self.stop.check()?;
+        let generation = self.generation(pair, prepared, point, &summaries);
+        let report: SealReport = client.host(&HostRequest::Seal(Box::new(generation.clone())))?;
+        let sum = |of: fn(&Summary) -> u64| summaries.iter().map(of).sum::<u64>();
+        self.reporter.say(
+            format!(
+                "generation {} sealed: {} sent, {} compared, {} on the wire, {}; kept: {}",
+                generation.name(),
+                human(sum(|s| s.changed)),
+                human(sum(|s| s.compared)),
+                human(sum(|s| s.wire_out + s.wire_in)),
+                human_time(began.elapsed()),
+                report.kept.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+            ),
+            json!({
+                "event": "sealed",
+                "generation": generation.name(),
+                "consistency": generation.consistency,
+                "seconds": began.elapsed().as_secs_f64(),
+                "disks": generation.disks.iter().zip(&summaries)
+                    .map(|(d, s)| json!({"key": d.key, "volume": d.target, "summary": s})).collect::<Vec<_>>(),
+                "kept": report.kept,
+                "notes": report.notes,
+            }),
+        );
+        for note in &report.notes {
+            self.reporter.say(
+                format!("  note: {note}"),
+                json!({"event": "note", "text": note}),
+            );
+        }
+        Ok(generation)
+    }
+
+    fn generation(
+        &self,
+        pair: Uuid,
+        prepared: &Prepared,
+        point: &PointInTime,
+        summaries: &[Summary],
+    ) -> Generation {
+        let disks = self.vm.disks.iter().zip(&prepared.forks).zip(summaries);
+        Generation {
+            version: Generation::VERSION,
+            pair,
+            epoch: 1,
+            number: prepared.number,
+            parent: prepared.parent,
+            taken_at: point.taken_at,
+            consistency: point.consistency,
+            notes: point.notes.clone(),
+            disks: disks
+                .map(|((disk, (key, placement, _)), summary)| {
+                    record(disk, key, placement, summary, self.options.hash)
+                })
+                .collect(),
+            excluded: self
+                .vm
+                .excluded
+                .iter()
+                .map(|(key, _)| key.clone())
+                .collect(),
+            config: self.vm.config.clone(),
+        }
+    }
+
+    /// Syncs all disks, some at a time; the first failure stops the others.
+    fn transfer_all(&self, prepared: &Prepared, point: &PointInTime) -> Result<Vec<Summary>> {
+        let count = self.vm.disks.len();
+        let jobs = self.options.jobs.clamp(1, count.max(1));
+        let stop = self.stop.child();
+        let next = Mutex::new(0..count);
+        let done: Mutex<Vec<Option<Summary>>> = Mutex::new(vec![None; count]);
+        let first_error = Mutex::new(None);
+        std::thread::scope(|scope| {
+            for _ in 0..jobs {
+                scope.spawn(|| loop {
+                    let index = next.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    let Some(index) = index.filter(|_| !stop.is_stopped()) else {
+                        return;
+                    };
+                    let from = &point.disks[index].path;
+                    let (key, _, fork) = &prepared.forks[index];
+                    let size = self.vm.disks[index].spec.size;
+                    match self.transfer(key, from, fork, size, jobs, &stop) {
+                        Ok(summary) => {
+                            done.lock().unwrap_or_else(PoisonError::into_inner)[index] =
+                                Some(summary);
+                        }
+                        Err(e) => {
+                            stop.stop();
+                            let mut first =
+                                first_error.lock().unwrap_or_else(PoisonError::into_inner);
+                            first.get_or_insert(e.context(format!("disk {key}")));
+                        }
+                    }
+                });
+            }
+        });
+        if let Some(error) = first_error
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+        {
+            return Err(error);
+        }
+        let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        done.into_iter()
+            .map(|summary| summary.ok_or_else(|| self.stop.error()))
+            .collect()
+    }
+
+    fn transfer(
+        &self,
+        key: &str,
+        from: &Path,
+        fork: &Path,
+        size: u64,
+        jobs: usize,
+        stop: &Stop,
+    ) -> Result<Summary> {
+        let params = Params {
+            geometry: Geometry::new(size, LEAF_BYTES)?,
+            hash: self.options.hash,
+            dry_run: false,
+            verify: self.options.verify,
+            bytes_per_s_max: self
+                .options
+                .bytes_per_s_max
+                .map(|max| (max / jobs as u64).max(1)),
+        };
+        let (mut source, opened) = BlockEnd::source(from)?;
+        if opened.size != size {
+            return Err(Error::new(
+                Kind::Io,
+                format!(
+                    "{} has {} bytes, but the VM's disk had {size}",
+                    from.display(),
+                    opened.size
+                ),
+            )
+            .advise("the disk was resized meanwhile; run again"));
+        }
+        let meter = Arc::new(Meter::new());
+        let _watch = self.reporter.watch(key, meter.clone());
+        TargetAgent::start(self.session, self.vm.program, stop)?.during(|client| {
+            let open = OpenTarget {
+                path: path_bytes(fork),
+                create: false,
+                dry_run: false,
+            };
+            let opened: Opened = client.block(BlockRequest::OpenTarget(open))?;
+            if opened.size < size {
+                return Err(Error::new(
+                    Kind::Remote,
+                    format!("{} is too small", fork.display()),
+                ));
+            }
+            client.block::<()>(BlockRequest::Sync(Role::Target, params))?;
+            source.sync(Role::Source, &params, client.link(), &meter)
+        })
+    }
+}
+
+fn record(
+    disk: &SourceDisk,
+    key: &str,
+    placement: &Placement,
+    summary: &Summary,
+    hash: HashKind,
+) -> DiskRecord {
+    DiskRecord {
+        key: key.to_owned(),
+        source: disk.spec.volume.clone(),
+        target: placement.volume.clone(),
+        location: placement.location.clone(),
+        size: disk.spec.size,
+        digest: summary.digest,
+        hash,
+        leaf_bytes: LEAF_BYTES,
+        changed: summary.changed,
+    }
+}
+
+/// The generations that the host behind `session` keeps, of one VM or of all.
+pub fn generations_of(
+    session: &Remote,
+    program: &str,
+    vm: Option<String>,
+    stop: &Stop,
+) -> Result<Vec<(TargetPair, Vec<Generation>)>> {
+    TargetAgent::start(session, program, stop)?
+        .during(|client| client.host(&HostRequest::Generations(vm)))
+}

@@ -1,0 +1,302 @@
+//! A replica's volume that is a file. For `images/101/vm-101-disk-1.raw` the fork and the generations
+//! are hidden files beside it. Where the file system shares blocks between files (XFS, btrfs), older
+//! generations are kept at the cost of their changes; elsewhere only the newest one is, as the head.
+//!
+//! Ownership is an extended attribute, which survives renames and goes with the file.
+
+use super::manifest::generation_name;
+use crate::error::{Error, Kind, Result};
+use crate::image::flush_parent;
+use rustix::fs::{fgetxattr, fsetxattr, ioctl_ficlone, XattrFlags};
+use rustix::io::Errno;
+use std::fs::{File, OpenOptions, Permissions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+const OWNER: &str = "user.rblocksync.owner";
+const BASE: &str = "user.rblocksync.base";
+
+fn hidden(path: &Path, suffix: &str) -> Result<PathBuf> {
+    let Some(name) = path.file_name().and_then(|n| n.to_str()) else {
+        return Err(Error::new(
+            Kind::Usage,
+            format!("{} names no file", path.display()),
+        ));
+    };
+    Ok(path.with_file_name(format!(".{name}.{suffix}")))
+}
+
+fn fork_of(path: &Path) -> Result<PathBuf> {
+    hidden(path, "rbs-fork")
+}
+
+fn generation_of(path: &Path, number: u64) -> Result<PathBuf> {
+    hidden(path, &generation_name(number))
+}
+
+fn io(doing: &str, path: &Path, e: impl Into<std::io::Error>) -> Error {
+    Error::io(format!("cannot {doing} {}", path.display()), e.into())
+}
+
+fn mark(file: &File, path: &Path, name: &str, value: &str) -> Result<()> {
+    fsetxattr(file, name, value.as_bytes(), XattrFlags::empty()).map_err(|e| {
+        let error = io("mark", path, e);
+        match e {
+            Errno::OPNOTSUPP => error.advise("the file system must support extended attributes"),
+            _ => error,
+        }
+    })
+}
+
+fn read_mark(file: &File, path: &Path, name: &str) -> Result<Option<String>> {
+    let mut value = [0u8; 64];
+    match fgetxattr(file, name, &mut value[..]) {
+        Ok(len) => Ok(Some(String::from_utf8_lossy(&value[..len]).into_owned())),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        Err(e) => Err(io("read the mark of", path, e)),
+    }
+}
+
+/// Opens a file of this pair; `None` if there is none.
+fn owned(path: &Path, pair: Uuid) -> Result<Option<File>> {
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
+        .open(path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(io("open", path, e)),
+    };
+    match read_mark(&file, path, OWNER)? {
+        Some(owner) if owner == pair.to_string() => Ok(Some(file)),
+        _ => Err(Error::new(
+            Kind::Refused,
+            format!(
+                "{} exists and was not made for this replica",
+                path.display()
+            ),
+        )
+        .advise("remove or rename it, or choose another storage or VM id on the target")),
+    }
+}
+
+/// A new file of this pair, private, with its marks.
+fn create(path: &Path, pair: Uuid, base: Option<u64>) -> Result<File> {
+    if let Some(dir) = path.parent() {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o750)
+            .create(dir)
+            .map_err(|e| io("create", dir, e))?;
+    }
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o640)
+        .open(path)
+        .map_err(|e| io("create", path, e))?;
+    mark(&file, path, OWNER, &pair.to_string())?;
+    mark(&file, path, BASE, &base.unwrap_or(0).to_string())?;
+    Ok(file)
+}
+
+fn remove(path: &Path, pair: Uuid) -> Result<()> {
+    if owned(path, pair)?.is_some() {
+        std::fs::remove_file(path).map_err(|e| io("remove", path, e))?;
+        flush_parent(path)?;
+    }
+    Ok(())
+}
+
+pub(super) fn check(path: &Path, pair: Uuid) -> Result<()> {
+    if owned(path, pair)?.is_some() {
+        // Takes the locks a writer would take, and lets them go again.
+        let options = crate::image::TargetOptions {
+            create: false,
+            read_only: false,
+        };
+        crate::image::open_target(path, options, |_| Ok(None))?;
+    }
+    owned(&fork_of(path)?, pair)?;
+    Ok(())
+}
+
+/// The nearest directory above `path` that exists.
+fn existing_dir(path: &Path) -> &Path {
+    let mut dir = path.parent().unwrap_or(Path::new("/"));
+    while !dir.exists() {
+        match dir.parent() {
+            Some(up) => dir = up,
+            None => break,
+        }
+    }
+    dir
+}
+
+pub(super) fn free_bytes(path: &Path) -> Result<u64> {
+    let dir = existing_dir(path);
+    let stat = rustix::fs::statvfs(dir).map_err(|e| io("tell the free space of", dir, e))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Whether files here can share blocks: tried with two temporary files.
+pub(super) fn shares_blocks(path: &Path) -> Result<bool> {
+    let dir = existing_dir(path);
+    let file = || tempfile::tempfile_in(dir).map_err(|e| io("create a file in", dir, e));
+    let (from, to) = (file()?, file()?);
+    from.set_len(4096).map_err(|e| io("write in", dir, e))?;
+    Ok(ioctl_ficlone(&to, &from).is_ok())
+}
+
+/// Copies `from` into the empty file `to`: by sharing blocks, or else the data between the holes.
+fn copy(from: &File, to: &File, path: &Path) -> Result<()> {
+    if ioctl_ficlone(to, from).is_ok() {
+        return Ok(());
+    }
+    let size = from.metadata().map_err(|e| io("stat", path, e))?.len();
+    to.set_len(size).map_err(|e| io("resize", path, e))?;
+    let mut at = 0;
+    while at < size {
+        let start = match rustix::fs::seek(from, rustix::fs::SeekFrom::Data(at)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => break,
+            Err(e) => return Err(io("find data in", path, e)),
+        };
+        let end = rustix::fs::seek(from, rustix::fs::SeekFrom::Hole(start))
+            .map_err(|e| io("find a hole in", path, e))?;
+        let (mut source, mut target) = (start, start);
+        while source < end {
+            let len = (end - source).min(1 << 30) as usize;
+            let done =
+                rustix::fs::copy_file_range(from, Some(&mut source), to, Some(&mut target), len)
+                    .map_err(|e| io("copy", path, e))?;
+            if done == 0 {
+                return Err(Error::new(
+                    Kind::Io,
+                    format!("{} became shorter while it was copied", path.display()),
+                ));
+            }
+        }
+        at = end;
+    }
+    Ok(())
+}
+
+pub(super) fn ensure_fork(
+    path: &Path,
+    pair: Uuid,
+    parent: Option<u64>,
+    size: u64,
+) -> Result<PathBuf> {
+    let fork = fork_of(path)?;
+    let base = parent.unwrap_or(0).to_string();
+    if let Some(left) = owned(&fork, pair)? {
+        if read_mark(&left, &fork, BASE)?.as_deref() != Some(base.as_str()) {
+            remove(&fork, pair)?;
+        }
+    }
+    let file = match owned(&fork, pair)? {
+        Some(_) => OpenOptions::new()
+            .write(true)
+            .open(&fork)
+            .map_err(|e| io("open", &fork, e))?,
+        None => {
+            // Copied under another name, so that a fork that exists is always a whole copy.
+            let fresh = hidden(path, "rbs-new")?;
+            remove(&fresh, pair)?;
+            let file = create(&fresh, pair, parent)?;
+            if let Some(number) = parent {
+                let sealed = generation_of(path, number)?;
+                let from = match owned(&sealed, pair)? {
+                    Some(sealed) => Some(sealed),
+                    None => owned(path, pair)?,
+                };
+                let Some(from) = from else {
+                    return Err(
+                        Error::new(Kind::NotFound, format!("{} is gone", path.display())).advise(
+                            "the replica was changed by somebody else; remove it and sync again",
+                        ),
+                    );
+                };
+                copy(&from, &file, path)?;
+            }
+            std::fs::rename(&fresh, &fork).map_err(|e| io("rename", &fresh, e))?;
+            file
+        }
+    };
+    file.set_len(size).map_err(|e| io("resize", &fork, e))?;
+    Ok(fork)
+}
+
+pub(super) fn seal(path: &Path, pair: Uuid, number: u64) -> Result<()> {
+    let (fork, sealed) = (fork_of(path)?, generation_of(path, number)?);
+    if owned(&sealed, pair)?.is_none() {
+        let Some(file) = owned(&fork, pair)? else {
+            // Without shared blocks the generation has become the head itself.
+            return match head_is(path, pair, number)? {
+                true => Ok(()),
+                false => Err(Error::new(
+                    Kind::NotFound,
+                    format!("{} is gone", fork.display()),
+                )),
+            };
+        };
+        file.set_permissions(Permissions::from_mode(0o440))
+            .and_then(|()| file.sync_all())
+            .map_err(|e| io("seal", &fork, e))?;
+        std::fs::rename(&fork, &sealed).map_err(|e| io("rename", &fork, e))?;
+        flush_parent(&sealed)?;
+    }
+    Ok(())
+}
+
+fn head_is(path: &Path, pair: Uuid, number: u64) -> Result<bool> {
+    Ok(match owned(path, pair)? {
+        Some(head) => read_mark(&head, path, BASE)? == Some(number.to_string()),
+        None => false,
+    })
+}
+
+pub(super) fn ensure_head(path: &Path, pair: Uuid, number: u64) -> Result<()> {
+    if head_is(path, pair, number)? {
+        return Ok(());
+    }
+    let sealed = generation_of(path, number)?;
+    let Some(from) = owned(&sealed, pair)? else {
+        return Err(Error::new(
+            Kind::NotFound,
+            format!("{} is gone", sealed.display()),
+        ));
+    };
+    let fresh = hidden(path, "rbs-new")?;
+    remove(&fresh, pair)?;
+    let file = create(&fresh, pair, Some(number))?;
+    let name = match ioctl_ficlone(&file, &from) {
+        Ok(()) => &fresh,
+        Err(_) => {
+            // No shared blocks: the generation itself becomes the head.
+            drop(file);
+            remove(&fresh, pair)?;
+            let writable = from.set_permissions(Permissions::from_mode(0o640));
+            writable.map_err(|e| io("unseal", &sealed, e))?;
+            mark(&from, &sealed, BASE, &number.to_string())?;
+            from.sync_all().map_err(|e| io("flush", &sealed, e))?;
+            &sealed
+        }
+    };
+    let fresh = File::open(name).and_then(|f| f.sync_all());
+    fresh.map_err(|e| io("flush", name, e))?;
+    std::fs::rename(name, path).map_err(|e| io("rename", name, e))?;
+    flush_parent(path)
+}
+
+pub(super) fn has_generation(path: &Path, pair: Uuid, number: u64) -> Result<bool> {
+    Ok(owned(&generation_of(path, number)?, pair)?.is_some() || head_is(path, pair, number)?)
+}
+
+pub(super) fn remove_generation(path: &Path, pair: Uuid, number: u64) -> Result<()> {
+    remove(&generation_of(path, number)?, pair)
+}

@@ -1,0 +1,88 @@
+//! Where state lives on a host.
+
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+/// Directory of all state: `/var/lib/rblocksync`, or what `RBLOCKSYNC_STATE_DIR` names.
+pub fn state_dir() -> PathBuf {
+    match std::env::var_os("RBLOCKSYNC_STATE_DIR") {
+        Some(dir) if !dir.is_empty() => PathBuf::from(dir),
+        _ => PathBuf::from("/var/lib/rblocksync"),
+    }
+}
+
+/// The files under a state directory.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// Under `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Layout { root: root.into() }
+    }
+
+    /// This host's random id.
+    pub fn host_id(&self) -> PathBuf {
+        self.root.join("host-id")
+    }
+
+    /// Lock of a VM on its source host. `vm` is a plain word.
+    pub fn vm_lock(&self, vm: &str) -> PathBuf {
+        self.root.join("lock").join(format!("vm-{vm}"))
+    }
+
+    /// Lock of a pair on the target.
+    pub fn pair_lock(&self, pair: Uuid) -> PathBuf {
+        self.root.join("lock").join(format!("pair-{pair}"))
+    }
+
+    /// What the source knows of the pair of `vm` and the target host `target`.
+    pub fn source_pair(&self, vm: &str, target: Uuid) -> PathBuf {
+        self.root
+            .join("pairs")
+            .join(vm)
+            .join(format!("{target}.json"))
+    }
+
+    /// All pairs of which `vm` is the source.
+    pub fn source_pairs(&self, vm: &str) -> PathBuf {
+        self.root.join("pairs").join(vm)
+    }
+
+    /// All replicas on this host.
+    pub fn replicas(&self) -> PathBuf {
+        self.root.join("replicas")
+    }
+
+    /// Directory of one replica.
+    pub fn replica(&self, pair: Uuid) -> PathBuf {
+        self.replicas().join(pair.to_string())
+    }
+
+    /// What the target knows of a pair.
+    pub fn target_pair(&self, pair: Uuid) -> PathBuf {
+        self.replica(pair).join("replica.json")
+    }
+
+    /// The generation being sealed.
+    pub fn sealing(&self, pair: Uuid) -> PathBuf {
+        self.replica(pair).join("sealing.json")
+    }
+
+    /// Manifest of a sealed generation.
+    pub fn generation(&self, pair: Uuid, number: u64) -> PathBuf {
+        self.generations(pair).join(format!("{number:012}.json"))
+    }
+
+    /// Directory of the manifests.
+    pub fn generations(&self, pair: Uuid) -> PathBuf {
+        self.replica(pair).join("generations")
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+}

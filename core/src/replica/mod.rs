@@ -1,0 +1,77 @@
+//! Replicas: pairs of a VM and a target host, and the generations that the target keeps of it.
+//!
+//! A *generation* is a sealed set of all the VM's disks and its configuration of one point in time. The
+//! target receives each disk into a *fork* of the newest generation; only when all of them are complete
+//! and proved does sealing turn the forks into a generation, and make that the *head*, which is what
+//! boots. The step of no return is one durable file, `sealing.json`: before it, everything can be thrown
+//! away; after it, recovery finishes what it says.
+
+mod file;
+mod layout;
+mod manifest;
+mod store;
+mod target;
+mod thin;
+mod volume;
+
+pub use layout::{state_dir, Layout};
+pub use manifest::{DiskRecord, Generation, GENERATION_PREFIX};
+pub use store::{host_id, read_json, write_json, write_text, SourcePair, TargetPair};
+pub use target::{list_generations, Prepared, ReplicaTarget, SealReport, TargetPlan};
+pub use volume::{Location, VolumeFormat};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// What a source asks of a target: keep a replica of this VM.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplicaRequest {
+    /// The pair of VM and target; owner of all volumes made for it.
+    pub pair: Uuid,
+    /// Random id of the source host.
+    pub source_host: Uuid,
+    /// Its name, for people.
+    pub source_name: String,
+    /// Hypervisor's id of the VM on the source: a VMID or a domain name.
+    pub vm: String,
+    /// Id it shall have on the target; the same if `None`.
+    pub target_vm: Option<String>,
+    /// The hypervisor's own configuration text.
+    pub config: String,
+    /// Disks to be replicated.
+    pub disks: Vec<DiskSpec>,
+    /// Names of disks left out, so that the target's configuration leaves them out too.
+    pub excluded: Vec<String>,
+    /// Source storage to target storage, where they differ.
+    pub storage_map: Vec<(String, String)>,
+    /// Generations to keep.
+    pub keep: u32,
+}
+
+/// A disk of the VM as the source has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskSpec {
+    /// The disk's key in the configuration: "scsi0".
+    pub key: String,
+    /// The hypervisor's name of the source volume.
+    pub volume: String,
+    /// Size of the volume in bytes, as its bytes are synced.
+    pub size: u64,
+    /// Bytes that it takes at most: what is allocated on the source.
+    pub used: u64,
+    /// What the bytes are.
+    pub format: VolumeFormat,
+}
+
+/// Where a disk goes on the target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// The disk's key.
+    pub key: String,
+    /// The hypervisor's name of the target volume.
+    pub volume: String,
+    /// What that is on the host.
+    pub location: Location,
+}

@@ -1,0 +1,150 @@
+//! State files: JSON, replaced as a whole and durably. Read with a version check.
+
+use super::layout::Layout;
+use super::manifest::Generation;
+use crate::error::{Error, Kind, Result};
+use crate::image::flush_parent;
+use crate::lock::private_dir;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use uuid::Uuid;
+
+/// Largest state file that is read, in bytes.
+const STATE_BYTES_MAX: u64 = 16 << 20;
+
+/// What the source remembers of a pair.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourcePair {
+    /// Id of the pair.
+    pub pair: Uuid,
+    /// What tells this VM from another one that gets its id later: its SMBIOS UUID, if it has one.
+    pub vm_identity: Option<String>,
+    /// Name of the target host as it was last reached.
+    pub target_name: String,
+}
+
+/// What the target remembers of a pair.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TargetPair {
+    /// Id of the pair.
+    pub pair: Uuid,
+    /// The source host.
+    pub source_host: Uuid,
+    /// Its name.
+    pub source_name: String,
+    /// The VM's id on the source.
+    pub vm: String,
+    /// Its id here.
+    pub target_vm: String,
+    /// Source volume to target volume, as placed at first.
+    pub volumes: BTreeMap<String, String>,
+    /// Source storage to target storage, where they differ.
+    pub storage_map: Vec<(String, String)>,
+    /// Newest sealed generation.
+    pub head: Option<u64>,
+}
+
+/// This host's id: a random UUID, made when first asked for.
+pub fn host_id(layout: &Layout) -> Result<Uuid> {
+    let path = layout.host_id();
+    if let Some(id) = read_json(&path)? {
+        return Ok(id);
+    }
+    let id = Uuid::new_v4();
+    write_json(&path, &id)?;
+    Ok(id)
+}
+
+/// Reads a state file; `None` if there is none.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let cannot = |e| Error::io(format!("cannot read {}", path.display()), e);
+    let size = match std::fs::metadata(path) {
+        Ok(meta) => meta.len(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(cannot(e)),
+    };
+    if size > STATE_BYTES_MAX {
+        return Err(Error::new(
+            Kind::Io,
+            format!("{} is too large for a state file", path.display()),
+        ));
+    }
+    let text = std::fs::read(path).map_err(cannot)?;
+    serde_json::from_slice(&text).map(Some).map_err(|e| {
+        Error::new(
+            Kind::Io,
+            format!("{} is damaged or of another release", path.display()),
+        )
+        .because(e)
+        .advise("restore it from a backup; no volume was touched")
+    })
+}
+
+/// Replaces a state file; durable when this returns.
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let json = serde_json::to_string_pretty(value)
+        .map_err(|e| Error::new(Kind::Io, format!("cannot write {}", path.display())).because(e))?;
+    write_text(path, &(json + "\n"))
+}
+
+/// Replaces a file of text; durable when this returns.
+pub fn write_text(path: &Path, text: &str) -> Result<()> {
+    let cannot = |e| Error::io(format!("cannot write {}", path.display()), e);
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    private_dir(dir)?;
+    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(cannot)?;
+    file.write_all(text.as_bytes()).map_err(cannot)?;
+    file.as_file().sync_all().map_err(cannot)?;
+    file.persist(path).map_err(|e| cannot(e.error))?;
+    flush_parent(path)
+}
+
+/// Removes a state file durably; one that is gone is fine.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Ok(()) => flush_parent(path),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(Error::io(format!("cannot remove {}", path.display()), e)),
+    }
+}
+
+/// The sealed generations of a pair, oldest first.
+pub(super) fn generations(layout: &Layout, pair: Uuid) -> Result<Vec<Generation>> {
+    let dir = layout.generations(pair);
+    let entries = match std::fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io(format!("cannot list {}", dir.display()), e)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|e| Error::io(format!("cannot list {}", dir.display()), e))?;
+        // Temporary files of a run that was cut off have other names.
+        if entry.path().extension().is_some_and(|e| e == "json") {
+            found.extend(read_json::<Generation>(&entry.path())?);
+        }
+    }
+    found.sort_by_key(|g| (g.epoch, g.number));
+    Ok(found)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_keeps_its_id() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().join("state"));
+        let id = host_id(&layout).unwrap();
+        assert_eq!(host_id(&layout).unwrap(), id);
+        std::fs::write(layout.host_id(), "junk").unwrap();
+        assert!(host_id(&layout).unwrap_err().message().contains("damaged"));
+    }
+}

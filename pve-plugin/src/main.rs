@@ -1,0 +1,227 @@
+//! `pvesync`: replicas of Proxmox VE's virtual machines on other nodes.
+
+use clap::{Parser, Subcommand};
+use pvesync::node::PveTree;
+use pvesync::source::{self, PROGRAM};
+use pvesync::target::PveTarget;
+use pvesync::volid::Vmid;
+use rblocksync::cli::units::{human, parse_bytes};
+use rblocksync::cli::{
+    exit_code, run_agent, HashName, OutputOptions, Reporter, SshArgs, EXIT_CODES,
+};
+use rblocksync::error::{Error, Kind, Result};
+use rblocksync::job::{self, SyncOptions, TargetService};
+use rblocksync::remote::{HostSpec, Remote};
+use rblocksync::replica::{list_generations, state_dir, Generation, Layout, TargetPair};
+use rblocksync::snapshot::watchdog;
+use rblocksync::stop::{on_signals, Stop};
+use serde_json::json;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Keep bootable replicas of Proxmox VE's VMs on other nodes, without shared storage
+#[derive(Parser)]
+#[command(name = PROGRAM, version, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    output: OutputOptions,
+    #[command(flatten)]
+    ssh: SshArgs,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Sync one VM of this node to another host, as a new generation there
+    Vm(VmArgs),
+    /// List the generations of replicas, here or on another host
+    Generations(GenerationsArgs),
+}
+
+#[derive(clap::Args)]
+struct VmArgs {
+    /// Id of the VM
+    vmid: Vmid,
+    /// Host to keep the replica on: [USER@]HOST or ssh://[USER@]HOST[:PORT]
+    #[arg(long, value_name = "HOST")]
+    to: String,
+    /// Put disks of storage SRC on storage DST there; may be given more than once
+    #[arg(long, value_name = "SRC=DST", value_parser = parse_map)]
+    storage: Vec<(String, String)>,
+    /// Id of the replica there, if not the same
+    #[arg(long, value_name = "VMID")]
+    target_vmid: Option<Vmid>,
+    /// Leave this disk out, by its key (scsi1); may be given more than once
+    #[arg(long, value_name = "DISK")]
+    exclude: Vec<String>,
+    /// Generations to keep there
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    keep: u32,
+    /// Disks to sync at once
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
+    jobs: u32,
+    /// Tell what would be done; change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Read back from the medium there what was written, and check it
+    #[arg(long)]
+    verify: bool,
+    /// Hash function that finds differences
+    #[arg(long, value_name = "HASH", default_value = "blake3")]
+    hash: HashName,
+    /// Send at most this many bytes of data a second (K, M, G)
+    #[arg(long, value_name = "RATE", value_parser = |s: &str| parse_bytes(s))]
+    bwlimit: Option<u64>,
+    /// Longest time the guest may be held still for a snapshot, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=60))]
+    hold_max: u64,
+}
+
+#[derive(clap::Args)]
+struct GenerationsArgs {
+    /// Only of this VM
+    vmid: Option<Vmid>,
+    /// On this host instead of here
+    #[arg(long, value_name = "HOST")]
+    to: Option<String>,
+}
+
+fn parse_map(text: &str) -> std::result::Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((from, to)) if !from.is_empty() && !to.is_empty() => Ok((from.into(), to.into())),
+        _ => Err("write SRC=DST".into()),
+    }
+}
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    match args.next().as_deref().and_then(|a| a.to_str()) {
+        Some("agent") => {
+            let layout = Layout::new(state_dir());
+            let target = PveTarget::new(PveTree::new("/"), layout.clone());
+            run_agent(
+                PROGRAM,
+                args.next(),
+                &mut TargetService::new(layout, &target),
+            )
+        }
+        Some("watchdog") => {
+            let code = watchdog::main_from_args(args);
+            ExitCode::from(u8::try_from(code).unwrap_or(1))
+        }
+        _ => run(Cli::parse()),
+    }
+}
+
+fn run(cli: Cli) -> ExitCode {
+    let reporter = Reporter::new(cli.output);
+    let stop = match on_signals() {
+        Ok(stop) => stop,
+        Err(error) => {
+            reporter.fail(PROGRAM, &error);
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = match &cli.verb {
+        Verb::Vm(args) => vm(args, &cli, &reporter, &stop),
+        Verb::Generations(args) => generations(args, &cli, &reporter, &stop),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let error = match stop.is_stopped() && error.kind() != Kind::Cancelled {
+                true => stop.error().because(error),
+                false => error,
+            };
+            reporter.fail(PROGRAM, &error);
+            ExitCode::from(exit_code(&error, &stop))
+        }
+    }
+}
+
+fn vm(args: &VmArgs, cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> {
+    let host = HostSpec::parse(&args.to)?;
+    let tree = PveTree::new("/");
+    let vm = source::resolve(&tree, args.vmid, &args.exclude)?;
+    let runtime = source::runtime(&tree, args.vmid)?;
+    let session = Remote::connect(&host, &cli.ssh.options(stop))?;
+    let options = SyncOptions {
+        target_vm: args.target_vmid.map(|id| id.to_string()),
+        storage_map: args.storage.clone(),
+        keep: args.keep,
+        jobs: args.jobs as usize,
+        dry_run: args.dry_run,
+        verify: args.verify,
+        hash: args.hash.kind(),
+        bytes_per_s_max: args.bwlimit,
+        hold_max: Duration::from_secs(args.hold_max),
+    };
+    let layout = Layout::new(state_dir());
+    let result = job::sync(&layout, &vm, runtime, &session, &options, reporter, stop);
+    let closed = session.close();
+    result?;
+    closed
+}
+
+fn generations(args: &GenerationsArgs, cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> {
+    let vm = args.vmid.map(|id| id.to_string());
+    let found = match &args.to {
+        None => list_generations(&Layout::new(state_dir()), vm.as_deref())?,
+        Some(host) => {
+            let session = Remote::connect(&HostSpec::parse(host)?, &cli.ssh.options(stop))?;
+            let found = job::generations_of(&session, PROGRAM, vm.clone(), stop);
+            let closed = session.close();
+            let found = found?;
+            closed?;
+            found
+        }
+    };
+    if found.is_empty() {
+        return Err(match vm {
+            Some(vm) => Error::new(Kind::NotFound, format!("there is no replica of VM {vm}")),
+            None => Error::new(Kind::NotFound, "there are no replicas"),
+        });
+    }
+    for (pair, generations) in &found {
+        tell(reporter, pair, generations);
+    }
+    Ok(())
+}
+
+fn tell(reporter: &Reporter, pair: &TargetPair, generations: &[Generation]) {
+    reporter.say(
+        format!(
+            "VM {} of {}, here {}:",
+            pair.vm, pair.source_name, pair.target_vm
+        ),
+        json!({"event": "replica", "pair": pair}),
+    );
+    for generation in generations {
+        let changed: u64 = generation.disks.iter().map(|d| d.changed).sum();
+        let head = match pair.head == Some(generation.number) {
+            true => ", head",
+            false => "",
+        };
+        let mut text = format!(
+            "  {}  {:.0}  {}  {} sent{head}",
+            generation.name(),
+            generation.taken_at,
+            generation.consistency,
+            human(changed)
+        );
+        for disk in &generation.disks {
+            text.push_str(&format!(
+                "\n    {}: {} {} {}",
+                disk.key,
+                disk.target,
+                human(disk.size),
+                disk.digest
+            ));
+        }
+        reporter.say(
+            text,
+            json!({"event": "generation", "generation": generation}),
+        );
+    }
+}

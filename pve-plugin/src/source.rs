@@ -1,0 +1,206 @@
+//! A VM of this node as the source of a replication: its configuration, its disks and how to hold it still.
+
+use crate::disks::{self, Disk, FileFormat, Location, Resolved, SkipReason};
+use crate::node::PveTree;
+use crate::vm_config::VmConfig;
+use crate::volid::Vmid;
+use rblocksync::error::{Error, Kind, Result};
+use rblocksync::job::{SourceDisk, SourceVm};
+use rblocksync::lvm::{self, LvId};
+use rblocksync::replica::{DiskSpec, VolumeFormat};
+use rblocksync::snapshot::{DiskSource, VmRuntime, WatchdogLauncher};
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+
+/// The front end's program, and its agent's.
+pub const PROGRAM: &str = "pvesync";
+
+/// Resolves a VM of this node, without the disks in `exclude`.
+pub fn resolve(tree: &PveTree, vmid: Vmid, exclude: &[String]) -> Result<SourceVm> {
+    let found = tree.find_vm(vmid)?;
+    let config = tree.vm_config(vmid)?;
+    let storages = tree.storage_cfg()?;
+    let resolved = disks::resolve(vmid, &config, &storages, &found.node, exclude)?;
+    let disks = resolved
+        .disks
+        .iter()
+        .map(source_disk)
+        .collect::<Result<_>>()?;
+    let (excluded, notes) = left_out(&resolved);
+    Ok(SourceVm {
+        program: PROGRAM,
+        id: vmid.to_string(),
+        name: config.name().unwrap_or("no name").to_owned(),
+        host: found.node,
+        identity: smbios_uuid(&config),
+        config: config.to_string(),
+        disks,
+        excluded,
+        notes,
+    })
+}
+
+/// How to hold the VM still, by whether it runs now.
+pub fn runtime(tree: &PveTree, vmid: Vmid) -> Result<VmRuntime> {
+    let config = tree.vm_config(vmid)?;
+    let running = tree.is_running(vmid)?;
+    let tree = tree.clone();
+    let agent = has_agent(&config).then(|| tree.qga_socket(vmid));
+    Ok(VmRuntime {
+        qmp: running.then(|| tree.qmp_socket(vmid)),
+        agent: agent.filter(|_| running),
+        stopped: Box::new(move || tree.is_running(vmid).map(|running| !running)),
+        launcher: WatchdogLauncher::this_executable(),
+    })
+}
+
+/// Disks that are not replicated, with the reason, and what else there is to say.
+fn left_out(resolved: &Resolved) -> (Vec<(String, String)>, Vec<String>) {
+    let mut excluded = Vec::new();
+    let mut notes = Vec::new();
+    for skipped in &resolved.skipped {
+        match skipped.reason {
+            SkipReason::Empty => {}
+            SkipReason::Cd | SkipReason::CloudInit => {
+                notes.push(format!("{}: {}", skipped.key, skipped.reason));
+            }
+            SkipReason::Excluded | SkipReason::ReplicateOff | SkipReason::Unused => {
+                excluded.push((skipped.key.clone(), skipped.reason.to_string()));
+            }
+        }
+    }
+    notes.extend(resolved.notes.iter().cloned());
+    (excluded, notes)
+}
+
+fn source_disk(disk: &Disk) -> Result<SourceDisk> {
+    let context = |e: Error| e.context(format!("disk {}", disk.key));
+    let (source, size, used, format) = match &disk.location {
+        Location::LvmThin { vg, lv, .. } => {
+            let lv = lvm::get(&LvId::new(vg.as_str(), lv.as_str()).map_err(context)?)
+                .map_err(context)?;
+            let share = lv.data_percent.unwrap_or(100.0) / 100.0;
+            let used = (lv.size as f64 * share) as u64;
+            (DiskSource::Lv(lv.id), lv.size, used, VolumeFormat::Raw)
+        }
+        Location::File { path, format } => {
+            let meta = std::fs::metadata(path)
+                .map_err(|e| context(Error::io(format!("cannot stat {}", path.display()), e)))?;
+            let format = match format {
+                FileFormat::Raw => VolumeFormat::Raw,
+                FileFormat::Qcow2 => {
+                    refuse_backing_file(path).map_err(context)?;
+                    VolumeFormat::Qcow2
+                }
+            };
+            (
+                DiskSource::Path(path.clone()),
+                meta.len(),
+                meta.blocks() * 512,
+                format,
+            )
+        }
+    };
+    let spec = DiskSpec {
+        key: disk.key.to_string(),
+        volume: disk.volid.to_string(),
+        size,
+        used,
+        format,
+    };
+    Ok(SourceDisk { spec, source })
+}
+
+/// A qcow2 file with a backing file is only half a disk. The format is known from the configuration, so
+/// nothing is guessed from what a guest could write: bytes 8 to 15 of the header are the offset of the
+/// backing file's name, 0 if there is none (QEMU, docs/interop/qcow2.txt).
+fn refuse_backing_file(path: &Path) -> Result<()> {
+    let mut header = [0u8; 16];
+    File::open(path)
+        .and_then(|file| file.read_exact_at(&mut header, 0))
+        .map_err(|e| {
+            Error::io(
+                format!("cannot read the qcow2 header of {}", path.display()),
+                e,
+            )
+        })?;
+    if header[..4] != *b"QFI\xfb" {
+        return Err(Error::new(
+            Kind::Refused,
+            format!(
+                "{} is not a qcow2 file, though the configuration says so",
+                path.display()
+            ),
+        ));
+    }
+    if header[8..] != [0; 8] {
+        return Err(Error::new(
+            Kind::Refused,
+            format!(
+                "{} has a backing file, which this version cannot replicate",
+                path.display()
+            ),
+        )
+        .advise("merge it with qemu-img rebase or a full clone, or use --exclude"));
+    }
+    Ok(())
+}
+
+fn has_agent(config: &VmConfig) -> bool {
+    let Some(value) = config.get("agent") else {
+        return false;
+    };
+    value.split(',').any(|part| {
+        matches!(
+            part.strip_prefix("enabled=").unwrap_or(part),
+            "1" | "on" | "yes" | "true"
+        )
+    })
+}
+
+fn smbios_uuid(config: &VmConfig) -> Option<String> {
+    let value = config.get("smbios1")?;
+    let uuid = value.split(',').find_map(|part| part.strip_prefix("uuid="));
+    uuid.map(str::to_ascii_lowercase)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agent_and_identity_are_read_from_the_configuration() {
+        let config = |text: &str| VmConfig::parse(text).unwrap();
+        assert!(has_agent(&config("agent: 1\n")));
+        assert!(has_agent(&config(
+            "agent: enabled=1,fstrim_cloned_disks=1\n"
+        )));
+        assert!(!has_agent(&config("agent: 0\n")));
+        assert!(!has_agent(&config("agent: 0,type=isa\n")));
+        assert!(!has_agent(&config("cores: 1\n")));
+        let uuid = "smbios1: base64=1,uuid=0E4D7B0C-1111-4222-8333-444455556666\n";
+        assert_eq!(
+            smbios_uuid(&config(uuid)).as_deref(),
+            Some("0e4d7b0c-1111-4222-8333-444455556666")
+        );
+    }
+
+    #[test]
+    fn a_qcow2_file_with_a_backing_file_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.qcow2");
+        let mut header = *b"QFI\xfb\0\0\0\x03\0\0\0\0\0\0\0\0";
+        std::fs::write(&path, header).unwrap();
+        refuse_backing_file(&path).unwrap();
+        header[15] = 0x68;
+        std::fs::write(&path, header).unwrap();
+        assert!(refuse_backing_file(&path)
+            .unwrap_err()
+            .message()
+            .contains("backing file"));
+        std::fs::write(&path, [0; 64]).unwrap();
+        assert!(refuse_backing_file(&path).is_err());
+    }
+}

@@ -1,0 +1,328 @@
+//! This node as the target of a replication: where volumes go, and the replica's configuration.
+
+use crate::disks::{
+    self, Disk, FileFormat, Location as PveLocation, Resolved, SkipReason, Skipped,
+};
+use crate::drive::{DiskKey, DriveTarget};
+use crate::node::PveTree;
+use crate::replica_config::{self, ReplicaSpec, TargetVolume};
+use crate::storage_cfg::{Storage, StorageCfg, StorageEntry};
+use crate::vm_config::VmConfig;
+use crate::volid::{Format, Vmid, Volid};
+use rblocksync::error::{Error, Kind, Result};
+use rblocksync::hypervisor::{Published, TargetHypervisor};
+use rblocksync::lvm::LvId;
+use rblocksync::replica::{
+    DiskSpec, Generation, Layout, Location, Placement, ReplicaRequest, TargetPair, VolumeFormat,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use uuid::Uuid;
+
+/// A Proxmox VE node that keeps replicas.
+pub struct PveTarget {
+    tree: PveTree,
+    layout: Layout,
+}
+
+impl PveTarget {
+    /// The node of `tree`, with the suite's state under `layout`.
+    pub fn new(tree: PveTree, layout: Layout) -> Self {
+        PveTarget { tree, layout }
+    }
+
+    /// In one cluster a VM id exists once, so the replica's configuration cannot be in place there: it is
+    /// kept aside until it is needed.
+    fn config_aside(&self, vmid: Vmid, source_name: &str) -> Result<bool> {
+        if !self.tree.is_clustered()? {
+            return Ok(false);
+        }
+        Ok(match self.tree.guest(vmid)? {
+            Some((node, "qemu-server")) => node == source_name && node != self.tree.local_node()?,
+            _ => false,
+        })
+    }
+
+    fn aside_path(&self, pair: Uuid, vmid: Vmid) -> PathBuf {
+        self.layout.replica(pair).join(format!("{vmid}.conf"))
+    }
+
+    /// The replica's configuration as it is now, if there is one.
+    fn previous(&self, pair: Uuid, vmid: Vmid, aside: bool) -> Result<Option<VmConfig>> {
+        if aside {
+            let path = self.aside_path(pair, vmid);
+            return match std::fs::read_to_string(&path) {
+                Ok(text) => VmConfig::parse(&text).map(Some),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(e) => Err(Error::io(format!("cannot read {}", path.display()), e)),
+            };
+        }
+        match self.tree.guest(vmid)? {
+            Some(_) => self.tree.vm_config(vmid).map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+impl TargetHypervisor for PveTarget {
+    fn describe(&self) -> Result<(String, String)> {
+        Ok(("Proxmox VE".into(), self.tree.local_node()?))
+    }
+
+    fn place(
+        &self,
+        request: &ReplicaRequest,
+        known: &BTreeMap<String, String>,
+    ) -> Result<Vec<Placement>> {
+        let vmid = vmid(request.target_vm.as_deref().unwrap_or(&request.vm))?;
+        if !self.config_aside(vmid, &request.source_name)? && self.tree.guest(vmid)?.is_some() {
+            self.tree
+                .check_replaceable(vmid, request.pair)
+                .map_err(|e| {
+                    e.context(format!("on {}", self.tree.local_node().unwrap_or_default()))
+                })?;
+        }
+        let storages = self.tree.storage_cfg()?;
+        let node = self.tree.local_node()?;
+        let mut taken: BTreeSet<Volid> = known
+            .values()
+            .filter_map(|v| Volid::parse(v).ok())
+            .collect();
+        let mut placements = Vec::new();
+        for disk in &request.disks {
+            let context = |e: Error| e.context(format!("disk {}", disk.key));
+            let source = Volid::parse(&disk.volume).map_err(context)?;
+            let id = mapped(&request.storage_map, source.storage());
+            let entry = usable(&storages, id, &node).map_err(context)?;
+            let volid = match known.get(&disk.volume) {
+                Some(volume) => again(volume, id).map_err(context)?,
+                None => fresh(entry, vmid, disk, &source, &taken).map_err(context)?,
+            };
+            let (_, location) =
+                disks::locate(entry, &volid).map_err(|e| context(e.context(&volid)))?;
+            placements.push(Placement {
+                key: disk.key.clone(),
+                volume: volid.to_string(),
+                location: core_location(&location).map_err(context)?,
+            });
+            taken.insert(volid);
+        }
+        let config = VmConfig::parse(&request.config)?;
+        cloud_init(&config, &storages, &node, &request.storage_map, vmid)?;
+        Ok(placements)
+    }
+
+    fn publish(&self, pair: &TargetPair, generations: &[Published]) -> Result<Vec<String>> {
+        let Some(newest) = generations.last().map(|p| p.generation) else {
+            return Ok(Vec::new());
+        };
+        let target_vmid = vmid(&pair.target_vm)?;
+        let aside = self.config_aside(target_vmid, &pair.source_name)?;
+        let config = VmConfig::parse(&newest.config)?;
+        let storages = self.tree.storage_cfg()?;
+        let node = self.tree.local_node()?;
+        let mut volumes = cloud_init(&config, &storages, &node, &pair.storage_map, target_vmid)?;
+        for disk in &newest.disks {
+            let target = Volid::parse(&disk.target)?;
+            // A qcow2 file's own size is not the disk's.
+            let size = (!target.volname().ends_with(".qcow2")).then_some(disk.size);
+            volumes.insert(
+                Volid::parse(&disk.source)?,
+                TargetVolume {
+                    volid: target,
+                    size,
+                },
+            );
+        }
+        let kept: Vec<replica_config::Generation> = generations.iter().map(listed).collect();
+        let previous = self.previous(pair.pair, target_vmid, aside)?;
+        let text = replica_config::render(&ReplicaSpec {
+            pair: pair.pair,
+            source_host: &pair.source_name,
+            config: &config,
+            resolved: &resolved(vmid(&pair.vm)?, &config, newest),
+            target_vmid,
+            volumes: &volumes,
+            generations: &kept,
+            previous: previous.as_ref(),
+        })?;
+        if aside {
+            let path = self.aside_path(pair.pair, target_vmid);
+            rblocksync::replica::write_text(&path, &text)?;
+            return Ok(vec![format!(
+                "VM ids are unique in a cluster: the replica's configuration is kept in {} on {node}",
+                path.display()
+            )]);
+        }
+        self.tree.write_vm_config(target_vmid, &text, pair.pair)?;
+        Ok(Vec::new())
+    }
+}
+
+fn vmid(text: &str) -> Result<Vmid> {
+    text.parse()
+}
+
+fn mapped<'a>(map: &'a [(String, String)], storage: &'a str) -> &'a str {
+    map.iter()
+        .find(|(from, _)| from == storage)
+        .map_or(storage, |(_, to)| to.as_str())
+}
+
+fn usable<'a>(storages: &'a StorageCfg, id: &str, node: &str) -> Result<&'a StorageEntry> {
+    let entry = storages
+        .usable(id, node)
+        .map_err(|e| e.advise("name another storage with --storage SRC=DST"))?;
+    match entry.holds_images() {
+        true => Ok(entry),
+        false => Err(Error::new(
+            Kind::Refused,
+            format!("storage {id} on {node} is not for disk images"),
+        )
+        .advise(
+            "add 'images' to its content types, or name another storage with --storage SRC=DST",
+        )),
+    }
+}
+
+/// The volume a disk was placed on before. It does not move on its own.
+fn again(volume: &str, storage: &str) -> Result<Volid> {
+    let volid = Volid::parse(volume)?;
+    match volid.storage() == storage {
+        true => Ok(volid),
+        false => Err(Error::new(
+            Kind::Refused,
+            format!("the replica's volume is {volid}, and cannot be moved to storage {storage}"),
+        )
+        .advise("keep the storage map as it was")),
+    }
+}
+
+/// A volume name on `entry`: the source's number if it is free.
+fn fresh(
+    entry: &StorageEntry,
+    vmid: Vmid,
+    disk: &DiskSpec,
+    source: &Volid,
+    taken: &BTreeSet<Volid>,
+) -> Result<Volid> {
+    let format = match (&entry.storage, disk.format) {
+        (Storage::LvmThin { .. }, VolumeFormat::Qcow2) => {
+            return Err(Error::new(
+                Kind::Refused,
+                format!(
+                    "{source} is a qcow2 file, and storage {} holds raw volumes only",
+                    entry.id
+                ),
+            )
+            .advise("name a directory storage with --storage SRC=DST"));
+        }
+        (_, VolumeFormat::Qcow2) => Format::Qcow2,
+        (_, VolumeFormat::Raw) => Format::Raw,
+    };
+    let stem = source.volname().split('.').next().unwrap_or_default();
+    let digits = stem.rsplit('-').next().unwrap_or_default();
+    let first = digits.parse::<u32>().unwrap_or(0);
+    for number in std::iter::once(first).chain(0..1000) {
+        let volid = entry.disk_volid(vmid, number, format)?;
+        if !taken.contains(&volid) {
+            return Ok(volid);
+        }
+    }
+    Err(Error::new(
+        Kind::Refused,
+        format!("no volume name is left on storage {}", entry.id),
+    ))
+}
+
+fn core_location(location: &PveLocation) -> Result<Location> {
+    Ok(match location {
+        PveLocation::LvmThin { vg, lv, pool } => Location::ThinLv {
+            lv: LvId::new(vg.as_str(), lv.as_str())?,
+            pool: LvId::new(vg.as_str(), pool.as_str())?,
+        },
+        PveLocation::File {
+            path,
+            format: FileFormat::Raw | FileFormat::Qcow2,
+        } => Location::File { path: path.clone() },
+    })
+}
+
+/// The cloud-init drives' volumes on the target, where Proxmox makes them when the VM starts.
+fn cloud_init(
+    config: &VmConfig,
+    storages: &StorageCfg,
+    node: &str,
+    map: &[(String, String)],
+    vmid: Vmid,
+) -> Result<BTreeMap<Volid, TargetVolume>> {
+    let mut volumes = BTreeMap::new();
+    for drive in config.drives() {
+        if let DriveTarget::CloudInit(source) = &drive.target {
+            let entry = usable(storages, mapped(map, source.storage()), node)
+                .map_err(|e| e.context(format!("disk {}", drive.key)))?;
+            let volid = entry.cloudinit_volid(vmid)?;
+            volumes.insert(source.clone(), TargetVolume { volid, size: None });
+        }
+    }
+    Ok(volumes)
+}
+
+fn listed(published: &Published) -> replica_config::Generation {
+    replica_config::Generation {
+        name: published.generation.name(),
+        time: u64::try_from(published.generation.taken_at.as_second()).unwrap_or(0),
+        snapshots: published
+            .snapshots
+            .iter()
+            .filter_map(|key| DiskKey::parse(key))
+            .collect(),
+    }
+}
+
+/// What was decided about the VM's disks at the source, from what the generation holds.
+fn resolved(vmid: Vmid, config: &VmConfig, generation: &Generation) -> Resolved {
+    let mut resolved = Resolved {
+        vmid,
+        disks: Vec::new(),
+        skipped: Vec::new(),
+        notes: Vec::new(),
+    };
+    for drive in config.drives() {
+        let key = drive.key.to_string();
+        let reason = match &drive.target {
+            DriveTarget::Volume(volid) if generation.disks.iter().any(|d| d.key == key) => {
+                resolved.disks.push(Disk {
+                    key: drive.key,
+                    volid: volid.clone(),
+                    location: PveLocation::File {
+                        path: PathBuf::new(),
+                        format: FileFormat::Raw,
+                    },
+                    size: drive.size(),
+                    drive: drive.clone(),
+                });
+                continue;
+            }
+            DriveTarget::CloudInit(_) if !generation.excluded.contains(&key) => {
+                SkipReason::CloudInit
+            }
+            DriveTarget::None => SkipReason::Empty,
+            _ if drive.key.is_unused() => SkipReason::Unused,
+            _ if generation.excluded.contains(&key) => SkipReason::Excluded,
+            _ => SkipReason::Cd,
+        };
+        let value = drive.value();
+        resolved.skipped.push(Skipped { key, value, reason });
+    }
+    for key in &generation.excluded {
+        if DiskKey::parse(key).is_none() {
+            resolved.skipped.push(Skipped {
+                key: key.clone(),
+                value: config.get(key).unwrap_or_default().to_owned(),
+                reason: SkipReason::Excluded,
+            });
+        }
+    }
+    resolved
+}
