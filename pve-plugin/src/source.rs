@@ -9,6 +9,7 @@ use rblocksync::job::{SourceDisk, SourceVm};
 use rblocksync::lvm::{self, LvId};
 use rblocksync::replica::{DiskSpec, VolumeFormat};
 use rblocksync::snapshot::{DiskSource, VmRuntime, WatchdogLauncher};
+use rblocksync::thin;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
@@ -80,8 +81,7 @@ fn source_disk(disk: &Disk) -> Result<SourceDisk> {
         Location::LvmThin { vg, lv, .. } => {
             let lv = lvm::get(&LvId::new(vg.as_str(), lv.as_str()).map_err(context)?)
                 .map_err(context)?;
-            let share = lv.data_percent.unwrap_or(100.0) / 100.0;
-            let used = (lv.size as f64 * share) as u64;
+            let used = used_bytes(&lv);
             (DiskSource::Lv(lv.id), lv.size, used, VolumeFormat::Raw)
         }
         Location::File { path, format } => {
@@ -110,6 +110,15 @@ fn source_disk(disk: &Disk) -> Result<SourceDisk> {
         format,
     };
     Ok(SourceDisk { spec, source })
+}
+
+/// Bytes that a thin volume takes in its pool. LVM only knows it of active volumes; of the others the pool's
+/// metadata tells, or else the whole size is assumed.
+fn used_bytes(lv: &lvm::Lv) -> u64 {
+    match lv.data_percent {
+        Some(percent) => (lv.size as f64 * percent / 100.0) as u64,
+        None => thin::mapped(lv).map_or(lv.size, |mapped| mapped.total()),
+    }
 }
 
 /// A qcow2 file with a backing file is only half a disk. The format is known from the configuration, so

@@ -263,6 +263,10 @@ impl Image for BlockImage {
         })
     }
 
+    fn tells_holes(&self) -> bool {
+        self.thin.is_some()
+    }
+
     fn flush(&self) -> Result<()> {
         self.file
             .sync_all()

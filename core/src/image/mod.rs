@@ -44,6 +44,11 @@ pub trait Image: Send + Sync {
     /// What lies outside of the ranges it gives reads as zeros.
     fn next_data(&self, offset: u64) -> Result<Option<ByteRange>>;
 
+    /// Whether [`Image::next_data`] tells data from holes. If not, what it gives may be zeros as well.
+    fn tells_holes(&self) -> bool {
+        true
+    }
+
     /// Makes everything written durable, metadata that is needed to read it included.
     fn flush(&self) -> Result<()>;
 

@@ -61,6 +61,10 @@ impl Image for View {
         Ok(cut.filter(|r| !r.is_empty()))
     }
 
+    fn tells_holes(&self) -> bool {
+        self.inner.as_ref().is_none_or(|i| i.image().tells_holes())
+    }
+
     fn flush(&self) -> Result<()> {
         Ok(())
     }

@@ -1,10 +1,11 @@
 //! Applying patches on the target: the new segment is built in memory and must have the digest the
 //! source promised before a byte of it is written.
 
+use super::geometry::Geometry;
 use super::segment::{self, SegmentData};
 use super::{Params, SideStats};
 use crate::buf::AlignedBuf;
-use crate::digest;
+use crate::digest::{self, LeafSet};
 use crate::error::{Error, Kind, Result};
 use crate::image::Image;
 use crate::range::ByteRange;
@@ -13,11 +14,15 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// Bytes of segments that the threads of one side work on at a time.
+const WORKED_BYTES_MAX: u32 = 24 << 20;
+
 /// Threads for disk work on one side. Direct I/O wants several requests in flight even where there
-/// are few cores; more than eight bring nothing.
-pub(super) fn workers() -> usize {
+/// are few cores; more than eight bring nothing. Large segments get fewer, for the memory they take.
+pub(super) fn workers(geometry: &Geometry) -> usize {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    (2 * cores).clamp(4, 8)
+    let fit = (WORKED_BYTES_MAX / geometry.segment_bytes()).max(2) as usize;
+    (2 * cores).clamp(4, 8).min(fit)
 }
 
 /// What a patch goes onto.
@@ -120,6 +125,22 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
+    /// Makes a segment, of which the source has nothing, read as zeros, where it does not do so already.
+    pub(super) fn clear_segment(&self, index: u64) -> Result<()> {
+        let data = self.read(index)?;
+        let start = self.params.geometry.segment(index).start;
+        let leaf = super::geometry::LEAF_UNIT as usize;
+        for piece in data.bytes().chunks(leaf * LeafSet::MAX).enumerate() {
+            let (i, bytes) = piece;
+            let base = start + (i * leaf * LeafSet::MAX) as u64;
+            for (first, count) in digest::nonzero_leaves(bytes, leaf).runs() {
+                let end = ((first + count) * leaf).min(bytes.len()) as u64;
+                self.clear(ByteRange::new(base + (first * leaf) as u64, base + end))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Checks a patch, builds the segment, proves it and writes what changed.
     pub(super) fn apply(&self, patch: &Patch, base: Base) -> Result<()> {
         let geometry = &self.params.geometry;
@@ -183,7 +204,9 @@ impl<'a> Applier<'a> {
             .chain(patch.zeroed.iter())
             .all(|i| i < leaves)
             && !patch.changed.iter().any(|i| patch.zeroed.contains(i))
-            && segment::leaf_bytes(&patch.changed, geometry, len) == patch.data.len() as u64;
+            && segment::leaf_bytes(&patch.changed, geometry, len) == patch.data.len() as u64
+            // Without a digest there is nothing to prove the rest by: all of it must go.
+            && (patch.digest.is_some() || patch.zeroed.len() == leaves);
         match fits {
             true => Ok(()),
             false => Err(Error::new(

@@ -8,6 +8,8 @@
 //! only reads from the link, so the two directions cannot block each other.
 
 mod apply;
+mod compare;
+mod coordinator;
 mod failure;
 mod geometry;
 mod meter;
@@ -18,6 +20,7 @@ mod segment;
 mod source;
 mod target;
 mod verify;
+mod window;
 
 pub use geometry::Geometry;
 pub use meter::{Meter, Progress};

@@ -2,13 +2,19 @@
 //! limit.
 
 use super::failure::{disconnected, Failure};
+use super::geometry::Geometry;
 use crate::error::Result;
 use crate::wire::{Frame, LinkWriter};
 use crossbeam_channel::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
-/// Frames that may wait to be written. Patches are up to a segment each, so this bounds memory.
-pub(super) const QUEUE: usize = 8;
+/// Bytes of patches that may wait between two threads.
+const WAITING_BYTES_MAX: u32 = 8 << 20;
+
+/// Frames that may wait between two threads. Patches are up to a segment each, so this bounds memory.
+pub(super) fn queue(geometry: &Geometry) -> usize {
+    (WAITING_BYTES_MAX / geometry.segment_bytes()).clamp(1, 8) as usize
+}
 
 /// Writes frames until all senders are gone, then flushes.
 pub(super) fn run(

@@ -21,8 +21,8 @@ pub fn relay(
     target.reader.set_frame_max(limits::CONTROL_FRAME_MAX);
     let (out, back) = (source.reader.bytes(), target.reader.bytes());
     let failure = Failure::new(&[source, target]);
-    let (to_target, at_target) = crossbeam_channel::bounded(outbox::QUEUE);
-    let (to_source, at_source) = crossbeam_channel::bounded(outbox::QUEUE);
+    let (to_target, at_target) = crossbeam_channel::bounded(outbox::queue(&params.geometry));
+    let (to_source, at_source) = crossbeam_channel::bounded(outbox::queue(&params.geometry));
     let (mut done, mut finished) = (None, None);
     std::thread::scope(|scope| {
         let failure = &failure;

@@ -2,21 +2,19 @@
 
 use super::apply::{self, Applier, Base};
 use super::failure::{disconnected, Failure};
-use super::order::InOrder;
 use super::outbox::{self, post};
 use super::segment;
 use super::source::{mismatch, summary};
 use super::verify::Touched;
-use super::{Meter, Params, SourceReport, Summary};
+use super::window::Window;
+use super::{Meter, Params, SideStats, SourceReport, Summary};
 use crate::digest::{self, Digest, ImageDigest};
 use crate::error::{Error, Kind, Result};
 use crate::image::Image;
 use crate::range::ByteRange;
+use crate::stop::Stop;
 use crate::wire::{limits, Entry, Extents, Frame, Link, LinkReader, Patch, Received};
 use crossbeam_channel::{Receiver, Sender};
-use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 /// Receives into `image` over `link`. The parameters must be the ones the source was given.
 /// When this returns `Ok`, the image is flushed and both sides' digests agreed.
@@ -26,7 +24,7 @@ pub fn run(image: &dyn Image, params: &Params, link: &mut Link, meter: &Meter) -
         .set_frame_max((params.geometry.segment_bytes() + 4096).max(limits::CONTROL_FRAME_MAX));
     let (bytes_in, bytes_out) = (link.reader.bytes(), link.writer.bytes());
     let failure = Failure::new(&[link]);
-    let (frames_tx, frames_rx) = crossbeam_channel::bounded(outbox::QUEUE);
+    let (frames_tx, frames_rx) = crossbeam_channel::bounded(outbox::queue(&params.geometry));
     let (reader, writer) = (&mut link.reader, &mut link.writer);
     let applier = Applier::new(image, params);
     let mut outcome = None;
@@ -35,14 +33,14 @@ pub fn run(image: &dyn Image, params: &Params, link: &mut Link, meter: &Meter) -
         scope
             .spawn(move || failure.watch_writer(|| outbox::run(writer, &frames_rx, None, failure)));
         let mut session = Session::new(params, meter, &applier, failure);
-        let done = session.transfer(reader, &frames_tx);
+        let done = session.transfer(&mut *reader, &frames_tx);
         if failure.is_set() {
             return;
         }
         // Flushing and verifying can take long; the link goes on pinging meanwhile.
         failure.watch(|| {
             let (digest, report) = done.ok_or_else(|| disconnected(()))?;
-            outcome = Some(session.finish(digest, &report, &frames_tx)?);
+            outcome = Some(session.finish(digest, &report, reader, &frames_tx)?);
             Ok(())
         });
         drop(frames_tx);
@@ -57,84 +55,15 @@ pub fn run(image: &dyn Image, params: &Params, link: &mut Link, meter: &Meter) -
     Ok(summary)
 }
 
+/// Most bytes freed in one call.
+const CLEAR_BYTES_MAX: u64 = 256 << 20;
+
 /// Work for the target's threads.
 enum Job {
     Scan { ticket: u64, index: u64 },
+    Clear { index: u64 },
     Leaves { index: u64 },
     Apply { patch: Patch, base: Base },
-}
-
-/// The segments reported to the source and not yet answered, in order.
-struct Window {
-    state: Mutex<WindowState>,
-    room: Condvar,
-}
-
-struct WindowState {
-    reserved: usize,
-    order: InOrder<(u64, Entry)>,
-    reported: VecDeque<(u64, Entry)>,
-}
-
-impl Window {
-    fn new() -> Self {
-        Window {
-            state: Mutex::new(WindowState {
-                reserved: 0,
-                order: InOrder::new(),
-                reported: VecDeque::new(),
-            }),
-            room: Condvar::new(),
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, WindowState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits for room for one more segment and gives its ticket.
-    fn reserve(&self, failure: &Failure) -> Result<u64> {
-        let mut state = self.state();
-        while state.reserved >= limits::WINDOW {
-            failure.check()?;
-            let waited = self.room.wait_timeout(state, Duration::from_millis(100));
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        state.reserved += 1;
-        Ok(state.order.issue())
-    }
-
-    /// Reports what ticket's segment holds, with all that became due by it. The lock is held while
-    /// posting: that keeps the reports in order.
-    fn report(&self, ticket: u64, index: u64, entry: Entry, frames: &Sender<Frame>) -> Result<()> {
-        let mut state = self.state();
-        state.order.fill(ticket, (index, entry));
-        let mut entries = Vec::new();
-        while let Some((index, entry)) = state.order.take() {
-            state.reported.push_back((index, entry));
-            entries.push(entry);
-            if entries.len() == limits::ENTRIES_MAX {
-                post(frames, Frame::Segments(std::mem::take(&mut entries)))?;
-            }
-        }
-        match entries.is_empty() {
-            true => Ok(()),
-            false => post(frames, Frame::Segments(entries)),
-        }
-    }
-
-    /// Takes the oldest reported segment: the source has answered it.
-    fn settle(&self) -> Option<(u64, Entry)> {
-        let mut state = self.state();
-        let settled = state.reported.pop_front()?;
-        state.reserved -= 1;
-        self.room.notify_one();
-        Some(settled)
-    }
-
-    fn is_settled(&self) -> bool {
-        self.state().reserved == 0
-    }
 }
 
 struct Session<'a> {
@@ -172,14 +101,14 @@ impl<'a> Session<'a> {
         reader: &mut LinkReader,
         frames: &Sender<Frame>,
     ) -> Option<(Digest, SourceReport)> {
-        let (jobs_tx, jobs_rx) = crossbeam_channel::bounded(8);
+        let (jobs_tx, jobs_rx) = crossbeam_channel::bounded(outbox::queue(&self.params.geometry));
         let (slices_tx, slices_rx) = crossbeam_channel::bounded(limits::SLICES_MAX);
         let mut done = None;
         let window = std::mem::replace(&mut self.window, Window::new());
         std::thread::scope(|scope| {
             let (params, applier, failure, window) =
                 (self.params, self.applier, self.failure, &window);
-            for _ in 0..apply::workers() {
+            for _ in 0..apply::workers(&self.params.geometry) {
                 let jobs = jobs_rx.clone();
                 scope.spawn(move || {
                     failure.watch(|| work(params, applier, window, &jobs, frames, failure))
@@ -207,25 +136,35 @@ impl<'a> Session<'a> {
         slices: &Sender<Extents>,
         jobs: &Sender<Job>,
     ) -> Result<(Digest, SourceReport)> {
-        let mut listed_to = 0;
+        let (mut listed_to, mut unanswered) = (0, 0u64);
         let protocol = |what: &str| Err(Error::new(Kind::Protocol, format!("the source {what}")));
         loop {
             match reader.receive()? {
                 Received::Frame(Frame::Extents(extents)) => {
-                    if extents.start != listed_to || extents.end > self.params.geometry.segments() {
+                    let room = listed_to..self.params.geometry.segments();
+                    if extents.start != listed_to || !room.contains(&(extents.end.wrapping_sub(1)))
+                    {
                         return protocol("listed its data out of order");
                     }
                     listed_to = extents.end;
+                    unanswered += extents.runs.iter().map(|(_, take)| take).sum::<u64>();
                     if slices.try_send(extents).is_err() {
                         self.failure.check()?;
                         return protocol("listed too much data ahead of the comparison");
                     }
                 }
                 Received::Frame(Frame::Want(index)) => {
+                    if !window.awaits(index) {
+                        return protocol("asked for leaf digests out of turn");
+                    }
                     self.applier.ask(index)?;
                     jobs.send(Job::Leaves { index }).map_err(disconnected)?;
                 }
                 Received::Frame(Frame::Same(count)) => {
+                    if count == 0 {
+                        return protocol("answered nothing");
+                    }
+                    unanswered = unanswered.saturating_sub(count.into());
                     for _ in 0..count {
                         match window.settle() {
                             Some((index, entry)) => self.settle_same(index, entry),
@@ -235,6 +174,7 @@ impl<'a> Session<'a> {
                 }
                 Received::Frame(Frame::Patch(patch)) => match window.settle() {
                     Some((index, entry)) if index == patch.segment && !self.params.dry_run => {
+                        unanswered = unanswered.saturating_sub(1);
                         self.settle_patch(&patch);
                         let base = self.applier.base(index, entry);
                         jobs.send(Job::Apply { patch, base })
@@ -243,7 +183,7 @@ impl<'a> Session<'a> {
                     _ => return protocol("sent a patch out of turn"),
                 },
                 Received::Frame(Frame::Done(digest, stats)) => {
-                    if listed_to != self.params.geometry.segments() || !window.is_settled() {
+                    if listed_to != self.params.geometry.segments() || unanswered > 0 {
                         return protocol("ended before all segments were answered");
                     }
                     let report = serde_json::from_slice(&stats).map_err(|e| {
@@ -281,13 +221,33 @@ impl<'a> Session<'a> {
         self.meter.set_position(range.end);
     }
 
-    /// Flushes, verifies, compares the digests and tells the source.
+    /// Compares the digests, flushes, verifies and tells the source. That can take long: the source is
+    /// watched meanwhile, so that we end when it does.
     fn finish(
         &mut self,
         theirs: Digest,
         report: &SourceReport,
+        reader: &mut LinkReader,
         frames: &Sender<Frame>,
     ) -> Result<Summary> {
+        let failure = self.failure;
+        let done = Stop::new();
+        let secured = std::thread::scope(|scope| {
+            scope.spawn(|| failure.watch(|| reader.watch(&done)));
+            let secured = self.secure(theirs);
+            done.stop();
+            secured
+        });
+        let (ours, stats) = secured?;
+        failure.check()?;
+        let json = serde_json::to_vec(&stats)
+            .map_err(|e| Error::new(Kind::Protocol, "cannot encode statistics").because(e))?;
+        post(frames, Frame::Finished(ours, json))?;
+        Ok(summary(self.params, ours, report, stats))
+    }
+
+    /// Makes sure that the image has the source's digest, and is on the medium.
+    fn secure(&mut self, theirs: Digest) -> Result<(Digest, SideStats)> {
         let params = self.params;
         let geometry = &params.geometry;
         let fresh = ImageDigest::new(params.hash, geometry.leaf_bytes(), geometry.segment_bytes());
@@ -305,10 +265,7 @@ impl<'a> Session<'a> {
                 .touched
                 .verify(self.applier.image(), params, self.failure)?;
         }
-        let json = serde_json::to_vec(&stats)
-            .map_err(|e| Error::new(Kind::Protocol, "cannot encode statistics").because(e))?;
-        post(frames, Frame::Finished(ours, json))?;
-        Ok(summary(params, ours, report, stats))
+        Ok((ours, stats))
     }
 }
 
@@ -325,7 +282,7 @@ fn scan(
         let mut at = extents.start;
         for (skip, take) in &extents.runs {
             let first = at + skip;
-            clear(params, applier, at, first, failure)?;
+            clear(params, applier, at, first, jobs, failure)?;
             for index in first..first + take {
                 let ticket = window.reserve(failure)?;
                 jobs.send(Job::Scan { ticket, index })
@@ -333,7 +290,7 @@ fn scan(
             }
             at = first + take;
         }
-        clear(params, applier, at, extents.end, failure)?;
+        clear(params, applier, at, extents.end, jobs, failure)?;
     }
     Ok(())
 }
@@ -344,8 +301,16 @@ fn clear(
     applier: &Applier,
     first: u64,
     end: u64,
+    jobs: &Sender<Job>,
     failure: &Failure,
 ) -> Result<()> {
+    if !applier.image().tells_holes() {
+        // Most of it may be zeros already, which only reading tells.
+        return (first..end).try_for_each(|index| {
+            failure.check()?;
+            jobs.send(Job::Clear { index }).map_err(disconnected)
+        });
+    }
     let span = params.geometry.span(first, end);
     let mut at = span.start;
     while at < span.end {
@@ -354,7 +319,7 @@ fn clear(
             break;
         };
         // In pieces, so that a signal or a lost peer is noticed in between.
-        let piece = ByteRange::new(extent.start, extent.start.saturating_add(1 << 30));
+        let piece = ByteRange::new(extent.start, extent.start.saturating_add(CLEAR_BYTES_MAX));
         let part = extent
             .align_out(super::geometry::LEAF_UNIT.into())
             .intersection(&piece.align_out(super::geometry::LEAF_UNIT.into()))
@@ -390,6 +355,7 @@ fn work(
                 };
                 window.report(ticket, index, entry, frames)?;
             }
+            Job::Clear { index } => applier.clear_segment(index)?,
             Job::Leaves { index } => {
                 let data = applier.read(index)?;
                 let present = digest::nonzero_leaves(data.bytes(), leaf);

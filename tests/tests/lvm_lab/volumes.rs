@@ -185,7 +185,7 @@ pub fn volumes_are_found_by_any_path() {
 
 pub fn pools_tell_how_full_they_are() {
     // One that has never had a volume has its target under another name than one that has.
-    sh("lvcreate -qq -y -L 64m --type thin-pool -c 128k -Zn --errorwhenfull y -n p-ool pve");
+    sh("lvcreate -qq -y -L 64m --type thin-pool -c 128k -Zn -n p-ool pve; lvchange -qq --errorwhenfull y pve/p-ool");
     let id = lv("p-ool");
     let look = || lvm::pool(&id).expect("a pool");
     let empty = look();
@@ -223,7 +223,7 @@ pub fn pools_tell_how_full_they_are() {
 }
 
 pub fn a_full_pool_is_told_as_such() {
-    sh("lvcreate -qq -y -L 32m --type thin-pool --errorwhenfull y -n small pve");
+    sh("lvcreate -qq -y -L 32m --type thin-pool -n small pve; lvchange -qq --errorwhenfull y pve/small");
     let id = lv("small");
     lvm::create_thin(&id, "in-small", 64 * MIB, &[owner().tag().clone()]).expect("created");
     let full = "dd if=/dev/urandom of=/dev/pve/in-small bs=1M count=40 oflag=direct status=none 2>&1 || true";

@@ -1,0 +1,44 @@
+# Two commands matter: `make demo` shows the product at work, `make test` proves it.
+# Everything that is installed by hand anywhere else is installed here by `make deps`.
+
+CARGO  ?= cargo
+TARGET := $(shell uname -m)-unknown-linux-gnu
+OUT    := $(or $(CARGO_TARGET_DIR),target)
+# Static, so that the programs run on any host they are sent to.
+STATIC := --locked --target $(TARGET) --config 'target.$(TARGET).rustflags=["-C","target-feature=+crt-static"]'
+export LAB_BINARIES := $(abspath $(OUT))/$(TARGET)/release
+
+.PHONY: all build deps demo test check lab bench lab-up lab-down clean
+
+all: build
+
+# Debian packages that the lab and the tests need; nothing happens if they are there.
+deps:
+	tests/lab/deps.sh
+
+build:
+	$(CARGO) build --release $(STATIC) -p rblocksync -p pvesync
+
+demo: deps build
+	$(CARGO) run --locked -q -p tests --bin demo
+
+test: deps check build
+	$(CARGO) test --locked --workspace -- --test-threads=2
+
+check:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) doc --locked --workspace --no-deps -q
+	tests/lab/cargo-deny.sh
+
+lab-up: deps build
+	$(CARGO) run --locked -q -p tests --bin lab -- up
+
+lab-down:
+	$(CARGO) run --locked -q -p tests --bin lab -- down
+
+bench: deps build
+	$(CARGO) run --locked -q --release -p tests --bin bench
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,142 @@
+//! Comparing a segment with what the target has in it, and making the patch where it differs.
+
+use super::coordinator::Event;
+use super::failure::{disconnected, Failure};
+use super::segment::{self, SegmentData};
+use super::Params;
+use crate::digest::{self, Digest, LeafSet};
+use crate::error::Result;
+use crate::image::Image;
+use crate::wire::{Entry, Patch};
+use crossbeam_channel::{Receiver, Sender};
+
+/// A segment and what the target has in it.
+pub(super) struct Job {
+    pub ticket: u64,
+    pub index: u64,
+    pub task: Task,
+}
+
+pub(super) enum Task {
+    Compare(Entry),
+    Patch {
+        data: SegmentData,
+        digest: Digest,
+        present: LeafSet,
+        digests: Vec<Digest>,
+    },
+}
+
+/// Outcome of a job.
+pub(super) struct Compared {
+    pub ticket: u64,
+    pub index: u64,
+    pub read: u64,
+    pub verdict: Verdict,
+}
+
+pub(super) enum Verdict {
+    Same(Option<Digest>),
+    /// Differs; the target's leaf digests are needed.
+    Differs(SegmentData, Digest),
+    Patch(Patch),
+}
+
+/// A worker: reads and compares segments, makes patches.
+pub(super) fn work(
+    image: &dyn Image,
+    params: &Params,
+    jobs: &Receiver<Job>,
+    events: &Sender<Event>,
+    failure: &Failure,
+) -> Result<()> {
+    for job in jobs {
+        failure.check()?;
+        let (read, verdict) = match job.task {
+            Task::Compare(entry) => {
+                let data = segment::read(image, &params.geometry, job.index)?;
+                (data.read, compare(params, job.index, data, entry))
+            }
+            Task::Patch {
+                data,
+                digest,
+                present,
+                digests,
+            } => (
+                0,
+                Verdict::Patch(diff(params, job.index, &data, digest, &present, &digests)),
+            ),
+        };
+        let done = Compared {
+            ticket: job.ticket,
+            index: job.index,
+            read,
+            verdict,
+        };
+        events.send(Event::Compared(done)).map_err(disconnected)?;
+    }
+    Ok(())
+}
+
+fn compare(params: &Params, index: u64, data: SegmentData, entry: Entry) -> Verdict {
+    let leaf = params.geometry.leaf_bytes() as usize;
+    let digest = digest::segment(params.hash, data.bytes(), leaf);
+    match (digest, entry) {
+        (Some(ours), Entry::Digest(theirs)) if ours == theirs => Verdict::Same(digest),
+        (Some(ours), Entry::Digest(_)) => Verdict::Differs(data, ours),
+        (None, Entry::Absent | Entry::Zero) => Verdict::Same(None),
+        (None, Entry::Digest(_)) => {
+            let mut zeroed = LeafSet::default();
+            (0..data.len.div_ceil(leaf)).for_each(|i| zeroed.insert(i));
+            Verdict::Patch(Patch {
+                segment: index,
+                digest: None,
+                changed: LeafSet::default(),
+                zeroed,
+                data: Vec::new(),
+            })
+        }
+        (Some(ours), Entry::Absent | Entry::Zero) => {
+            Verdict::Patch(diff(params, index, &data, ours, &LeafSet::default(), &[]))
+        }
+    }
+}
+
+/// The patch that turns what the target has (`present` leaves with these `digests`) into `data`.
+fn diff(
+    params: &Params,
+    index: u64,
+    data: &SegmentData,
+    digest: Digest,
+    present: &LeafSet,
+    digests: &[Digest],
+) -> Patch {
+    let geometry = &params.geometry;
+    let (mut changed, mut zeroed) = (LeafSet::default(), LeafSet::default());
+    let mut bytes = Vec::new();
+    let mut theirs = digests.iter();
+    let leaf_bytes = geometry.leaf_bytes() as usize;
+    let nonzero = digest::nonzero_leaves(data.bytes(), leaf_bytes);
+    for (i, leaf) in data.bytes().chunks(leaf_bytes).enumerate() {
+        let old = match present.contains(i) {
+            true => theirs.next(),
+            false => None,
+        };
+        match (nonzero.contains(i), old) {
+            (false, None) => {}
+            (false, Some(_)) => zeroed.insert(i),
+            (true, Some(old)) if digest::leaf(params.hash, leaf) == *old => {}
+            (true, _) => {
+                changed.insert(i);
+                bytes.extend_from_slice(leaf);
+            }
+        }
+    }
+    Patch {
+        segment: index,
+        digest: Some(digest),
+        changed,
+        zeroed,
+        data: bytes,
+    }
+}

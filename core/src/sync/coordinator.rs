@@ -1,0 +1,304 @@
+//! The source's thread that decides: it gives reported segments to the workers and answers the target
+//! in segment order.
+
+use super::compare::{Compared, Job, Task, Verdict};
+use super::failure::{disconnected, Failure};
+use super::order::InOrder;
+use super::outbox::post;
+use super::segment::{self, SegmentData};
+use super::source::{mismatch, summary};
+use super::{Meter, Params, SideStats, SourceReport, Summary};
+use crate::digest::{Digest, ImageDigest, LeafSet};
+use crate::error::{Error, Kind, Result};
+use crate::image::Image;
+use crate::wire::{limits, Entry, Extents, Frame, Patch};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+/// Bytes of segments that may be held while they are compared or wait for the target's leaf digests.
+const HELD_BYTES_MAX: u64 = 24 << 20;
+/// Equal segments that are reported together.
+const SAME_BATCH: u32 = 32;
+/// Events that an honest target and our own workers can have outstanding: its window of segments and
+/// leaf digests, one outcome for each, and its last frame.
+pub(super) const EVENTS_MAX: usize = 2 * (limits::WINDOW + limits::WANTS_MAX) + 1;
+
+/// What the coordinator waits for.
+pub(super) enum Event {
+    Segments(Vec<Entry>),
+    Leaves {
+        segment: u64,
+        present: LeafSet,
+        digests: Vec<Digest>,
+    },
+    Finished(Digest, SideStats),
+    Compared(Compared),
+}
+
+/// Gives out work and answers the target in segment order.
+pub(super) struct Coordinator<'a> {
+    params: &'a Params,
+    meter: &'a Meter,
+    frames: Sender<Frame>,
+    jobs: Sender<Job>,
+    listed: VecDeque<(u64, u64)>,
+    /// All segments before this one were listed.
+    listed_to: u64,
+    todo: VecDeque<(u64, Entry)>,
+    order: InOrder<(u64, Settled)>,
+    waiting: HashMap<u64, (u64, SegmentData, Digest)>,
+    held: usize,
+    held_max: usize,
+    same: u32,
+    digest: ImageDigest,
+    report: SourceReport,
+}
+
+enum Settled {
+    Same(Option<Digest>),
+    Patch(Patch),
+}
+
+impl<'a> Coordinator<'a> {
+    pub(super) fn new(
+        params: &'a Params,
+        meter: &'a Meter,
+        frames: Sender<Frame>,
+        jobs: Sender<Job>,
+    ) -> Self {
+        let geometry = &params.geometry;
+        let segment = u64::from(geometry.segment_bytes());
+        Coordinator {
+            params,
+            meter,
+            frames,
+            jobs,
+            listed: VecDeque::new(),
+            listed_to: 0,
+            todo: VecDeque::new(),
+            order: InOrder::new(),
+            waiting: HashMap::new(),
+            held: 0,
+            held_max: ((HELD_BYTES_MAX / segment) as usize).clamp(2, limits::WANTS_MAX),
+            same: 0,
+            digest: ImageDigest::new(params.hash, geometry.leaf_bytes(), geometry.segment_bytes()),
+            report: SourceReport::default(),
+        }
+    }
+
+    pub(super) fn run(
+        mut self,
+        image: &dyn Image,
+        events: Receiver<Event>,
+        slices: Receiver<Extents>,
+        failure: &Failure,
+    ) -> Result<Summary> {
+        while self.unsettled(&slices) {
+            let event = next_event(&events, failure)?;
+            self.handle(event, &slices)?;
+            // In this order: an answer makes room, and nothing else may come to wake us for using it.
+            self.answer()?;
+            self.give_out()?;
+        }
+        if self.listed_to < self.params.geometry.segments() {
+            // The lister ended early; its error is the one to report.
+            return Err(disconnected(()));
+        }
+        self.flush_same()?;
+        image.check_unchanged()?;
+        let digest = self.digest.finish(self.params.geometry.size());
+        let stats = serde_json::to_vec(&self.report)
+            .map_err(|e| Error::new(Kind::Protocol, "cannot encode statistics").because(e))?;
+        post(&self.frames, Frame::Done(digest, stats))?;
+        match next_event(&events, failure)? {
+            Event::Finished(theirs, target) => {
+                if theirs != digest && !self.params.dry_run {
+                    return Err(mismatch(digest, theirs));
+                }
+                Ok(summary(self.params, digest, &self.report, target))
+            }
+            _ => Err(Error::new(
+                Kind::Protocol,
+                "the target went on after the last segment",
+            )),
+        }
+    }
+
+    /// Whether segments are left for which the target has no answer yet.
+    fn unsettled(&mut self, slices: &Receiver<Extents>) -> bool {
+        if !self.todo.is_empty() || self.order.len() > 0 || !self.listed.is_empty() {
+            return true;
+        }
+        // Waits for the lister, which is always ahead of the target's reports or at the end.
+        self.next_slice(slices)
+    }
+
+    /// Takes slices until one holds data; false at the end of the image.
+    fn next_slice(&mut self, slices: &Receiver<Extents>) -> bool {
+        while self.listed.is_empty() {
+            let Ok(extents) = slices.recv() else {
+                return false;
+            };
+            self.listed_to = extents.end;
+            let mut at = extents.start;
+            for (skip, take) in &extents.runs {
+                let first = at + skip;
+                at = first + take;
+                self.listed.push_back((first, at));
+            }
+        }
+        true
+    }
+
+    fn handle(&mut self, event: Event, slices: &Receiver<Extents>) -> Result<()> {
+        let protocol = |what: &str| Err(Error::new(Kind::Protocol, format!("the target {what}")));
+        match event {
+            Event::Segments(entries) => {
+                if entries.is_empty() {
+                    return protocol("reported nothing");
+                }
+                for entry in entries {
+                    if !self.next_slice(slices) {
+                        return protocol("reported segments that were not listed");
+                    }
+                    if let Some((first, end)) = self.listed.front_mut() {
+                        self.todo.push_back((*first, entry));
+                        *first += 1;
+                        if *first == *end {
+                            self.listed.pop_front();
+                        }
+                    }
+                }
+                if self.todo.len() + self.order.len() > limits::WINDOW + SAME_BATCH as usize {
+                    return protocol("reported more segments ahead than the window allows");
+                }
+            }
+            Event::Leaves {
+                segment,
+                present,
+                digests,
+            } => {
+                let Some((ticket, data, digest)) = self.waiting.remove(&segment) else {
+                    return protocol("sent leaf digests that were not asked for");
+                };
+                let task = Task::Patch {
+                    data,
+                    digest,
+                    present,
+                    digests,
+                };
+                self.jobs
+                    .send(Job {
+                        ticket,
+                        index: segment,
+                        task,
+                    })
+                    .map_err(disconnected)?;
+            }
+            Event::Compared(done) => self.compared(done)?,
+            Event::Finished(..) => return protocol("ended before the last segment"),
+        }
+        Ok(())
+    }
+
+    fn compared(&mut self, done: Compared) -> Result<()> {
+        self.report.side.read += done.read;
+        let settled = match done.verdict {
+            Verdict::Same(digest) => Settled::Same(digest),
+            Verdict::Patch(patch) => Settled::Patch(patch),
+            Verdict::Differs(data, digest) => {
+                self.waiting.insert(done.index, (done.ticket, data, digest));
+                return post(&self.frames, Frame::Want(done.index));
+            }
+        };
+        match self.order.fill(done.ticket, (done.index, settled)) {
+            true => Ok(()),
+            false => Err(Error::new(Kind::Protocol, "a segment was settled twice")),
+        }
+    }
+
+    /// Gives reported segments to the workers, as long as their buffers fit the budget.
+    fn give_out(&mut self) -> Result<()> {
+        while self.held < self.held_max {
+            let Some((index, entry)) = self.todo.pop_front() else {
+                break;
+            };
+            if matches!(entry, Entry::Digest(_)) {
+                let bytes = self.params.geometry.segment(index).len();
+                self.report.compared += bytes;
+                self.meter.add_compared(bytes);
+            }
+            let ticket = self.order.issue();
+            self.held += 1;
+            let task = Task::Compare(entry);
+            self.jobs
+                .send(Job {
+                    ticket,
+                    index,
+                    task,
+                })
+                .map_err(disconnected)?;
+        }
+        Ok(())
+    }
+
+    /// Answers the target for all settled segments at the head of the line.
+    fn answer(&mut self) -> Result<()> {
+        while let Some((index, settled)) = self.order.take() {
+            self.held -= 1;
+            match settled {
+                Settled::Same(digest) => {
+                    self.digest.add(index, digest);
+                    self.same += 1;
+                }
+                Settled::Patch(patch) => self.answer_patch(index, patch)?,
+            }
+            self.meter
+                .set_position(self.params.geometry.segment(index).end);
+        }
+        // A few equal segments may wait for company, but not when there is nothing else to wait for.
+        if self.same >= SAME_BATCH || self.order.len() == 0 {
+            self.flush_same()?;
+        }
+        Ok(())
+    }
+
+    fn answer_patch(&mut self, index: u64, patch: Patch) -> Result<()> {
+        let geometry = &self.params.geometry;
+        let len = geometry.segment(index).len() as usize;
+        let changed = patch.data.len() as u64;
+        let zeroed = segment::leaf_bytes(&patch.zeroed, geometry, len);
+        self.digest.add(index, patch.digest);
+        self.report.changed += changed;
+        self.report.zeroed += zeroed;
+        self.meter.add_changed(changed);
+        self.meter.add_zeroed(zeroed);
+        if self.params.dry_run {
+            self.same += 1;
+            return Ok(());
+        }
+        self.flush_same()?;
+        post(&self.frames, Frame::Patch(patch))?;
+        self.meter.add_sent(changed);
+        Ok(())
+    }
+
+    fn flush_same(&mut self) -> Result<()> {
+        match std::mem::take(&mut self.same) {
+            0 => Ok(()),
+            count => post(&self.frames, Frame::Same(count)),
+        }
+    }
+}
+
+/// Waits for an event. Idle workers keep the channel open, so a failure elsewhere must be looked for.
+fn next_event(events: &Receiver<Event>, failure: &Failure) -> Result<Event> {
+    loop {
+        match events.recv_timeout(Duration::from_millis(100)) {
+            Ok(event) => return Ok(event),
+            Err(RecvTimeoutError::Timeout) => failure.check()?,
+            Err(gone) => return Err(disconnected(gone)),
+        }
+    }
+}
