@@ -64,12 +64,17 @@ Examples:
   rblocksync --dry-run vm.img root@host2:/var/lib/libvirt/images/vm.img";
 
 fn main() -> ExitCode {
-    let mut args = std::env::args_os().skip(1);
-    match args.next().as_deref().and_then(|a| a.to_str()) {
-        Some("agent") if std::env::args_os().len() <= 3 => {
-            run_agent(PROGRAM, args.next(), &mut NoService)
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(|a| a.to_str().unwrap_or("")).collect();
+    // What other programs ask of us comes with options only: a file may have these names.
+    match words.as_slice() {
+        ["agent"] => run_agent(PROGRAM, None, &mut NoService),
+        ["agent", option] if option.starts_with("--") => {
+            run_agent(PROGRAM, Some(option.into()), &mut NoService)
         }
-        Some("watchdog") => exit(rblocksync::snapshot::watchdog::main_from_args(args)),
+        ["watchdog", option, ..] if option.starts_with("--") => exit(
+            rblocksync::snapshot::watchdog::main_from_args(args.into_iter().skip(1)),
+        ),
         _ => sync(Cli::parse()),
     }
 }

@@ -5,6 +5,7 @@ use crate::error::{Error, Kind, Result};
 use crate::image::{self, Handle, Identity, TargetOptions, View};
 use crate::sync::{self, Meter, Params};
 use crate::wire::Link;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -84,6 +85,12 @@ impl BlockEnd {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => true,
             Err(e) => return Err(Error::io(format!("cannot stat {}", path.display()), e)),
         };
+        if missing && std::fs::symlink_metadata(path).is_ok() {
+            let what = format!("{} is a link to something that is missing", path.display());
+            return Err(
+                Error::new(Kind::NotFound, what).advise("name the file itself, or remove the link")
+            );
+        }
         let options = TargetOptions {
             create,
             read_only: dry_run,
@@ -118,7 +125,8 @@ impl BlockEnd {
             };
             return Ok((end, opened));
         }
-        let opened = image::open_target(&part, options, thin_map)?;
+        let opened = image::open_target(&part, options, thin_map)
+            .map_err(|e| e.context(format!("cannot create {}", path.display())))?;
         Ok(Self::opened(opened, Some((part, path.to_owned())), dry_run))
     }
 
@@ -188,18 +196,29 @@ impl BlockEnd {
         let Some((part, path)) = self.publish.take() else {
             return Ok(());
         };
-        // Never over something that appeared meanwhile.
-        let flags = rustix::fs::RenameFlags::NOREPLACE;
-        rustix::fs::renameat_with(rustix::fs::CWD, &part, rustix::fs::CWD, &path, flags).map_err(
-            |e| {
-                Error::io(
-                    format!("cannot name the finished file {}", path.display()),
-                    e.into(),
-                )
-            },
-        )?;
+        name_without_replacing(&part, &path).map_err(|e| {
+            Error::io(
+                format!("cannot name the finished file {}", path.display()),
+                e.into(),
+            )
+        })?;
         image::flush_parent(&path)
     }
+}
+
+/// Renames `part` to `path`, but never over something that appeared there meanwhile.
+fn name_without_replacing(part: &Path, path: &Path) -> rustix::io::Result<()> {
+    use rustix::fs::{renameat_with, RenameFlags, CWD};
+    match renameat_with(CWD, part, CWD, path, RenameFlags::NOREPLACE) {
+        // NFS among others cannot do that in one step.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => link_and_unlink(part, path),
+        done => done,
+    }
+}
+
+fn link_and_unlink(part: &Path, path: &Path) -> rustix::io::Result<()> {
+    rustix::fs::link(part, path)?;
+    rustix::fs::unlink(part)
 }
 
 fn part_path(path: &Path) -> Result<PathBuf> {
@@ -239,4 +258,26 @@ pub(super) fn path_of(bytes: &[u8]) -> Result<PathBuf> {
         ));
     }
     Ok(PathBuf::from(OsString::from_vec(bytes.to_vec())))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finished_file_never_replaces_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let (part, path) = (dir.path().join("part"), dir.path().join("path"));
+        for name in [name_without_replacing, link_and_unlink] {
+            std::fs::write(&part, "new").unwrap();
+            name(&part, &path).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), b"new");
+            assert!(!part.exists());
+            std::fs::write(&part, "newer").unwrap();
+            assert_eq!(name(&part, &path), Err(Errno::EXIST));
+            assert_eq!(std::fs::read(&path).unwrap(), b"new");
+            std::fs::remove_file(&path).unwrap();
+        }
+    }
 }

@@ -76,8 +76,13 @@ pub fn serve(
 fn block(end: &mut Option<BlockEnd>, request: BlockRequest) -> Result<Value> {
     let not_open = || Error::new(Kind::Protocol, "no image is open");
     let opened = match request {
-        BlockRequest::OpenSource(path) => BlockEnd::source(&path_of(&path)?)?,
+        // What was open before is let go first, with its locks: it may be the same file.
+        BlockRequest::OpenSource(path) => {
+            *end = None;
+            BlockEnd::source(&path_of(&path)?)?
+        }
         BlockRequest::OpenTarget(open) => {
+            *end = None;
             BlockEnd::target(&path_of(&open.path)?, open.create, open.dry_run)?
         }
         BlockRequest::Resize(size) => {

@@ -7,9 +7,9 @@ use crate::stop::Stop;
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0    done: the destination is equal to the source (or a dry run ended)
-  1    failed on the way: connection, I/O, space; running again is safe
-  2    wrong usage
-  3    refused: the request would do harm, or something is in use; nothing was changed
+  1    failed: something is missing or not permitted, connection, I/O, space; running again is safe
+  2    wrong usage: bad options, SRC equal to DST, or neither a file nor a block device
+  3    refused: sizes differ, something is in use, a host key is not the known one; nothing was changed
   4    content is not what its digest says: do not use the copy
   129, 130, 143   stopped by SIGHUP, SIGINT (Ctrl-C), SIGTERM";
 

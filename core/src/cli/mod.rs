@@ -1,6 +1,7 @@
 //! What the command lines of all front ends share: endpoints, progress, output and exit codes.
 
 mod agent;
+mod always_term;
 mod endpoint;
 mod exit;
 mod options;

@@ -1,9 +1,10 @@
 //! What the user sees while work goes on: bars on a terminal, plain lines in a pipe, JSON for machines.
 
-use super::units::human;
+use super::always_term::AlwaysTerm;
+use super::units::{human, printable};
 use crate::error::Error;
 use crate::sync::{Meter, Progress};
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{json, Value};
 use std::io::{IsTerminal, Write};
 use std::sync::mpsc::{channel, RecvTimeoutError, Sender};
@@ -58,8 +59,11 @@ impl Reporter {
         };
         let shown = !options.quiet && options.progress != ProgressMode::Never;
         let bars = || {
-            let target = indicatif::ProgressDrawTarget::stderr_with_hz(8);
-            MultiProgress::with_draw_target(target)
+            MultiProgress::with_draw_target(match std::io::stderr().is_terminal() {
+                true => ProgressDrawTarget::stderr_with_hz(8),
+                // That one would show nothing where there is no terminal.
+                false => ProgressDrawTarget::term_like_with_hz(Box::new(AlwaysTerm), 8),
+            })
         };
         Reporter {
             quiet: options.quiet,
@@ -99,9 +103,13 @@ impl Reporter {
                 .to_string(),
             );
         }
+        let message = printable(&error.message());
         let text = match error.advice() {
-            Some(advice) => format!("{program}: {}\n{program}: hint: {advice}", error.message()),
-            None => format!("{program}: {}", error.message()),
+            Some(advice) => format!(
+                "{program}: {message}\n{program}: hint: {}",
+                printable(advice)
+            ),
+            None => format!("{program}: {message}"),
         };
         let written = writeln!(std::io::stderr(), "{text}");
         drop(written);
@@ -109,7 +117,10 @@ impl Reporter {
 
     /// Shows the progress of `meter` under `name` until the watch is dropped.
     pub fn watch(&self, name: &str, meter: Arc<Meter>) -> Option<Watch> {
-        let name = name.to_owned();
+        let name = match self.json {
+            true => name.to_owned(),
+            false => printable(name),
+        };
         let json = self.json && !self.quiet;
         let bar = self.bars.as_ref().map(|bars| bars.add(new_bar(&name)));
         if bar.is_none() && !json && !self.lines {

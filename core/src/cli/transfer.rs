@@ -69,7 +69,8 @@ pub fn run(
         }
     };
     let result = checked_size(transfer, &from, &to).and_then(|size| {
-        if transfer.truncate && size != to.size {
+        // A new file may be the rest of an earlier run, of any size.
+        if to.is_new || (transfer.truncate && size != to.size) {
             target.resize(size)?;
         }
         let params = Params {
@@ -262,7 +263,8 @@ fn sync_local(
             .unwrap_or_else(|_| Err(Error::new(Kind::Io, "the target's thread panicked")));
         match (sent, received) {
             (Ok(summary), Ok(_)) => Ok(summary),
-            // Whoever met the cause knows more than the one that was told.
+            // Whoever met the cause says it in the same words, less the name of the other end.
+            (Err(cause), Err(told)) if told.message().ends_with(&cause.message()) => Err(cause),
             (Err(_), Err(e)) | (Err(e), Ok(_)) | (Ok(_), Err(e)) => Err(e),
         }
     })

@@ -21,6 +21,19 @@ pub fn human(bytes: u64) -> String {
     }
 }
 
+/// `text` fit for one line on a terminal: control characters, which names of files and words of other
+/// hosts may hold, are shown as escapes.
+pub fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() {
+            true => out.extend(c.escape_default()),
+            false => out.push(c),
+        }
+    }
+    out
+}
+
 /// Reads "500", "64K", "1.5M", "2G", "1T" (binary units, with or without "iB" or "B") as bytes.
 pub fn parse_bytes(text: &str) -> Result<u64> {
     let bad = || {
@@ -64,6 +77,11 @@ pub fn human_time(time: std::time::Duration) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        assert_eq!(printable("a\n\x1b[2Jb \u{e4}"), "a\\n\\u{1b}[2Jb \u{e4}");
+    }
 
     #[test]
     fn sizes_read_and_written() {

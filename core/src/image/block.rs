@@ -60,6 +60,9 @@ impl ThinMap {
 
     /// The first run of mapped chunks that ends after `offset`, cut to `offset..size`.
     fn next_data(&self, offset: u64, size: u64) -> Option<ByteRange> {
+        if offset >= size {
+            return None;
+        }
         let end = size.div_ceil(self.chunk);
         let mut first = offset / self.chunk;
         while first < end && !self.is_mapped(first) {
@@ -88,6 +91,8 @@ pub struct BlockImage {
     file: File,
     path: PathBuf,
     size: u64,
+    /// Logical block size in bytes: the unit of direct I/O.
+    block: usize,
     thin: Option<ThinMap>,
     /// Serialises the first write into chunks that the pool does not zero.
     first_write: Mutex<()>,
@@ -118,6 +123,7 @@ impl BlockImage {
             file,
             path: path.to_owned(),
             size,
+            block: block as usize,
             thin,
             first_write: Mutex::new(()),
         })
@@ -127,10 +133,28 @@ impl BlockImage {
         Error::io(format!("cannot {what} {} at byte {offset}", self.name()), e)
     }
 
-    fn write_raw(&self, buf: &[u8], offset: u64) -> Result<()> {
+    fn read_raw(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         self.file
-            .write_all_at(buf, offset)
-            .map_err(|e| self.err("write", offset, e))
+            .read_exact_at(buf, offset)
+            .map_err(|e| self.err("read", offset, e))
+    }
+
+    fn write_raw(&self, buf: &[u8], offset: u64) -> Result<()> {
+        let (blocks, rest) = buf.split_at(buf.len() - buf.len() % self.block);
+        self.file
+            .write_all_at(blocks, offset)
+            .map_err(|e| self.err("write", offset, e))?;
+        if rest.is_empty() {
+            return Ok(());
+        }
+        // Where a file's last bytes go onto a longer device, what follows them in the block stays.
+        let at = offset + blocks.len() as u64;
+        let mut last = AlignedBuf::zeroed(self.block);
+        self.read_raw(&mut last, at)?;
+        last[..rest.len()].copy_from_slice(rest);
+        self.file
+            .write_all_at(&last, at)
+            .map_err(|e| self.err("write", at, e))
     }
 
     /// In a pool without zeroing, a write that covers only part of an unmapped chunk would expose
@@ -167,10 +191,18 @@ impl BlockImage {
         if !self.can_punch.load(Ordering::Relaxed) {
             return Ok(false);
         }
+        let whole = range.align_in(self.block as u64);
+        if whole.is_empty() {
+            return Ok(false);
+        }
         // On a block device this either makes the range read as zeros or fails: fallocate(2).
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match rustix::io::retry_on_intr(|| fallocate(&self.file, flags, range.start, range.len())) {
-            Ok(()) => Ok(true),
+        match rustix::io::retry_on_intr(|| fallocate(&self.file, flags, whole.start, whole.len())) {
+            Ok(()) => {
+                write_zeros_where_needed(self, ByteRange::new(range.start, whole.start))?;
+                write_zeros_where_needed(self, ByteRange::new(whole.end, range.end))?;
+                Ok(true)
+            }
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
                 self.can_punch.store(false, Ordering::Relaxed);
                 Ok(false)
@@ -218,9 +250,14 @@ impl Image for BlockImage {
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.file
-            .read_exact_at(buf, offset)
-            .map_err(|e| self.err("read", offset, e))
+        let (blocks, rest) = buf.split_at_mut(buf.len() - buf.len() % self.block);
+        self.read_raw(blocks, offset)?;
+        if !rest.is_empty() {
+            let mut last = AlignedBuf::zeroed(self.block);
+            self.read_raw(&mut last, offset + blocks.len() as u64)?;
+            rest.copy_from_slice(&last[..rest.len()]);
+        }
+        Ok(())
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {

@@ -6,7 +6,9 @@ use crate::sys;
 use rustix::fs::{flock, statx, AtFlags, FlockOperation, StatxFlags, CWD};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
@@ -15,7 +17,8 @@ use std::path::Path;
 pub struct Identity {
     /// The kernel's boot id: two paths on one running host have the same.
     pub boot_id: String,
-    /// Device number of the file system and inode, or (device number, 0) of a block device.
+    /// Device number of the file system and inode, or (device number, 0) of a block device. A loop device
+    /// is the file that it shows from its first byte on.
     pub object: (u64, u64),
 }
 
@@ -26,7 +29,7 @@ impl Identity {
             .metadata()
             .map_err(|e| Error::io(format!("cannot stat {}", path.display()), e))?;
         let object = match meta.file_type().is_block_device() {
-            true => (meta.rdev(), 0),
+            true => loop_file(meta.rdev()).unwrap_or((meta.rdev(), 0)),
             false => (meta.dev(), meta.ino()),
         };
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
@@ -36,6 +39,26 @@ impl Identity {
             object,
         })
     }
+}
+
+/// The file system's device number and the inode of the file behind a loop device, if `device` is one
+/// that starts where the file does.
+fn loop_file(device: u64) -> Option<(u64, u64)> {
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let dir = format!("/sys/dev/block/{major}:{minor}/loop");
+    let offset = std::fs::read_to_string(format!("{dir}/offset")).ok()?;
+    match offset.trim() {
+        "0" => backing_file(Path::new(&dir)),
+        _ => None,
+    }
+}
+
+/// The file named in a loop device's directory in sysfs.
+fn backing_file(dir: &Path) -> Option<(u64, u64)> {
+    let text = std::fs::read(dir.join("backing_file")).ok()?;
+    let name = OsStr::from_bytes(text.strip_suffix(b"\n").unwrap_or(&text));
+    let meta = std::fs::metadata(name).ok()?;
+    Some((meta.dev(), meta.ino()))
 }
 
 /// Takes the locks that keep a second run, QEMU (which takes record locks on its images) and
@@ -51,31 +74,40 @@ pub(super) fn claim_file(file: &File, path: &Path) -> Result<()> {
         Err(Errno::WOULDBLOCK) => return Err(busy("another process that has locked it")),
         Err(e) => return Err(Error::io(format!("cannot lock {name}"), e.into())),
     }
-    match rustix::fs::fcntl_lock(file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) | Err(Errno::NOLCK | Errno::OPNOTSUPP) => {}
-        Err(Errno::ACCESS | Errno::WOULDBLOCK) => {
-            return Err(busy(
-                "another process that holds record locks on it, such as QEMU",
-            ))
-        }
-        Err(e) => return Err(Error::io(format!("cannot lock {name}"), e.into())),
-    }
-    match loop_device_of(path) {
+    claim_records(file, path)?;
+    match loop_device_of(file) {
         Some(device) => Err(busy(&format!("loop device {device}"))),
         None => Ok(()),
     }
 }
 
+/// Keeps QEMU off a device that is about to be written. Mounts and other runs are kept off by O_EXCL;
+/// an flock would be in the way of udev, which takes one while it looks at a device.
+pub(super) fn claim_device(file: &File, path: &Path) -> Result<()> {
+    claim_records(file, path)
+}
+
+/// Takes the record locks that QEMU looks at.
+fn claim_records(file: &File, path: &Path) -> Result<()> {
+    let name = path.display();
+    match rustix::fs::fcntl_lock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) | Err(Errno::NOLCK | Errno::OPNOTSUPP) => Ok(()),
+        Err(Errno::ACCESS | Errno::WOULDBLOCK) => Err(Error::new(
+            Kind::Busy,
+            format!(
+                "{name} is in use by another process that holds record locks on it, such as QEMU"
+            ),
+        )
+        .advise("stop what uses it, or wait until it is done")),
+        Err(e) => Err(Error::io(format!("cannot lock {name}"), e.into())),
+    }
+}
+
 /// The loop device whose backing file this is, if any.
-fn loop_device_of(path: &Path) -> Option<String> {
-    let real = std::fs::canonicalize(path).ok()?;
+fn loop_device_of(file: &File) -> Option<String> {
+    let meta = file.metadata().ok()?;
     for entry in std::fs::read_dir("/sys/block").ok()?.flatten() {
-        let backing = entry.path().join("loop/backing_file");
-        let Ok(text) = std::fs::read(backing) else {
-            continue;
-        };
-        use std::os::unix::ffi::OsStrExt;
-        if text.strip_suffix(b"\n").unwrap_or(&text) == real.as_os_str().as_bytes() {
+        if backing_file(&entry.path().join("loop")) == Some((meta.dev(), meta.ino())) {
             return Some(entry.file_name().to_string_lossy().into_owned());
         }
     }
@@ -93,8 +125,16 @@ pub(super) fn check_same_file(file: &File, path: &Path, size: u64) -> Result<()>
             format!("it had {size} bytes and now has {}", now.len()),
         ));
     }
+    check_named(file, path)
+}
+
+/// The open file is still what `path` names.
+pub(super) fn check_named(file: &File, path: &Path) -> Result<()> {
+    let mine = file
+        .metadata()
+        .map_err(|e| Error::io(format!("cannot stat {}", path.display()), e))?;
     match std::fs::metadata(path) {
-        Ok(named) if (named.dev(), named.ino()) == (now.dev(), now.ino()) => Ok(()),
+        Ok(named) if (named.dev(), named.ino()) == (mine.dev(), mine.ino()) => Ok(()),
         Ok(_) => Err(changed(path, "another file has taken its place")),
         Err(e) => Err(Error::io(
             format!("{} vanished while it was in use", path.display()),

@@ -25,7 +25,8 @@ use crate::range::ByteRange;
 ///
 /// Offsets and lengths are bytes. Buffers are [`crate::buf::AlignedBuf`]s (or aligned pieces of one):
 /// backends may use direct I/O. Ranges given to `read_at` and `write_at` start at multiples of 4 KiB
-/// and end at one or at the image's end. All methods may be called from several threads at once on
+/// and end at one or at the end of what is synced, which is the image's end or, if sizes may differ,
+/// any byte before it. All methods may be called from several threads at once on
 /// ranges that do not overlap.
 pub trait Image: Send + Sync {
     /// Size in bytes as it was when the image was opened or last resized.

@@ -3,7 +3,7 @@
 
 use super::block::{BlockImage, ThinMap};
 use super::file::FileImage;
-use super::guard::{claim_file, holders_of, Identity};
+use super::guard::{check_named, claim_device, claim_file, holders_of, Identity};
 use super::Image;
 use crate::error::{Error, Kind, Result};
 use rustix::fs::{Mode, OFlags};
@@ -74,6 +74,7 @@ pub fn open_source(
     path: &Path,
     thin: impl FnOnce(&Path) -> Result<Option<ThinMap>>,
 ) -> Result<Opened> {
+    check_kind(path)?;
     let file = open(path, OFlags::RDONLY, Mode::empty())?;
     wrap(file, path, OFlags::RDONLY, thin)
 }
@@ -88,12 +89,12 @@ pub fn open_target(
         true => OFlags::RDONLY,
         false => OFlags::RDWR,
     };
+    let exists = check_kind(path)?;
     if is_device(path) && !options.read_only {
         // Linux: O_EXCL without O_CREAT on a block device fails if it is mounted or held.
         flags |= OFlags::EXCL;
     }
-    let create = options.create && !options.read_only && !exists(path)?;
-    if create {
+    if options.create && !options.read_only && !exists {
         flags |= OFlags::CREATE | OFlags::EXCL;
     }
     let file = open(path, flags, Mode::RUSR | Mode::WUSR)?;
@@ -101,12 +102,28 @@ pub fn open_target(
     Ok(opened)
 }
 
-fn exists(path: &Path) -> Result<bool> {
-    match std::fs::symlink_metadata(path) {
-        Ok(_) => Ok(true),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(Error::io(format!("cannot stat {}", path.display()), e)),
-    }
+/// Refuses what cannot be an image before it is opened: opening alone rewinds a tape or arms a watchdog.
+/// False if there is nothing of that name.
+fn check_kind(path: &Path) -> Result<bool> {
+    let kind = match std::fs::metadata(path) {
+        Ok(meta) => meta.file_type(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(Error::io(format!("cannot stat {}", path.display()), e)),
+    };
+    let what = match () {
+        () if kind.is_file() || kind.is_block_device() => return Ok(true),
+        () if kind.is_dir() => "a directory",
+        () if kind.is_char_device() => "a character device",
+        () if kind.is_fifo() => "a FIFO",
+        () => "a socket",
+    };
+    Err(Error::new(
+        Kind::Usage,
+        format!(
+            "{} is {what}, neither a file nor a block device",
+            path.display()
+        ),
+    ))
 }
 
 fn is_device(path: &Path) -> bool {
@@ -153,9 +170,14 @@ fn wrap(
     let image = if kind.is_file() {
         if writes {
             claim_file(&file, path)?;
+            // It may have been renamed or replaced before the lock was ours.
+            check_named(&file, path)?;
         }
         Handle::File(FileImage::new(file, path)?)
     } else if kind.is_block_device() {
+        if writes {
+            claim_device(&file, path)?;
+        }
         rustix::fs::fcntl_setfl(&file, OFlags::DIRECT).map_err(|e| {
             Error::io(
                 format!("{} does not do direct I/O", path.display()),
@@ -164,19 +186,8 @@ fn wrap(
         })?;
         Handle::Block(BlockImage::new(file, path, thin(path)?)?)
     } else {
-        let what = match () {
-            () if kind.is_dir() => "a directory",
-            () if kind.is_char_device() => "a character device",
-            () if kind.is_fifo() => "a FIFO",
-            () => "a socket",
-        };
-        return Err(Error::new(
-            Kind::Usage,
-            format!(
-                "{} is {what}, neither a file nor a block device",
-                path.display()
-            ),
-        ));
+        let what = format!("{} changed while it was opened", path.display());
+        return Err(Error::new(Kind::Usage, what));
     };
     Ok(Opened { image, identity })
 }

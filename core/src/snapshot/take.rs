@@ -9,7 +9,7 @@ use super::{
 };
 use crate::error::{Error, Kind, Result};
 use crate::lvm::{self, LvId, LvKind, OwnerTag};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What will be done for one disk.
@@ -151,31 +151,34 @@ impl PointInTime {
         Ok(())
     }
 
-    /// What it creates is noted before it is created, so that it is removed also if it fails half-way.
     fn take_one(&mut self, run: &str, source: &DiskSource, plan: &Plan) -> Result<()> {
-        let mut push = |path: &Path, kind| {
-            self.disks.push(SnapshotDisk {
-                source: source.clone(),
-                path: path.to_owned(),
-                kind,
-            });
-        };
-        match plan {
-            Plan::Thin { origin, snapshot } => {
-                push(&snapshot.path(), SnapshotKind::Thin(snapshot.clone()));
-                thin::take(origin, snapshot, run, &self.owner)?;
-            }
-            Plan::Clone { file, clone } => {
-                push(clone, SnapshotKind::Clone);
-                reflink::take(file, clone, &self.owner)?;
-            }
+        let (path, kind, taken) = match plan {
+            Plan::Thin { origin, snapshot } => (
+                snapshot.path(),
+                SnapshotKind::Thin(snapshot.clone()),
+                thin::take(origin, snapshot, run, &self.owner),
+            ),
+            Plan::Clone { file, clone } => (
+                clone.clone(),
+                SnapshotKind::Clone,
+                reflink::take(file, clone, &self.owner),
+            ),
             Plan::Direct { path } => {
                 let fingerprint = direct::fingerprint(path)?;
-                push(path, SnapshotKind::Direct);
                 self.fingerprints.push((path.clone(), fingerprint));
+                (path.clone(), SnapshotKind::Direct, Ok(()))
             }
+        };
+        // One that failed has created nothing, but one that was ended by force may have: noted, it will be
+        // removed.
+        if taken.is_ok() || taken.as_ref().is_err_and(|e| e.kind() == Kind::Timeout) {
+            self.disks.push(SnapshotDisk {
+                source: source.clone(),
+                path,
+                kind,
+            });
         }
-        Ok(())
+        taken
     }
 
     fn activate(&self) -> Result<()> {

@@ -6,8 +6,9 @@ use super::source::summary;
 use super::{Meter, Params, SideStats, SourceReport, Summary};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
-use crate::wire::{limits, Frame, Link, LinkReader, Received};
+use crate::wire::{limits, Entry, Frame, Link, LinkReader, Received};
 use crossbeam_channel::Sender;
+use std::collections::VecDeque;
 
 /// Passes a sync's frames between the agent that is the source and the one that is the target.
 pub fn relay(
@@ -42,7 +43,7 @@ pub fn relay(
             });
         });
         failure.watch(|| {
-            *finished = Some(pass_back(target_reader, &to_source)?);
+            *finished = Some(pass_back(target_reader, &to_source, params, meter)?);
             Ok(())
         });
         drop(to_source);
@@ -78,6 +79,7 @@ fn pass_on(
     params: &Params,
     meter: &Meter,
 ) -> Result<(Digest, SourceReport)> {
+    let mut listed = VecDeque::new();
     loop {
         let frame = match reader.receive()? {
             Received::Frame(frame) => frame,
@@ -87,9 +89,23 @@ fn pass_on(
             Frame::Patch(patch) => {
                 meter.add_changed(patch.data.len() as u64);
                 meter.add_sent(patch.data.len() as u64);
+                answered(&mut listed, 1);
                 meter.set_position(params.geometry.segment(patch.segment).end);
             }
-            Frame::Extents(_) | Frame::Want(_) | Frame::Same(_) => {}
+            Frame::Same(count) => {
+                if let Some(last) = answered(&mut listed, (*count).into()) {
+                    meter.set_position(params.geometry.segment(last).end);
+                }
+            }
+            Frame::Extents(extents) => {
+                let mut at = extents.start;
+                for (skip, take) in &extents.runs {
+                    let first = at + skip;
+                    at = first + take;
+                    listed.push_back((first, at));
+                }
+            }
+            Frame::Want(_) => {}
             Frame::Done(digest, stats) => {
                 let end = (*digest, parse(stats, "source")?);
                 post(queue, frame)?;
@@ -102,15 +118,42 @@ fn pass_on(
     }
 }
 
+/// Takes the next `count` segments off the listed runs `(first, end)`; returns the last one of them.
+fn answered(listed: &mut VecDeque<(u64, u64)>, mut count: u64) -> Option<u64> {
+    let mut last = None;
+    while count > 0 {
+        let (first, end) = listed.front_mut()?;
+        let taken = count.min(*end - *first);
+        *first += taken;
+        count -= taken;
+        last = first.checked_sub(1);
+        if first == end {
+            listed.pop_front();
+        }
+    }
+    last
+}
+
 /// Target to source, up to the last frame.
-fn pass_back(reader: &mut LinkReader, queue: &Sender<Frame>) -> Result<SideStats> {
+fn pass_back(
+    reader: &mut LinkReader,
+    queue: &Sender<Frame>,
+    params: &Params,
+    meter: &Meter,
+) -> Result<SideStats> {
     loop {
         let frame = match reader.receive()? {
             Received::Frame(frame) => frame,
             Received::End => return Err(reader.vanished()),
         };
         match &frame {
-            Frame::Segments(_) | Frame::Leaves { .. } => post(queue, frame)?,
+            Frame::Segments(entries) => {
+                let held = entries.iter().filter(|e| matches!(e, Entry::Digest(_)));
+                let segment = u64::from(params.geometry.segment_bytes());
+                meter.add_compared(held.count() as u64 * segment);
+                post(queue, frame)?;
+            }
+            Frame::Leaves { .. } => post(queue, frame)?,
             Frame::Finished(_, stats) => {
                 let stats = parse(stats, "target")?;
                 post(queue, frame)?;

@@ -1,6 +1,8 @@
 //! The library's LVM, thin-pool and snapshot code on real thin pools: this program copies itself into a
 //! guest of the lab and runs its tests there.
 
+#![allow(clippy::unwrap_used)]
+
 mod mapping;
 mod moments;
 mod volumes;

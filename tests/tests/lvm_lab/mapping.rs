@@ -61,7 +61,10 @@ pub fn what_is_mapped_is_what_was_written() {
     assert_eq!(chunks("map-snap"), written, "though it is not active");
 
     // All of it scattered: more lines than a pipe holds.
-    let disk = std::fs::File::options().write(true).open("/dev/pve/map").expect("opened");
+    let disk = std::fs::File::options()
+        .write(true)
+        .open("/dev/pve/map")
+        .expect("opened");
     for chunk in (0..1024).step_by(2) {
         disk.write_all_at(&[1], chunk * CHUNK).expect("written");
     }
