@@ -44,7 +44,7 @@ const AGENT_END_TIMEOUT: Duration = Duration::from_secs(5);
 /// An open image on this host or behind an agent.
 enum End {
     Local(BlockEnd),
-    Remote(RemoteEnd),
+    Remote(Box<RemoteEnd>),
 }
 
 struct RemoteEnd {
@@ -161,11 +161,11 @@ fn open(
             );
             match opened {
                 Ok((client, opened)) => Ok((
-                    End::Remote(RemoteEnd {
+                    End::Remote(Box::new(RemoteEnd {
                         client,
                         agent: handle,
                         session,
-                    }),
+                    })),
                     opened,
                 )),
                 Err(e) => {
@@ -276,11 +276,12 @@ type Ended = Option<(String, crate::remote::AgentEnd)>;
 fn close(end: End) -> Ended {
     match end {
         End::Local(_) => None,
-        End::Remote(RemoteEnd {
-            client,
-            agent,
-            session,
-        }) => {
+        End::Remote(end) => {
+            let RemoteEnd {
+                client,
+                agent,
+                session,
+            } = *end;
             let name = session.host().to_string();
             drop(client);
             let end = agent.finish(AGENT_END_TIMEOUT);

@@ -52,8 +52,7 @@ fn failure_tells_code_and_stderr_and_classifies_it() {
 
 #[test]
 fn a_program_that_hangs_is_ended_with_its_children() {
-    // The child writes its pid and its child's, then both hang. The pipe from the fifo-less shell is
-    // stdout itself: when both are gone the reader has seen the end, else execute() would return late.
+    // The shell and its child hang; the child holds our pipe too.
     let dir = tempfile::tempdir().unwrap();
     let pids = dir.path().join("pids");
     let script = format!(

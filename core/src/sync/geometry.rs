@@ -45,7 +45,7 @@ impl From<Geometry> for Unchecked {
 impl Geometry {
     /// Leaves of `leaf_bytes`, a multiple of 4 KiB and at most 16 MiB.
     pub fn new(size: u64, leaf_bytes: u32) -> Result<Self> {
-        if leaf_bytes == 0 || leaf_bytes % LEAF_UNIT != 0 || leaf_bytes > LEAF_BYTES_MAX {
+        if leaf_bytes == 0 || !leaf_bytes.is_multiple_of(LEAF_UNIT) || leaf_bytes > LEAF_BYTES_MAX {
             return Err(Error::new(
                 Kind::Usage,
                 format!("a leaf of {leaf_bytes} bytes is not a multiple of 4 KiB up to 16 MiB"),
@@ -117,7 +117,7 @@ mod tests {
         #[test]
         fn segments_tile_the_image(size in 0u64..1 << 30, units in 1u32..=4096) {
             let g = Geometry::new(size, units * LEAF_UNIT).unwrap();
-            prop_assert!(g.segment_bytes() % g.leaf_bytes() == 0);
+            prop_assert!(g.segment_bytes().is_multiple_of(g.leaf_bytes()));
             prop_assert!(g.segment_bytes() / g.leaf_bytes() <= 256);
             prop_assert_eq!(g.span(0, g.segments()), ByteRange::new(0, size));
             if let Some(last) = g.segments().checked_sub(1) {

@@ -19,27 +19,13 @@ pub fn qemu() -> Option<&'static Path> {
     None
 }
 
-/// The watchdog's executable: cargo builds the examples along with the tests.
-pub fn watchdog_exe() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let exe = test
-        .parent()
-        .unwrap()
-        .parent()
-        .unwrap()
-        .join("examples/watchdog");
-    assert!(
-        exe.exists(),
-        "{} is missing: cargo build --examples",
-        exe.display()
-    );
-    exe
-}
+/// The program whose subcommand `watchdog` is the watchdog.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_rblocksync");
 
 pub fn launcher() -> WatchdogLauncher {
     WatchdogLauncher {
-        exe: watchdog_exe(),
-        args: Vec::new(),
+        exe: PROGRAM.into(),
+        args: vec!["watchdog".into()],
     }
 }
 

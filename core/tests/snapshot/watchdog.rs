@@ -1,7 +1,7 @@
 //! The guest is let go whatever happens to whom.
 
 use crate::agent::{FakeAgent, Freeze};
-use crate::vm::{launcher, watchdog_exe, Vm, LONG};
+use crate::vm::{launcher, Vm, LONG, PROGRAM};
 use rblocksync::error::Kind;
 use rblocksync::lvm::OwnerTag;
 use rblocksync::snapshot::{self, Consistency, PointInTime, VmRuntime, WatchdogLauncher};
@@ -20,8 +20,8 @@ struct Watchdog {
 impl Watchdog {
     /// Starts one and waits until the guest is held.
     fn hold(vm: &Vm, agent: bool, deadline: Duration, stdin: Stdio) -> Watchdog {
-        let mut command = Command::new(watchdog_exe());
-        command.arg("--qmp").arg(vm.qmp_path());
+        let mut command = Command::new(PROGRAM);
+        command.arg("watchdog").arg("--qmp").arg(vm.qmp_path());
         if agent {
             command.arg("--agent").arg(vm.agent_path());
         }
@@ -209,10 +209,10 @@ fn without_an_agent_it_is_crash_consistent() {
     assert_eq!(vm.status(), "running");
 }
 
-/// A launcher that runs `script` with `$W` as the watchdog and its arguments in `$@`.
+/// A launcher that runs `script` with the program in `$W` and the watchdog's arguments in `$@`.
 fn script(vm: &Vm, script: &str) -> WatchdogLauncher {
     let file = vm.dir.path().join("launch");
-    let text = format!("W='{}'\n{script}\n", watchdog_exe().display());
+    let text = format!("W='{PROGRAM}'\n{script}\n");
     std::fs::write(&file, text).unwrap();
     WatchdogLauncher {
         exe: "/bin/bash".into(),
@@ -228,7 +228,7 @@ fn a_watchdog_killed_with_9_is_stood_in_for() {
     // Kills it when it has said that the guest is held, without passing that on.
     let text = r#"
         exec 3<&0
-        coproc DOG { exec "$W" "$@" <&3; }
+        coproc DOG { exec "$W" watchdog "$@" <&3; }
         while IFS= read -r line <&"${DOG[0]}"; do
             case $line in *'"held":'*) kill -9 $DOG_PID; exit 0;; esac
             printf '%s\n' "$line"
@@ -253,7 +253,7 @@ fn a_guest_that_somebody_else_resumes_gives_no_point_in_time() {
     let text = format!(
         r#"
         exec 3<&0
-        coproc DOG {{ exec "$W" "$@" <&3; }}
+        coproc DOG {{ exec "$W" watchdog "$@" <&3; }}
         exec 4<&"${{DOG[0]}}"
         while IFS= read -r line <&4; do
             case $line in *'"held":'*) echo > '{}'; read -r < '{}';; esac
@@ -315,6 +315,9 @@ fn nothing_is_touched_when_there_is_nothing_to_hold() {
 
     let said = vm.side().execute("query-version", json!({}), LONG).unwrap();
     assert!(said["qemu"]["major"].is_u64(), "QEMU is well");
-    let wrong = Command::new(watchdog_exe()).arg("--qmp").status().unwrap();
+    let wrong = Command::new(PROGRAM)
+        .args(["watchdog", "--qmp"])
+        .status()
+        .unwrap();
     assert_eq!(wrong.code(), Some(2));
 }

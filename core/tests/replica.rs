@@ -1,0 +1,329 @@
+//! The target's part of a replication, with files as volumes and a hypervisor that only notes what it is
+//! told: nothing half-made is ever shown, and what was announced is finished.
+#![allow(clippy::unwrap_used)]
+
+use rblocksync::digest::{Digest, HashKind};
+use rblocksync::error::{Error, Kind, Result};
+use rblocksync::hypervisor::{Published, TargetHypervisor};
+use rblocksync::replica::{
+    list_generations, write_json, DiskRecord, DiskSpec, Generation, Layout, Location, Placement,
+    Prepared, ReplicaRequest, ReplicaTarget, TargetPair, VolumeFormat,
+};
+use rblocksync::snapshot::Consistency;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+struct Fake {
+    dir: PathBuf,
+    shown: RefCell<Vec<u64>>,
+    publish_fails: Cell<bool>,
+}
+
+impl TargetHypervisor for Fake {
+    fn describe(&self) -> Result<(String, String)> {
+        Ok(("fake".into(), "here".into()))
+    }
+
+    fn place(
+        &self,
+        request: &ReplicaRequest,
+        _: &BTreeMap<String, String>,
+    ) -> Result<Vec<Placement>> {
+        Ok(request
+            .disks
+            .iter()
+            .map(|disk| Placement {
+                key: disk.key.clone(),
+                volume: disk.volume.clone(),
+                location: Location::File {
+                    path: self.dir.join(&disk.volume),
+                },
+            })
+            .collect())
+    }
+
+    fn publish(&self, _: &TargetPair, generations: &[Published]) -> Result<Vec<String>> {
+        if self.publish_fails.get() {
+            return Err(Error::new(Kind::Io, "injected"));
+        }
+        *self.shown.borrow_mut() = generations.iter().map(|p| p.generation.number).collect();
+        Ok(Vec::new())
+    }
+}
+
+struct World {
+    _dir: tempfile::TempDir,
+    layout: Layout,
+    fake: Fake,
+    pair: Uuid,
+}
+
+impl World {
+    fn new() -> World {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let images = dir.path().join("images");
+        std::fs::create_dir(&images).unwrap();
+        World {
+            layout: Layout::new(dir.path().join("state")),
+            fake: Fake {
+                dir: images,
+                shown: RefCell::default(),
+                publish_fails: Cell::new(false),
+            },
+            pair: Uuid::new_v4(),
+            _dir: dir,
+        }
+    }
+
+    fn request(&self) -> ReplicaRequest {
+        let disk = |key: &str, volume: &str| DiskSpec {
+            key: key.into(),
+            volume: volume.into(),
+            size: 8192,
+            used: 8192,
+            format: VolumeFormat::Raw,
+        };
+        ReplicaRequest {
+            pair: self.pair,
+            source_host: Uuid::nil(),
+            source_name: "there".into(),
+            vm: "101".into(),
+            target_vm: None,
+            config: String::new(),
+            disks: vec![disk("scsi0", "a.raw"), disk("scsi1", "b.raw")],
+            excluded: Vec::new(),
+            storage_map: Vec::new(),
+            keep: 2,
+        }
+    }
+
+    fn open(&self) -> Result<ReplicaTarget<'_>> {
+        ReplicaTarget::open(self.layout.clone(), &self.fake, &self.request())
+    }
+
+    /// A whole sync in which both disks become full of `byte`.
+    fn sync(&self, byte: u8) -> Result<Vec<u64>> {
+        let mut target = self.open()?;
+        let prepared = target.prepare(&self.request())?;
+        fill(&prepared, byte);
+        Ok(target.seal(generation(self.pair, &prepared))?.kept)
+    }
+
+    fn head(&self, volume: &str) -> u8 {
+        let bytes = std::fs::read(self.fake.dir.join(volume)).unwrap();
+        assert_eq!(bytes.len(), 8192);
+        assert!(bytes.iter().all(|b| *b == bytes[0]), "{volume} is torn");
+        bytes[0]
+    }
+
+    fn heads(&self) -> (u8, u8) {
+        (self.head("a.raw"), self.head("b.raw"))
+    }
+
+    fn files(&self) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(&self.fake.dir)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+fn fill(prepared: &Prepared, byte: u8) {
+    for (_, _, fork) in &prepared.forks {
+        std::fs::write(fork, [byte; 8192]).unwrap();
+    }
+}
+
+fn generation(pair: Uuid, prepared: &Prepared) -> Generation {
+    Generation {
+        version: Generation::VERSION,
+        pair,
+        epoch: 1,
+        number: prepared.number,
+        parent: prepared.parent,
+        taken_at: jiff::Timestamp::UNIX_EPOCH,
+        consistency: Consistency::Offline,
+        notes: Vec::new(),
+        disks: prepared
+            .forks
+            .iter()
+            .map(|(key, placement, _)| DiskRecord {
+                key: key.clone(),
+                source: placement.volume.clone(),
+                target: placement.volume.clone(),
+                location: placement.location.clone(),
+                size: 8192,
+                digest: Digest([0; 32]),
+                hash: HashKind::Blake3,
+                leaf_bytes: 4096,
+                changed: 0,
+            })
+            .collect(),
+        excluded: Vec::new(),
+        config: String::new(),
+    }
+}
+
+#[test]
+fn the_head_changes_only_by_a_seal() {
+    let world = World::new();
+    assert!(world.sync(1).unwrap().ends_with(&[1]));
+    assert_eq!(world.heads(), (1, 1));
+    // A run that gets as far as writing its forks, and no further.
+    let target = world.open().unwrap();
+    let prepared = target.prepare(&world.request()).unwrap();
+    fill(&prepared, 2);
+    drop(target);
+    assert_eq!(world.heads(), (1, 1));
+    assert_eq!(*world.fake.shown.borrow(), [1]);
+    assert!(world.sync(3).unwrap().ends_with(&[2]));
+    assert_eq!(world.heads(), (3, 3));
+}
+
+#[test]
+fn a_fork_left_behind_is_used_again_only_for_the_same_parent() {
+    let world = World::new();
+    let target = world.open().unwrap();
+    fill(&target.prepare(&world.request()).unwrap(), 7);
+    drop(target);
+    let target = world.open().unwrap();
+    let (_, _, fork) = &target.prepare(&world.request()).unwrap().forks[0];
+    assert_eq!(
+        std::fs::read(fork).unwrap()[0],
+        7,
+        "what was transferred is not thrown away"
+    );
+    drop(target);
+    world.sync(1).unwrap();
+    let target = world.open().unwrap();
+    let (_, _, fork) = &target.prepare(&world.request()).unwrap().forks[0];
+    assert_eq!(
+        std::fs::read(fork).unwrap()[0],
+        1,
+        "the next fork starts from the new head"
+    );
+}
+
+#[test]
+fn a_seal_that_was_announced_is_finished_by_the_next_run() {
+    let world = World::new();
+    world.sync(1).unwrap();
+    let target = world.open().unwrap();
+    let prepared = target.prepare(&world.request()).unwrap();
+    fill(&prepared, 2);
+    // As a power cut right after the point of no return leaves it.
+    write_json(
+        &world.layout.sealing(world.pair),
+        &generation(world.pair, &prepared),
+    )
+    .unwrap();
+    drop(target);
+    assert_eq!(world.heads(), (1, 1));
+    drop(world.open().unwrap());
+    assert_eq!(world.heads(), (2, 2));
+    assert_eq!(world.fake.shown.borrow().last(), Some(&2));
+    assert!(!world.layout.sealing(world.pair).exists());
+}
+
+#[test]
+fn a_seal_that_fails_half_way_is_finished_by_the_next_run() {
+    let world = World::new();
+    world.sync(1).unwrap();
+    world.fake.publish_fails.set(true);
+    assert_eq!(world.sync(2).unwrap_err().message(), "injected");
+    assert!(
+        world.open().is_err(),
+        "it fails the same way until the cause is gone"
+    );
+    world.fake.publish_fails.set(false);
+    let kept = world.sync(3).unwrap();
+    assert_eq!(kept.last(), Some(&3));
+    assert_eq!(world.heads(), (3, 3));
+    assert!(world.fake.shown.borrow().ends_with(&[3]));
+}
+
+#[test]
+fn only_the_generation_that_was_prepared_can_be_sealed() {
+    let world = World::new();
+    let mut target = world.open().unwrap();
+    let prepared = target.prepare(&world.request()).unwrap();
+    fill(&prepared, 1);
+    let good = generation(world.pair, &prepared);
+    let mut one_disk = good.clone();
+    one_disk.disks.pop();
+    let mut number = good.clone();
+    number.number = 9;
+    let mut pair = good.clone();
+    pair.pair = Uuid::new_v4();
+    let mut hidden = good.clone();
+    hidden.excluded.push("scsi2".into());
+    for bad in [one_disk, number, pair, hidden] {
+        assert_eq!(target.seal(bad).unwrap_err().kind(), Kind::Protocol);
+    }
+    assert!(!world.layout.sealing(world.pair).exists());
+    target.seal(good).unwrap();
+}
+
+#[test]
+fn what_is_not_ours_is_refused_and_left_alone() {
+    let world = World::new();
+    let foreign = world.fake.dir.join("b.raw");
+    std::fs::write(&foreign, "precious").unwrap();
+    let refused = ReplicaTarget::plan(&world.layout, &world.fake, &world.request()).unwrap_err();
+    assert_eq!(refused.kind(), Kind::Refused);
+    assert!(refused.message().contains("b.raw"), "{refused}");
+    assert!(world.open().is_err());
+    assert_eq!(world.files(), ["b.raw"]);
+    assert_eq!(std::fs::read(&foreign).unwrap(), b"precious");
+}
+
+#[test]
+fn two_runs_cannot_hold_a_replica_at_once() {
+    let world = World::new();
+    let held = world.open().unwrap();
+    assert_eq!(world.open().map(|_| ()).unwrap_err().kind(), Kind::Busy);
+    drop(held);
+    world.open().unwrap();
+}
+
+#[test]
+fn old_generations_go_and_the_list_tells_what_is_left() {
+    let world = World::new();
+    for byte in 1..=4 {
+        world.sync(byte).unwrap();
+    }
+    let found = list_generations(&world.layout, Some("101")).unwrap();
+    let (pair, generations) = &found[0];
+    assert_eq!(pair.head, Some(4));
+    let numbers: Vec<u64> = generations.iter().map(|g| g.number).collect();
+    assert_eq!(numbers, *world.fake.shown.borrow());
+    assert!(numbers.len() <= 2 && numbers.last() == Some(&4));
+    let expected: Vec<String> = match shares_blocks(&world.fake.dir) {
+        true => [
+            ".a.raw.rbs3",
+            ".a.raw.rbs4",
+            ".b.raw.rbs3",
+            ".b.raw.rbs4",
+            "a.raw",
+            "b.raw",
+        ]
+        .map(String::from)
+        .into(),
+        false => ["a.raw", "b.raw"].map(String::from).into(),
+    };
+    assert_eq!(world.files(), expected);
+    assert!(list_generations(&world.layout, Some("999"))
+        .unwrap()
+        .is_empty());
+}
+
+fn shares_blocks(dir: &Path) -> bool {
+    let file = || tempfile::tempfile_in(dir).unwrap();
+    let (from, to) = (file(), file());
+    from.set_len(4096).unwrap();
+    rustix::fs::ioctl_ficlone(&to, &from).is_ok()
+}
