@@ -6,6 +6,7 @@ pub mod agent;
 pub mod buf;
 pub mod cli;
 pub mod cmd;
+mod crash;
 pub mod digest;
 pub mod error;
 pub mod hypervisor;

@@ -8,7 +8,7 @@ use crate::digest::HashKind;
 use crate::error::{Error, Kind, Result};
 use crate::hypervisor::HostDescription;
 use crate::lock::Lock;
-use crate::lvm::OwnerTag;
+use crate::lvm::{self, OwnerTag};
 use crate::remote::{agent_id, AgentHandle, AgentPipe, AgentSpec, Remote};
 use crate::replica::{
     host_id, read_json, write_json, DiskRecord, DiskSpec, Generation, Layout, Placement, Prepared,
@@ -19,6 +19,7 @@ use crate::stop::Stop;
 use crate::sync::{Geometry, Meter, Params, Summary};
 use crate::wire::VERSION;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -177,6 +178,7 @@ impl Job<'_> {
         let pair = self.pair(&target)?;
         let request = self.request(pair)?;
         let plan: TargetPlan = client.host(&HostRequest::Plan(Box::new(request.clone())))?;
+        self.check_pools()?;
         self.tell_plan(&target, &plan);
         if self.options.dry_run {
             return Ok(SyncOutcome { generation: None });
@@ -289,6 +291,19 @@ impl Job<'_> {
         for note in self.vm.notes.iter().chain(&plan.notes) {
             say(format!("  note: {note}"));
         }
+    }
+
+    /// The pools here must have room for what the guest overwrites while the point in time is kept.
+    fn check_pools(&self) -> Result<()> {
+        let mut pools = BTreeSet::new();
+        for disk in &self.vm.disks {
+            if let DiskSource::Lv(id) = &disk.source {
+                pools.extend(lvm::get(id)?.pool);
+            }
+        }
+        pools
+            .iter()
+            .try_for_each(|pool| crate::replica::spare_bytes(pool).map(|_| ()))
     }
 
     /// Removes what a killed run left of its point in time.

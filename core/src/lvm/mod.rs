@@ -2,7 +2,7 @@
 //!
 //! Everything here names volumes by [`LvId`] and counts in bytes. What only looks ([`list`], [`find`],
 //! [`find_by_path`], [`pool`]) works on any volume; what changes a volume that exists already
-//! ([`remove`], [`rename`], [`extend`], [`set_read_only`], [`add_tag`], [`del_tag`]) takes the
+//! ([`remove`], [`rename`], [`extend`], [`seal`], [`add_tag`], [`del_tag`]) takes the
 //! [`OwnerTag`] it must carry, reads it again right before, and refuses strangers' volumes and, except for
 //! tags, open ones. Where LVM can check the tag itself, under its own lock, it is told to.
 //!
@@ -17,9 +17,9 @@ mod report;
 pub use find::{find, find_by_path, get, list};
 pub use id::{LvId, OwnerTag, Tag};
 pub use ops::{
-    activate, add_tag, create_thin, deactivate, del_tag, extend, remove, rename, set_read_only,
-    snapshot, SnapshotOptions,
+    activate, add_tag, create_thin, deactivate, del_tag, extend, remove, remove_all, rename,
+    seal, snapshot, SnapshotOptions,
 };
-pub use pool::{pool, Pool, PoolMode, PoolStatus};
+pub use pool::{pool, pool_of, Pool, PoolMode, PoolStatus};
 pub(crate) use pool::{pool_target, status_of_target};
 pub use report::{Lv, LvKind};

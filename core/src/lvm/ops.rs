@@ -1,10 +1,11 @@
 //! What changes volumes. See the module's head for the rules.
 
-use super::find::{find, get};
+use super::find::{find, get, list};
 use super::id::{LvId, OwnerTag, Tag};
 use super::report::{Lv, LvKind};
 use crate::cmd::{Cmd, Tool};
 use crate::error::{Error, Kind, Result};
+use std::collections::BTreeSet;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,8 @@ pub struct SnapshotOptions {
     pub read_only: bool,
     /// Not activated now nor at boot, only by [`activate`]. Otherwise it is active at once.
     pub skip_activation: bool,
+    /// Not activated now, but like any other volume when somebody wants it.
+    pub inactive: bool,
     /// Tags it has from its first moment on.
     pub tags: Vec<Tag>,
 }
@@ -60,6 +63,7 @@ pub fn snapshot(origin: &LvId, name: &str, options: &SnapshotOptions) -> Result<
         .args(["--yes", "-s", "-n", id.name()])
         .args(["-p", if options.read_only { "r" } else { "rw" }])
         .args(["-k", if options.skip_activation { "y" } else { "n" }])
+        .args(options.inactive.then_some(["-a", "n"]).into_iter().flatten())
         .args(with_each("--addtag", &options.tags))
         .arg(origin.to_string())
         .run()?;
@@ -112,17 +116,18 @@ pub fn rename(id: &LvId, name: &str, owner: &OwnerTag) -> Result<LvId> {
     Ok(new)
 }
 
-/// Makes a volume of ours read-only or writable.
-pub fn set_read_only(id: &LvId, read_only: bool, owner: &OwnerTag) -> Result<()> {
-    let lv = idle(
-        owned(id, owner, "set the permission of")?,
-        "set the permission of",
-    )?;
-    // LVM calls it an error to ask for what is so already.
-    if lv.read_only == read_only {
-        return Ok(());
+/// Makes a volume of ours, as it was just seen, read-only and inactive unless activation is forced: as
+/// Proxmox keeps its snapshots. Fails with [`Kind::Busy`] if it is open.
+pub fn seal(lv: &Lv, owner: &OwnerTag) -> Result<()> {
+    let lv = check_owned(lv.clone(), owner, "seal")?;
+    if lv.active {
+        deactivate(&lv.id)?;
     }
-    lvchange_owned(&["-p", if read_only { "r" } else { "rw" }], &lv, owner)
+    match (lv.read_only, lv.skip_activation) {
+        (true, true) => Ok(()),
+        (true, false) => lvchange_owned(&["-k", "y"], &lv, owner),
+        (false, _) => lvchange_owned(&["-p", "r", "-k", "y"], &lv, owner),
+    }
 }
 
 /// Adds a tag to a volume of ours.
@@ -139,32 +144,43 @@ pub fn del_tag(id: &LvId, tag: &Tag, owner: &OwnerTag) -> Result<()> {
 
 /// Removes a volume of ours. Success if there is none of this name.
 pub fn remove(id: &LvId, owner: &OwnerTag) -> Result<()> {
-    let Some(lv) = find(id)? else {
-        return Ok(());
-    };
-    let lv = check_owned(lv, owner, "remove")?;
-    if lv.kind == LvKind::ThinPool {
-        return Err(Error::new(
-            Kind::Refused,
-            format!("will not remove {id}: it is a thin pool"),
-        ));
-    }
-    let lv = idle(lv, "remove")?;
-    Cmd::new(Tool::Lvremove)
-        .args(["--yes", "-S", &this_one(&lv, owner)])
-        .arg(id.to_string())
-        .run()?;
-    // A selection that does not match is no error to LVM.
-    match find(id)? {
-        Some(left) if left.uuid == lv.uuid => {
-            check_owned(left, owner, "remove")?;
-            Err(Error::new(
-                Kind::Tool,
-                format!("lvremove left {id} in place and gave no reason"),
-            ))
+    remove_all(std::slice::from_ref(id), owner)
+}
+
+/// Removes volumes of ours, those that exist. A stranger's or an open one among them, and none is removed.
+pub fn remove_all(ids: &[LvId], owner: &OwnerTag) -> Result<()> {
+    let groups: BTreeSet<&str> = ids.iter().map(LvId::vg).collect();
+    for vg in groups {
+        let wanted = |lv: &Lv| ids.contains(&lv.id);
+        let mut going = Vec::new();
+        for lv in list(vg)?.into_iter().filter(wanted) {
+            let lv = check_owned(lv, owner, "remove")?;
+            if lv.kind == LvKind::ThinPool {
+                return Err(Error::new(
+                    Kind::Refused,
+                    format!("will not remove {}: it is a thin pool", lv.id),
+                ));
+            }
+            going.push(idle(lv, "remove")?);
         }
-        _ => Ok(()),
+        if going.is_empty() {
+            continue;
+        }
+        Cmd::new(Tool::Lvremove)
+            .args(["--yes", "-S", &any_of(&going, owner)])
+            .args(going.iter().map(|lv| lv.id.to_string()))
+            .run()?;
+        // A selection that does not match is no error to LVM.
+        let gone = |left: &Lv| going.iter().any(|lv| lv.uuid == left.uuid);
+        if let Some(left) = list(vg)?.into_iter().find(gone) {
+            let left = check_owned(left, owner, "remove")?;
+            return Err(Error::new(
+                Kind::Tool,
+                format!("lvremove left {} in place and gave no reason", left.id),
+            ));
+        }
     }
+    Ok(())
 }
 
 fn lvchange<const N: usize>(what: [&str; N], id: &LvId) -> Result<()> {
@@ -187,7 +203,12 @@ fn lvchange_owned(what: &[&str], lv: &Lv, owner: &OwnerTag) -> Result<()> {
 /// LVM's selection of exactly this volume while it carries the mark: evaluated under LVM's own lock, so
 /// nothing can be exchanged between the check and the deed.
 fn this_one(lv: &Lv, owner: &OwnerTag) -> String {
-    format!("lv_uuid=\"{}\" && lv_tags=\"{owner}\"", lv.uuid)
+    any_of(std::slice::from_ref(lv), owner)
+}
+
+fn any_of(lvs: &[Lv], owner: &OwnerTag) -> String {
+    let uuids: Vec<String> = lvs.iter().map(|lv| format!("lv_uuid=\"{}\"", lv.uuid)).collect();
+    format!("({}) && lv_tags=\"{owner}\"", uuids.join(" || "))
 }
 
 fn owned(id: &LvId, owner: &OwnerTag, verb: &str) -> Result<Lv> {
@@ -263,7 +284,7 @@ mod tests {
         let owner = OwnerTag::new(Uuid::nil());
         assert_eq!(
             this_one(&recorded("lin"), &owner),
-            "lv_uuid=\"CNicMS-HqfO-1jUE-fTeG-nU6a-tzh4-OqM7aj\" && \
+            "(lv_uuid=\"CNicMS-HqfO-1jUE-fTeG-nU6a-tzh4-OqM7aj\") && \
              lv_tags=\"rbs.owner=00000000-0000-0000-0000-000000000000\""
         );
     }

@@ -1,7 +1,7 @@
 //! Thin pools: how full they are and whether they are well.
 
 use super::id::LvId;
-use super::report::LvKind;
+use super::report::{Lv, LvKind};
 use crate::cmd::{Cmd, Tool};
 use crate::error::{Error, Kind, Result};
 
@@ -116,12 +116,19 @@ pub struct PoolStatus {
 
 /// Looks at a pool. Fails with [`Kind::NotFound`] if there is none, [`Kind::Usage`] if it is no pool.
 pub fn pool(id: &LvId) -> Result<Pool> {
-    let lv = super::get(id)?;
+    pool_of(super::get(id)?)
+}
+
+/// Looks at a pool of which `lvs` was just asked.
+pub fn pool_of(lv: Lv) -> Result<Pool> {
     if lv.kind != LvKind::ThinPool {
-        return Err(Error::new(Kind::Usage, format!("{id} is not a thin pool")));
+        return Err(Error::new(
+            Kind::Usage,
+            format!("{} is not a thin pool", lv.id),
+        ));
     }
     let status = if lv.active {
-        Some(status_of_target(&pool_target(id)?)?)
+        Some(status_of_target(&pool_target(&lv.id)?)?)
     } else {
         None
     };

@@ -18,6 +18,7 @@ pub use layout::{state_dir, Layout};
 pub use manifest::{DiskRecord, Generation, GENERATION_PREFIX};
 pub use store::{host_id, read_json, write_json, write_text, SourcePair, TargetPair};
 pub use target::{list_generations, Prepared, ReplicaTarget, SealReport, TargetPlan};
+pub use thin::spare_bytes;
 pub use volume::{Location, VolumeFormat};
 
 use serde::{Deserialize, Serialize};

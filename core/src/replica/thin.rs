@@ -44,7 +44,8 @@ pub(super) fn check(lv: &LvId, owner: &OwnerTag) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn free_bytes(pool: &LvId) -> Result<u64> {
+/// Bytes that may be written to a pool until it is as full as it may become; an error if it already is.
+pub fn spare_bytes(pool: &LvId) -> Result<u64> {
     let found = lvm::pool(pool)?;
     found.check_healthy()?;
     // No figure: the pool is not active yet, so nobody is filling it.

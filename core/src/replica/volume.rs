@@ -68,7 +68,7 @@ impl Volume<'_> {
     /// Free bytes where the volume is.
     pub fn free_bytes(&self) -> Result<u64> {
         match self.location {
-            Location::ThinLv { pool, .. } => thin::free_bytes(pool),
+            Location::ThinLv { pool, .. } => thin::spare_bytes(pool),
             Location::File { path } => file::free_bytes(path),
         }
     }

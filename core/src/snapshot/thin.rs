@@ -19,6 +19,7 @@ pub(super) fn take(origin: &LvId, snapshot: &LvId, run: &str, owner: &OwnerTag) 
         read_only: true,
         skip_activation: true,
         tags: vec![owner.tag().clone(), Tag::new(format!("{TAG_PREFIX}{run}"))?],
+        ..SnapshotOptions::default()
     };
     lvm::snapshot(origin, snapshot.name(), &options).map(drop)
 }
@@ -48,7 +49,7 @@ mod tests {
         let origin: LvId = "pve/vm-101-disk-0".parse().unwrap();
         let snapshot = name(&origin, "0af3").unwrap();
         assert_eq!(snapshot.to_string(), "pve/snap_vm-101-disk-0_rbs0af3");
-        let long: LvId = format!("pve/{}", "x".repeat(110)).parse().unwrap();
+        let long: LvId = format!("pve/{}", "x".repeat(115)).parse().unwrap();
         assert!(name(&long, "0af3").is_err());
     }
 }

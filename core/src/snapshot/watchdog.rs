@@ -8,7 +8,7 @@
 //! talks to the monitor, which on Proxmox serves one client at a time, so a hung driver is not in its way.
 //! If it should be killed itself, the driver sees that and lets the guest go in its stead.
 //!
-//! On its stdin it takes one byte, `T` for thaw. On stdout it prints a JSON [`Report`] a line: `found`,
+//! On its stdin it takes one byte, `T` for thaw. On stdout it prints one JSON report a line: `found`,
 //! then `held`, then `released`; or `failed` at any point, after it has undone what it did.
 
 mod driver;

@@ -20,6 +20,7 @@ pub fn relay(
     meter.set_total(params.geometry.size());
     source.reader.set_frame_max(limits::FRAME_MAX);
     target.reader.set_frame_max(limits::CONTROL_FRAME_MAX);
+    source.writer.set_stall_max(source.reader.silence_max());
     let (out, back) = (source.reader.bytes(), target.reader.bytes());
     let failure = Failure::new(&[source, target]);
     let (to_target, at_target) = crossbeam_channel::bounded(outbox::queue(&params.geometry));

@@ -22,6 +22,8 @@ pub fn run(image: &dyn Image, params: &Params, link: &mut Link, meter: &Meter) -
     meter.set_total(params.geometry.size());
     link.reader
         .set_frame_max((params.geometry.segment_bytes() + 4096).max(limits::CONTROL_FRAME_MAX));
+    // While our workers wait to send, we do not read, and so cannot hear that the source is silent.
+    link.writer.set_stall_max(link.reader.silence_max());
     let (bytes_in, bytes_out) = (link.reader.bytes(), link.writer.bytes());
     let failure = Failure::new(&[link]);
     let (frames_tx, frames_rx) = crossbeam_channel::bounded(outbox::queue(&params.geometry));

@@ -105,6 +105,11 @@ impl LinkReader {
         self.stream.get_mut().set_silence_max(limit);
     }
 
+    /// How long the peer may say nothing.
+    pub fn silence_max(&self) -> Duration {
+        self.stream.get_ref().silence_max()
+    }
+
     /// The next frame. Pings are passed over; an error report of the peer becomes an error here.
     pub fn receive(&mut self) -> Result<Received> {
         loop {

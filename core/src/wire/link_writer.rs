@@ -92,6 +92,12 @@ impl LinkWriter {
         }
     }
 
+    /// Sets how long the peer may take nothing before it counts as gone. Only for a peer that always
+    /// reads, whatever its disks do: without a limit a write waits as long as the peer shows that it lives.
+    pub fn set_stall_max(&mut self, limit: Duration) {
+        self.writing().stream.set_stall_max(limit);
+    }
+
     /// Sends what was collected.
     pub fn flush(&mut self) -> Result<()> {
         self.writing().flush()

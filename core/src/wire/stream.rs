@@ -24,6 +24,7 @@ pub struct StreamReader {
 pub struct StreamWriter {
     fd: OwnedFd,
     stop: Stop,
+    stall_max: Option<Duration>,
 }
 
 impl StreamReader {
@@ -42,6 +43,10 @@ impl StreamReader {
         self.silence_max = limit;
     }
 
+    pub(super) fn silence_max(&self) -> Duration {
+        self.silence_max
+    }
+
     /// Waits for a tick at most until there is something to read, or the end; false if there is not.
     pub(super) fn is_ready(&self) -> io::Result<bool> {
         wait(&self.fd, PollFlags::IN, &self.stop)
@@ -53,7 +58,7 @@ impl StreamReader {
             false => Ok(()),
             true => Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                format!("nothing heard for {} seconds", self.silence_max.as_secs()),
+                format!("nothing heard for {:?}", self.silence_max),
             )),
         }
     }
@@ -63,7 +68,16 @@ impl StreamWriter {
     /// Writes to `fd` (made non-blocking) until `stop` is set.
     pub fn new(fd: OwnedFd, stop: Stop) -> Result<Self> {
         set_nonblocking(&fd)?;
-        Ok(StreamWriter { fd, stop })
+        Ok(StreamWriter {
+            fd,
+            stop,
+            stall_max: None,
+        })
+    }
+
+    /// Sets how long the peer may take nothing before it counts as gone.
+    pub(super) fn set_stall_max(&mut self, limit: Duration) {
+        self.stall_max = Some(limit);
     }
 }
 
@@ -85,10 +99,20 @@ impl Read for StreamReader {
 
 impl Write for StreamWriter {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let began = Instant::now();
         loop {
             match rustix::io::write(&self.fd, buf) {
                 Err(Errno::AGAIN) => {
-                    wait(&self.fd, PollFlags::OUT, &self.stop)?;
+                    let ready = wait(&self.fd, PollFlags::OUT, &self.stop)?;
+                    match self.stall_max {
+                        Some(limit) if !ready && began.elapsed() > limit => {
+                            return Err(io::Error::new(
+                                io::ErrorKind::TimedOut,
+                                format!("nothing taken for {limit:?}"),
+                            ))
+                        }
+                        _ => {}
+                    }
                 }
                 Err(Errno::INTR) => {}
                 done => return done.map_err(io::Error::from),

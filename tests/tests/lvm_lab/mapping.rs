@@ -50,6 +50,7 @@ pub fn what_is_mapped_is_what_was_written() {
         read_only: true,
         skip_activation: true,
         tags: vec![owner().tag().clone()],
+        ..SnapshotOptions::default()
     };
     lvm::snapshot(&lv("map"), "map-snap", &options).expect("snapshot");
     sh("blkdiscard -o 65536 -l 65536 /dev/pve/map

@@ -45,9 +45,10 @@ pub fn the_life_of_a_volume() {
         24 * MIB
     );
 
-    for read_only in [true, true, false, false] {
-        lvm::set_read_only(&id, read_only, &owner()).expect("permission set");
-        assert_eq!(lvm::get(&id).expect("there").read_only, read_only);
+    for _ in 0..2 {
+        lvm::seal(&lvm::get(&id).expect("there"), &owner()).expect("sealed");
+        let sealed = lvm::get(&id).expect("there");
+        assert!(sealed.read_only && sealed.skip_activation && !sealed.active);
     }
     let new = lvm::rename(&id, "life-2", &owner()).expect("renamed");
     assert_eq!(
@@ -60,6 +61,7 @@ pub fn the_life_of_a_volume() {
         read_only: true,
         skip_activation: true,
         tags: vec![owner().tag().clone(), tag.clone()],
+        ..SnapshotOptions::default()
     };
     let snapshot = lvm::snapshot(&new, "life-3", &options).expect("snapshot");
     let found = lvm::get(&snapshot).expect("there");
@@ -101,9 +103,10 @@ pub fn strangers_and_open_volumes_are_left_alone() {
     };
     let theirs = lv("theirs");
     refused(lvm::remove(&theirs, &owner()));
+    refused(lvm::remove_all(&[lv("mine"), theirs.clone()], &owner()));
     refused(lvm::rename(&theirs, "x", &owner()).map(drop));
     refused(lvm::extend(&theirs, 1 << 40, &owner()).map(drop));
-    refused(lvm::set_read_only(&theirs, true, &owner()));
+    refused(lvm::seal(&lvm::get(&theirs).expect("there"), &owner()));
     refused(lvm::add_tag(&theirs, owner().tag(), &owner()));
     refused(lvm::del_tag(&theirs, owner().tag(), &owner()));
     refused(lvm::remove(&lv("vm-101-disk-0"), &owner()));
@@ -118,7 +121,7 @@ pub fn strangers_and_open_volumes_are_left_alone() {
     };
     busy(lvm::remove(&mine, &owner()));
     busy(lvm::extend(&mine, 1 << 30, &owner()).map(drop));
-    busy(lvm::set_read_only(&mine, true, &owner()));
+    busy(lvm::seal(&lvm::get(&mine).expect("there"), &owner()));
     busy(lvm::deactivate(&mine));
     let held = lvm::get(&mine).expect("there");
     assert!(held.open && held.active && !held.read_only && held.size == 4 * MIB);

@@ -1,0 +1,282 @@
+//! The scripted peer, and the harness that runs one side against it.
+
+use rblocksync::digest::{self, Digest, HashKind, ImageDigest, LeafSet};
+use rblocksync::error::{Error, Kind, Result};
+use rblocksync::image::{Image, MemoryImage};
+use rblocksync::range::ByteRange;
+use rblocksync::stop::Stop;
+use rblocksync::sync::{run_source, run_target, Geometry, Meter, Params, Summary};
+use rblocksync::wire::{Entry, Extents, Frame, Hello, Link, Patch};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{channel, RecvTimeoutError};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub const LEAF: usize = 4096;
+pub const SEGMENT: usize = 1 << 20;
+/// Longer than any limit that a test sets, shorter than the real limit of silence.
+pub const LONG: Duration = Duration::from_secs(20);
+
+/// Plays the other end by hand.
+pub struct Peer {
+    stream: UnixStream,
+}
+
+impl Peer {
+    pub fn new(stream: UnixStream) -> Peer {
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        Peer { stream }
+    }
+
+    /// Sends whatever bytes. Fails quietly: the other side may have had enough.
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+
+    pub fn send(&mut self, frame: Frame) {
+        let mut bytes = Vec::new();
+        frame.encode(&mut bytes);
+        self.send_bytes(&bytes);
+    }
+
+    /// The next frame but pings.
+    pub fn receive(&mut self) -> Frame {
+        loop {
+            let mut head = [0; 4];
+            self.stream.read_exact(&mut head).unwrap();
+            let mut body = vec![0; u32::from_le_bytes(head) as usize];
+            self.stream.read_exact(&mut body).unwrap();
+            match Frame::decode(&body).unwrap() {
+                Frame::Ping => {}
+                frame => return frame,
+            }
+        }
+    }
+
+    /// Receives frames until `wanted` gives something for one.
+    pub fn until<T>(&mut self, mut wanted: impl FnMut(Frame) -> Option<T>) -> T {
+        loop {
+            if let Some(found) = wanted(self.receive()) {
+                return found;
+            }
+        }
+    }
+
+    /// The error report that the other side sends when it has failed.
+    pub fn report(&mut self) -> String {
+        self.until(|frame| match frame {
+            Frame::Error(json) => Some(String::from_utf8(json).unwrap()),
+            _ => None,
+        })
+    }
+
+    /// A proper handshake.
+    pub fn hello(&mut self) {
+        self.send(Frame::Hello(Hello::ours("peer")));
+        let theirs = self.receive();
+        assert!(matches!(theirs, Frame::Hello(_)), "{theirs:?}");
+    }
+
+    /// Nothing more will come from us.
+    pub fn close(&mut self) {
+        self.stream.shutdown(std::net::Shutdown::Both).unwrap();
+    }
+
+    /// As a source: lists all of an image of `segments` segments as data.
+    pub fn list_all(&mut self, segments: u64) {
+        self.send(Frame::Extents(extents(0, segments, &[(0, segments)])));
+    }
+
+    /// As a source: waits until the target has reported `count` segments.
+    pub fn reports(&mut self, count: usize) -> Vec<Entry> {
+        let mut all = Vec::new();
+        self.until(|frame| {
+            if let Frame::Segments(entries) = frame {
+                all.extend(entries);
+            }
+            (all.len() >= count).then(|| std::mem::take(&mut all))
+        })
+    }
+}
+
+pub fn extents(start: u64, end: u64, runs: &[(u64, u64)]) -> Extents {
+    Extents {
+        start,
+        end,
+        runs: runs.to_vec(),
+    }
+}
+
+pub fn params(segments: usize) -> Params {
+    Params {
+        geometry: Geometry::new((segments * SEGMENT) as u64, LEAF as u32).unwrap(),
+        hash: HashKind::Blake3,
+        dry_run: false,
+        verify: false,
+        bytes_per_s_max: None,
+    }
+}
+
+/// An image of `segments` segments, every leaf of it filled with `byte`.
+pub fn filled(segments: usize, byte: u8) -> Arc<MemoryImage> {
+    let image = MemoryImage::new(segments * SEGMENT);
+    image.write_at(&vec![byte; segments * SEGMENT], 0).unwrap();
+    Arc::new(image)
+}
+
+/// The digest of a segment filled with `byte`.
+pub fn segment_digest(byte: u8) -> Digest {
+    digest::segment(HashKind::Blake3, &vec![byte; SEGMENT], LEAF).unwrap()
+}
+
+/// The digest of an image of these segments.
+pub fn image_digest(segments: &[Option<Digest>]) -> Digest {
+    let mut image = ImageDigest::new(HashKind::Blake3, LEAF as u32, SEGMENT as u32);
+    for (i, digest) in segments.iter().enumerate() {
+        image.add(i as u64, *digest);
+    }
+    image.finish((segments.len() * SEGMENT) as u64)
+}
+
+pub fn leaves(which: impl IntoIterator<Item = usize>) -> LeafSet {
+    let mut set = LeafSet::default();
+    which.into_iter().for_each(|i| set.insert(i));
+    set
+}
+
+/// A correct patch that fills segment `segment` with `byte`.
+pub fn fill_patch(segment: u64, byte: u8) -> Patch {
+    Patch {
+        segment,
+        digest: Some(segment_digest(byte)),
+        changed: leaves(0..SEGMENT / LEAF),
+        zeroed: LeafSet::default(),
+        data: vec![byte; SEGMENT],
+    }
+}
+
+/// Which side is under test, and with what.
+#[derive(Clone)]
+pub struct Side {
+    pub image: Arc<dyn Image>,
+    pub params: Params,
+    pub silence_max: Duration,
+    pub stop: Stop,
+}
+
+impl Side {
+    pub fn new(image: Arc<impl Image + 'static>, params: Params) -> Side {
+        Side {
+            image,
+            params,
+            silence_max: LONG * 10,
+            stop: Stop::new(),
+        }
+    }
+
+    /// Lets it give up on a peer that says nothing for `ms` milliseconds.
+    pub fn impatient(mut self, ms: u64) -> Side {
+        self.silence_max = Duration::from_millis(ms);
+        self
+    }
+
+    /// Runs it as the target of a peer that plays the source.
+    pub fn as_target(self, script: impl FnOnce(&mut Peer) + Send + 'static) -> Result<Summary> {
+        self.run(run_target, script)
+    }
+
+    /// Runs it as the source of a peer that plays the target.
+    pub fn as_source(self, script: impl FnOnce(&mut Peer) + Send + 'static) -> Result<Summary> {
+        self.run(run_source, script)
+    }
+
+    fn run(
+        self,
+        role: fn(&dyn Image, &Params, &mut Link, &Meter) -> Result<Summary>,
+        script: impl FnOnce(&mut Peer) + Send + 'static,
+    ) -> Result<Summary> {
+        against(script, move |end| {
+            let mut link = handshake(end, self.stop)?;
+            link.reader.set_silence_max(self.silence_max);
+            role(&*self.image, &self.params, &mut link, &Meter::new())
+        })
+    }
+}
+
+pub fn handshake(end: UnixStream, stop: Stop) -> Result<Link> {
+    let input = end.try_clone().unwrap();
+    Link::handshake(input.into(), end.into(), "test", "peer", stop)
+}
+
+/// Runs `body` on one end of a socket pair and `script` on the other, which stays open until `body` is
+/// done. A body that takes too long fails the test.
+pub fn against<T: Send + 'static>(
+    script: impl FnOnce(&mut Peer) + Send + 'static,
+    body: impl FnOnce(UnixStream) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut peer = Peer::new(theirs);
+    let (ended, end) = channel();
+    let began = Instant::now();
+    std::thread::spawn(move || ended.send(body(ours)));
+    let script = std::thread::spawn(move || {
+        script(&mut peer);
+        peer
+    });
+    let result = match end.recv_timeout(LONG) {
+        Ok(result) => result,
+        Err(RecvTimeoutError::Timeout) => panic!("still running after {:?}", began.elapsed()),
+        Err(RecvTimeoutError::Disconnected) => panic!("the side under test panicked"),
+    };
+    drop(script.join().expect("the script of the peer"));
+    result
+}
+
+/// The error must be of this kind and hold these words.
+pub fn refused<T>(result: Result<T>, kind: Kind, words: &str) {
+    let error = match result {
+        Ok(_) => panic!("no error, but wanted {kind:?}: {words}"),
+        Err(error) => error,
+    };
+    let text = error.to_string();
+    assert!(
+        error.kind() == kind && text.contains(words),
+        "{:?}: {text}\nbut wanted {kind:?}: {words}",
+        error.kind()
+    );
+}
+
+/// A large image that is one hole.
+pub struct Hole(pub u64);
+
+impl Image for Hole {
+    fn size(&self) -> u64 {
+        self.0
+    }
+    fn read_at(&self, buf: &mut [u8], _: u64) -> Result<()> {
+        buf.fill(0);
+        Ok(())
+    }
+    fn write_at(&self, _: &[u8], _: u64) -> Result<()> {
+        Err(Error::new(Kind::Space, "a hole takes nothing"))
+    }
+    fn zero(&self, _: ByteRange) -> Result<()> {
+        Ok(())
+    }
+    fn next_data(&self, _: u64) -> Result<Option<ByteRange>> {
+        Ok(None)
+    }
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+    fn check_unchanged(&self) -> Result<()> {
+        Ok(())
+    }
+    fn read_from_medium(&self) -> Result<()> {
+        Ok(())
+    }
+    fn name(&self) -> String {
+        "a hole".into()
+    }
+}

@@ -1,0 +1,215 @@
+//! A target that breaks the rules, against the source's side.
+
+use crate::peer::*;
+use rblocksync::error::Kind;
+use rblocksync::sync::Geometry;
+use rblocksync::wire::{Entry, Frame};
+use std::sync::atomic::Ordering;
+use std::sync::{atomic::AtomicU64, Arc};
+
+const NEW: u8 = 9;
+
+/// Runs a script against a source of four segments full of `NEW`, which must refuse it.
+fn refuse(script: impl FnOnce(&mut Peer) + Send + 'static, kind: Kind, words: &str) {
+    let result = Side::new(filled(4, NEW), params(4)).as_source(|p| {
+        p.hello();
+        script(p);
+        let report = p.report();
+        assert!(report.contains(r#""kind":"#), "{report}");
+    });
+    refused(result, kind, words);
+}
+
+fn report(p: &mut Peer, entries: &[Entry]) {
+    p.send(Frame::Segments(entries.to_vec()));
+}
+
+/// Plays an honest target of four empty segments up to the source's last frame.
+fn to_the_end(p: &mut Peer) -> rblocksync::digest::Digest {
+    report(p, &[Entry::Absent; 4]);
+    let mut patches = 0;
+    p.until(|frame| match frame {
+        Frame::Patch(patch) => {
+            assert_eq!(patch, fill_patch(patches, NEW));
+            patches += 1;
+            None
+        }
+        Frame::Done(digest, _) => Some(digest),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_script_that_keeps_the_rules_succeeds() {
+    let summary = Side::new(filled(4, NEW), params(4))
+        .as_source(|p| {
+            p.hello();
+            let digest = to_the_end(p);
+            assert_eq!(digest, image_digest(&[Some(segment_digest(NEW)); 4]));
+            p.send(Frame::Finished(digest, b"{}".to_vec()));
+        })
+        .unwrap();
+    assert_eq!(summary.changed, 4 * SEGMENT as u64);
+}
+
+#[test]
+fn reports_out_of_bounds_are_refused() {
+    refuse(|p| report(p, &[]), Kind::Protocol, "reported nothing");
+    refuse(
+        |p| report(p, &[Entry::Absent; 5]),
+        Kind::Protocol,
+        "segments that were not listed",
+    );
+    // Different digests: the source waits for leaves and can answer none of them.
+    let other = Entry::Digest(segment_digest(1));
+    let result = Side::new(filled(400, NEW), params(400)).as_source(move |p| {
+        p.hello();
+        report(p, &[other; 256]);
+        report(p, &[other; 100]);
+    });
+    refused(
+        result,
+        Kind::Protocol,
+        "more segments ahead than the window",
+    );
+}
+
+#[test]
+fn leaf_digests_out_of_turn_are_refused() {
+    let leaves_of = |segment| Frame::Leaves {
+        segment,
+        present: leaves([0]),
+        digests: vec![segment_digest(1)],
+    };
+    let words = "leaf digests that were not asked for";
+    refuse(move |p| p.send(leaves_of(0)), Kind::Protocol, words);
+    refuse(move |p| p.send(leaves_of(u64::MAX)), Kind::Protocol, words);
+    let twice = move |p: &mut Peer| {
+        report(p, &[Entry::Digest(segment_digest(1)); 2]);
+        let wanted = p.until(|frame| match frame {
+            Frame::Want(index) => Some(index),
+            _ => None,
+        });
+        p.send(leaves_of(wanted));
+        p.send(leaves_of(wanted));
+    };
+    refuse(twice, Kind::Protocol, words);
+}
+
+#[test]
+fn a_wrong_end_is_refused() {
+    let digest = segment_digest(1);
+    let finished = move || Frame::Finished(digest, b"{}".to_vec());
+    let early = move |p: &mut Peer| p.send(finished());
+    refuse(early, Kind::Protocol, "ended before the last segment");
+    let other_digest = move |p: &mut Peer| {
+        to_the_end(p);
+        p.send(finished());
+    };
+    refuse(other_digest, Kind::Digest, "but the target's is");
+    let malformed = |p: &mut Peer| {
+        let digest = to_the_end(p);
+        p.send(Frame::Finished(digest, b"[".to_vec()));
+    };
+    refuse(malformed, Kind::Protocol, "malformed statistics");
+    let goes_on = |p: &mut Peer| {
+        to_the_end(p);
+        report(p, &[Entry::Absent]);
+    };
+    refuse(goes_on, Kind::Protocol, "went on after the last segment");
+    // The last acknowledgement is lost: the target may be done, but the source cannot know.
+    let lost = Side::new(filled(4, NEW), params(4)).as_source(|p| {
+        p.hello();
+        to_the_end(p);
+        p.close();
+    });
+    refused(lost, Kind::Remote, "ended the connection");
+}
+
+#[test]
+fn frames_of_the_wrong_direction_are_refused() {
+    for frame in [
+        Frame::Request(b"{}".to_vec()),
+        Frame::Reply(b"{}".to_vec()),
+        Frame::Extents(extents(0, 4, &[])),
+        Frame::Want(0),
+        Frame::Same(1),
+        Frame::Patch(fill_patch(0, 1)),
+        Frame::Done(segment_digest(1), b"{}".to_vec()),
+    ] {
+        refuse(|p| p.send(frame), Kind::Protocol, "out of turn");
+    }
+}
+
+#[test]
+fn the_targets_own_error_is_the_one_to_tell() {
+    let result = Side::new(filled(64, NEW), params(64)).as_source(|p| {
+        p.hello();
+        report(p, &[Entry::Absent; 64]);
+        p.receive();
+        let json = br#"{"kind":"space","message":"cannot write x: No space left","advice":null}"#;
+        p.send(Frame::Error(json.to_vec()));
+        // As a process does that has failed: patches that are still on their way hit a closed link.
+        p.close();
+    });
+    refused(result, Kind::Space, "peer: cannot write x: No space left");
+}
+
+#[test]
+fn a_target_that_falls_silent_or_reads_nothing_is_given_up() {
+    let silent = Side::new(filled(4, NEW), params(4))
+        .impatient(300)
+        .as_source(|p| p.hello());
+    refused(silent, Kind::Remote, "nothing heard");
+    let deaf = Side::new(filled(64, NEW), params(64))
+        .impatient(500)
+        .as_source(|p| {
+            p.hello();
+            report(p, &[Entry::Absent; 64]);
+        });
+    refused(deaf, Kind::Remote, "nothing heard");
+}
+
+/// While the source cannot get rid of its patches, a flood must not pile up in its memory.
+#[test]
+fn a_flood_is_refused() {
+    let result = Side::new(filled(64, NEW), params(64)).as_source(|p| {
+        p.hello();
+        report(p, &[Entry::Absent; 63]);
+        let digests = vec![segment_digest(1)];
+        for _ in 0..100_000 {
+            p.send(Frame::Leaves {
+                segment: 1 << 40,
+                present: leaves([0]),
+                digests: digests.clone(),
+            });
+        }
+    });
+    refused(result, Kind::Protocol, "the target sent");
+}
+
+/// A huge image without data, and a target that takes its time with each list it is sent: the lists must
+/// not be more than the target has room for.
+#[test]
+fn a_huge_hole_is_listed_in_few_frames() {
+    let size = 1u64 << 50;
+    let mut params = params(1);
+    params.geometry = Geometry::new(size, LEAF as u32).unwrap();
+    let lists = Arc::new(AtomicU64::new(0));
+    let counted = lists.clone();
+    Side::new(Arc::new(Hole(size)), params)
+        .as_source(move |p| {
+            p.hello();
+            let digest = p.until(|frame| match frame {
+                Frame::Extents(_) => {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    None
+                }
+                Frame::Done(digest, _) => Some(digest),
+                other => panic!("{other:?}"),
+            });
+            p.send(Frame::Finished(digest, b"{}".to_vec()));
+        })
+        .unwrap();
+    assert!(lists.load(Ordering::Relaxed) <= 16, "{lists:?} lists");
+}

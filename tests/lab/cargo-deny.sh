@@ -1,0 +1,17 @@
+#!/bin/sh
+# Checks the dependency tree against deny.toml: licences, sources, duplicate and wildcard versions. Installs cargo-deny
+# if there is none. Offline, because not every CI can fetch the advisory database: what it knows of vulnerable crates is
+# checked with `cargo deny check advisories` where there is a network.
+set -eu
+cd "$(dirname "$0")/../.."
+
+version=0.20.2
+cargo=${CARGO:-cargo}
+
+if ! "$cargo" deny --version > /dev/null 2>&1; then
+    echo "cargo-deny.sh: installing cargo-deny $version (once; a few minutes)" >&2
+    "$cargo" install --locked cargo-deny --version "$version"
+fi
+# Nothing is fetched that a build has not fetched already.
+"$cargo" fetch --locked --quiet --target x86_64-unknown-linux-gnu
+exec "$cargo" deny --offline check bans licenses sources
