@@ -25,6 +25,9 @@ pub struct Published<'a> {
     pub snapshots: BTreeSet<String>,
 }
 
+/// Keeps a replica from being started or taken over as long as it lives.
+pub trait Hold {}
+
 /// The target's side of a replication.
 pub trait TargetHypervisor {
     /// The hypervisor's name, and this host's.
@@ -38,6 +41,10 @@ pub trait TargetHypervisor {
         request: &ReplicaRequest,
         known: &BTreeMap<String, String>,
     ) -> Result<Vec<Placement>>;
+
+    /// Keeps the replica from being started or taken over while its head is replaced. Refuses if that has
+    /// happened already, or if its id is another VM's by now.
+    fn hold(&self, pair: &TargetPair) -> Result<Box<dyn Hold>>;
 
     /// Makes the replica known to the hypervisor: bootable, but not by accident. Oldest generation first,
     /// the last one is the head. Safe to repeat. Returns notes for the user.

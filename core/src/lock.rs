@@ -7,6 +7,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// Pause between two tries.
+const RETRY: Duration = Duration::from_millis(200);
 
 /// A held lock. Dropped, it is released; the file stays, so that nobody locks a deleted one.
 pub struct Lock {
@@ -14,6 +19,17 @@ pub struct Lock {
 }
 
 impl Lock {
+    /// Like [`Lock::take`], but waits up to `patience` for another process to let go.
+    pub fn take_within(patience: Duration, path: &Path, what: &str) -> Result<Lock> {
+        let until = Instant::now() + patience;
+        loop {
+            match Lock::take(path, what) {
+                Err(e) if e.kind() == Kind::Busy && Instant::now() < until => sleep(RETRY),
+                done => return done,
+            }
+        }
+    }
+
     /// Takes the lock at `path`, for `what` in messages, or says who holds it.
     pub fn take(path: &Path, what: &str) -> Result<Lock> {
         let name = path.display();

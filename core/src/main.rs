@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use rblocksync::agent::NoService;
-use rblocksync::cli::units::{human, human_time, parse_bytes};
+use rblocksync::cli::units::{human, human_time, parse_rate};
 use rblocksync::cli::{
     exit_code, run, run_agent, Endpoint, HashName, OutputOptions, Reporter, SshArgs, Transfer,
     EXIT_CODES,
@@ -48,7 +48,7 @@ struct Cli {
     #[arg(long)]
     verify: bool,
     /// Send at most this many bytes of data a second (K, M, G)
-    #[arg(long, value_name = "RATE", value_parser = |s: &str| parse_bytes(s))]
+    #[arg(long, value_name = "RATE", value_parser = |s: &str| parse_rate(s))]
     bwlimit: Option<u64>,
     #[command(flatten)]
     output: OutputOptions,

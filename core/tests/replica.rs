@@ -4,7 +4,7 @@
 
 use rblocksync::digest::{Digest, HashKind};
 use rblocksync::error::{Error, Kind, Result};
-use rblocksync::hypervisor::{Published, TargetHypervisor};
+use rblocksync::hypervisor::{Hold, Published, TargetHypervisor};
 use rblocksync::replica::{
     list_generations, write_json, DiskRecord, DiskSpec, Generation, Layout, Location, Placement,
     Prepared, ReplicaRequest, ReplicaTarget, TargetPair, VolumeFormat,
@@ -13,13 +13,19 @@ use rblocksync::snapshot::Consistency;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use uuid::Uuid;
 
 struct Fake {
     dir: PathBuf,
     shown: RefCell<Vec<u64>>,
     publish_fails: Cell<bool>,
+    taken_over: Cell<bool>,
 }
+
+struct Held;
+
+impl Hold for Held {}
 
 impl TargetHypervisor for Fake {
     fn describe(&self) -> Result<(String, String)> {
@@ -42,6 +48,13 @@ impl TargetHypervisor for Fake {
                 },
             })
             .collect())
+    }
+
+    fn hold(&self, _: &TargetPair) -> Result<Box<dyn Hold>> {
+        match self.taken_over.get() {
+            true => Err(Error::new(Kind::Refused, "taken over")),
+            false => Ok(Box::new(Held)),
+        }
     }
 
     fn publish(&self, _: &TargetPair, generations: &[Published]) -> Result<Vec<String>> {
@@ -71,6 +84,7 @@ impl World {
                 dir: images,
                 shown: RefCell::default(),
                 publish_fails: Cell::new(false),
+                taken_over: Cell::new(false),
             },
             pair: Uuid::new_v4(),
             _dir: dir,
@@ -100,7 +114,8 @@ impl World {
     }
 
     fn open(&self) -> Result<ReplicaTarget<'_>> {
-        ReplicaTarget::open(self.layout.clone(), &self.fake, &self.request())
+        let layout = self.layout.clone();
+        ReplicaTarget::open(layout, &self.fake, &self.request(), Duration::ZERO)
     }
 
     /// A whole sync in which both disks become full of `byte`.

@@ -9,6 +9,7 @@ use crate::storage_cfg::StorageCfg;
 use crate::vm_config::VmConfig;
 use crate::volid::Vmid;
 use rblocksync::error::{Error, Kind, Result};
+use rblocksync::hypervisor::Hold;
 use rustix::fs::{flock, FlockOperation};
 use rustix::io::Errno;
 use std::fs::File;
@@ -34,6 +35,14 @@ pub struct FoundVm {
     /// This node's name.
     pub node: String,
 }
+
+/// Proxmox's lock on a VM's configuration, released on drop.
+#[derive(Debug)]
+pub struct VmLock {
+    _file: File,
+}
+
+impl Hold for VmLock {}
 
 /// The files of a Proxmox node.
 #[derive(Debug, Clone)]
@@ -296,8 +305,12 @@ impl PveTree {
         }
     }
 
-    /// Takes Proxmox's lock on a VM's configuration, released on drop.
-    fn lock_vm(&self, vmid: Vmid, wait: Duration) -> Result<File> {
+    /// Takes Proxmox's lock on a VM: until it is dropped no task of Proxmox's starts or changes the VM.
+    pub fn hold_vm(&self, vmid: Vmid) -> Result<VmLock> {
+        self.lock_vm(vmid, LOCK_TIMEOUT)
+    }
+
+    fn lock_vm(&self, vmid: Vmid, wait: Duration) -> Result<VmLock> {
         let dir = self.root.join("var/lock/qemu-server");
         let path = dir.join(format!("lock-{vmid}.conf"));
         let failed = |e: std::io::Error| Error::io(format!("cannot lock {}", path.display()), e);
@@ -310,7 +323,7 @@ impl PveTree {
         let deadline = Instant::now() + wait;
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(file),
+                Ok(()) => return Ok(VmLock { _file: file }),
                 Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < deadline => {
                     std::thread::sleep(LOCK_RETRY);
                 }

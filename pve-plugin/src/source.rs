@@ -36,6 +36,10 @@ pub fn resolve(tree: &PveTree, vmid: Vmid, exclude: &[String]) -> Result<SourceV
         host: found.node,
         identity: smbios_uuid(&config),
         config: config.to_string(),
+        config_now: {
+            let tree = tree.clone();
+            Box::new(move || tree.vm_config(vmid).map(|config| config.to_string()))
+        },
         disks,
         excluded,
         notes,

@@ -6,6 +6,7 @@
 
 use crate::volid::{is_storage_id, Format, Vmid, Volid};
 use rblocksync::error::{Error, Kind, Result};
+use rustix::fs::{statx, AtFlags, StatxAttributes, StatxFlags, CWD};
 use std::path::{Path, PathBuf};
 
 /// What kind of storage it is, with what is needed to find volumes on it.
@@ -299,6 +300,34 @@ impl StorageEntry {
         }
     }
 
+    /// Refuses a directory that is missing, or whose file system is not mounted: what was written there
+    /// would fill another one.
+    pub fn check_present(&self) -> Result<()> {
+        let Storage::Dir {
+            path, mountpoint, ..
+        } = &self.storage
+        else {
+            return Ok(());
+        };
+        let absent = |why: String| {
+            Error::new(
+                Kind::NotFound,
+                format!("storage {} is not available: {why}", self.id),
+            )
+        };
+        if !path.is_dir() {
+            return Err(absent(format!("{} is no directory", path.display())));
+        }
+        match mountpoint {
+            Some(mountpoint) if !is_mount_point(mountpoint) => Err(absent(format!(
+                "nothing is mounted on {}",
+                mountpoint.display()
+            ))
+            .advise("mount it")),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether VM disks may be put here.
     pub fn holds_images(&self) -> bool {
         self.content.iter().any(|c| c == "images")
@@ -332,6 +361,12 @@ pub(crate) fn unsupported(id: &str, kind: &str) -> Error {
         Kind::Refused,
         format!("storage {id} is of type {kind}, which this version cannot handle; it can lvmthin and dir"),
     )
+}
+
+fn is_mount_point(path: &Path) -> bool {
+    let root = StatxAttributes::MOUNT_ROOT;
+    statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS)
+        .is_ok_and(|found| found.stx_attributes.contains(root))
 }
 
 fn is_true(value: &str) -> bool {

@@ -10,7 +10,7 @@ use crate::storage_cfg::{Storage, StorageCfg, StorageEntry};
 use crate::vm_config::VmConfig;
 use crate::volid::{Format, Vmid, Volid};
 use rblocksync::error::{Error, Kind, Result};
-use rblocksync::hypervisor::{Published, TargetHypervisor};
+use rblocksync::hypervisor::{Hold, Published, TargetHypervisor};
 use rblocksync::lvm::LvId;
 use rblocksync::replica::{
     DiskSpec, Generation, Layout, Location, Placement, ReplicaRequest, TargetPair, VolumeFormat,
@@ -41,6 +41,30 @@ impl PveTarget {
             Some((node, "qemu-server")) => node == source_name && node != self.tree.local_node()?,
             _ => false,
         })
+    }
+
+    /// Refuses an id that another guest has, and a replica that is in use.
+    fn check_free(&self, pair: Uuid, vmid: Vmid, source_name: &str) -> Result<()> {
+        let node = self.tree.local_node()?;
+        let context = |e: Error| e.context(format!("on {node}"));
+        if self.tree.is_running(vmid)? {
+            return Err(context(
+                Error::new(Kind::Busy, format!("VM {vmid} is running"))
+                    .advise("the replica cannot be brought up to date while it is in use"),
+            ));
+        }
+        match self.tree.guest(vmid)? {
+            None => Ok(()),
+            Some(_) if self.config_aside(vmid, source_name)? => Ok(()),
+            Some((at, "qemu-server")) if at == node => {
+                self.tree.check_replaceable(vmid, pair).map_err(context)
+            }
+            Some((at, _)) => Err(Error::new(
+                Kind::Refused,
+                format!("the id {vmid} is taken by another guest of node {at}"),
+            )
+            .advise("choose another id for the replica with --target-vmid")),
+        }
     }
 
     fn aside_path(&self, pair: Uuid, vmid: Vmid) -> PathBuf {
@@ -75,13 +99,7 @@ impl TargetHypervisor for PveTarget {
         known: &BTreeMap<String, String>,
     ) -> Result<Vec<Placement>> {
         let vmid = vmid(request.target_vm.as_deref().unwrap_or(&request.vm))?;
-        if !self.config_aside(vmid, &request.source_name)? && self.tree.guest(vmid)?.is_some() {
-            self.tree
-                .check_replaceable(vmid, request.pair)
-                .map_err(|e| {
-                    e.context(format!("on {}", self.tree.local_node().unwrap_or_default()))
-                })?;
-        }
+        self.check_free(request.pair, vmid, &request.source_name)?;
         let storages = self.tree.storage_cfg()?;
         let node = self.tree.local_node()?;
         let mut taken: BTreeSet<Volid> = known
@@ -110,6 +128,13 @@ impl TargetHypervisor for PveTarget {
         let config = VmConfig::parse(&request.config)?;
         cloud_init(&config, &storages, &node, &request.storage_map, vmid)?;
         Ok(placements)
+    }
+
+    fn hold(&self, pair: &TargetPair) -> Result<Box<dyn Hold>> {
+        let target_vmid = vmid(&pair.target_vm)?;
+        let held = self.tree.hold_vm(target_vmid)?;
+        self.check_free(pair.pair, target_vmid, &pair.source_name)?;
+        Ok(Box::new(held))
     }
 
     fn publish(&self, pair: &TargetPair, generations: &[Published]) -> Result<Vec<String>> {
@@ -173,16 +198,17 @@ fn usable<'a>(storages: &'a StorageCfg, id: &str, node: &str) -> Result<&'a Stor
     let entry = storages
         .usable(id, node)
         .map_err(|e| e.advise("name another storage with --storage SRC=DST"))?;
-    match entry.holds_images() {
-        true => Ok(entry),
-        false => Err(Error::new(
+    if !entry.holds_images() {
+        return Err(Error::new(
             Kind::Refused,
             format!("storage {id} on {node} is not for disk images"),
         )
         .advise(
             "add 'images' to its content types, or name another storage with --storage SRC=DST",
-        )),
+        ));
     }
+    entry.check_present()?;
+    Ok(entry)
 }
 
 /// The volume a disk was placed on before. It does not move on its own.

@@ -1,4 +1,6 @@
 //! The lab: two hypervisor guests with real LVM-thin, and helpers for end-to-end tests.
 
+pub mod cli;
 pub mod lab;
+
 pub mod sshd;

@@ -39,8 +39,9 @@ impl Endpoint {
             ));
         }
         // The colon after a bracketed IPv6 address ends the host, those inside it do not.
-        let from = match bytes.iter().position(|b| *b == b']') {
-            Some(end) if bytes.contains(&b'[') => end,
+        let head = bytes.split(|b| *b == b'/').next().unwrap_or(bytes);
+        let from = match head.iter().position(|b| *b == b']') {
+            Some(end) if head.contains(&b'[') => end,
             _ => 0,
         };
         let colon = bytes[from..]
@@ -138,6 +139,7 @@ mod tests {
         assert_eq!(remote("h1:a:b").1, "a:b");
         assert_eq!(remote("ssh://root@h1:2222/x/y").1, "/x/y");
         assert_eq!(remote("[fe80::1]:/x").1, "/x");
+        assert_eq!(remote("h1:/a[x]").1, "/a[x]");
     }
 
     #[test]

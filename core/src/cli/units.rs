@@ -63,6 +63,17 @@ pub fn parse_bytes(text: &str) -> Result<u64> {
     }
 }
 
+/// Reads a limit of bytes a second; it cannot be zero.
+pub fn parse_rate(text: &str) -> Result<u64> {
+    match parse_bytes(text)? {
+        0 => Err(Error::new(
+            Kind::Usage,
+            "a limit of 0 bytes a second would never end",
+        )),
+        rate => Ok(rate),
+    }
+}
+
 /// A time span in its two largest units: "1 h 02 min", "3.2 s".
 pub fn human_time(time: std::time::Duration) -> String {
     let s = time.as_secs();

@@ -7,8 +7,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum HostRequest {
-    /// Who are you? Answers [`crate::hypervisor::HostDescription`].
-    Describe,
+    /// Who are you? Answers [`crate::hypervisor::HostDescription`]. A host that is asked for the first time
+    /// makes up its id, and keeps it if it may.
+    Describe {
+        /// It may.
+        keep: bool,
+    },
     /// What would you do? Changes nothing; answers [`crate::replica::TargetPlan`].
     Plan(Box<ReplicaRequest>),
     /// Take the lock and make forks; answers [`crate::replica::Prepared`].

@@ -3,6 +3,8 @@
 mod messages;
 mod service;
 mod sync;
+mod target_agent;
+mod transfer;
 
 pub use messages::HostRequest;
 pub use service::TargetService;

@@ -5,8 +5,13 @@ use crate::agent::Service;
 use crate::error::{Error, Kind, Result};
 use crate::hypervisor::{HostDescription, TargetHypervisor};
 use crate::replica::{self, Layout, ReplicaTarget};
+use crate::wire::limits;
 use serde::Serialize;
 use serde_json::Value;
+use std::time::Duration;
+
+/// An agent whose driver vanished without a word notices that within the links' limit of silence.
+const STALE_AGENT_PATIENCE: Duration = Duration::from_secs(limits::SILENCE_S_MAX + 10);
 
 /// Serves replicas on this host through `hypervisor`.
 pub struct TargetService<'a> {
@@ -36,9 +41,9 @@ impl Service for TargetService<'_> {
         let request: HostRequest = serde_json::from_value(request)
             .map_err(|e| Error::new(Kind::Protocol, "a request has an unknown form").because(e))?;
         match request {
-            HostRequest::Describe => {
+            HostRequest::Describe { keep } => {
                 let (hypervisor, name) = self.hypervisor.describe()?;
-                let id = replica::host_id(&self.layout)?;
+                let id = replica::host_id(&self.layout, keep)?;
                 value(&HostDescription {
                     id,
                     name,
@@ -51,7 +56,12 @@ impl Service for TargetService<'_> {
                 &request,
             )?),
             HostRequest::Prepare(request) => {
-                let target = ReplicaTarget::open(self.layout.clone(), self.hypervisor, &request)?;
+                let target = ReplicaTarget::open(
+                    self.layout.clone(),
+                    self.hypervisor,
+                    &request,
+                    STALE_AGENT_PATIENCE,
+                )?;
                 let prepared = target.prepare(&request)?;
                 self.open = Some(target);
                 value(&prepared)

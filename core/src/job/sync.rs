@@ -1,27 +1,25 @@
 //! Sync one VM to one target: plan, point in time, transfer of all disks, seal.
 
 use super::messages::HostRequest;
-use crate::agent::{path_bytes, BlockEnd, BlockRequest, Client, OpenTarget, Opened, Role};
+use super::target_agent::TargetAgent;
+use super::transfer::Transfers;
+use crate::agent::Client;
 use crate::cli::units::{human, human_time};
 use crate::cli::Reporter;
 use crate::digest::HashKind;
 use crate::error::{Error, Kind, Result};
 use crate::hypervisor::HostDescription;
 use crate::lock::Lock;
-use crate::lvm::{self, OwnerTag};
-use crate::remote::{agent_id, AgentHandle, AgentPipe, AgentSpec, Remote};
+use crate::lvm::OwnerTag;
+use crate::remote::Remote;
 use crate::replica::{
-    host_id, read_json, write_json, DiskRecord, DiskSpec, Generation, Layout, Placement, Prepared,
-    ReplicaRequest, SealReport, SourcePair, TargetPair, TargetPlan,
+    check_pools_of, host_id, read_json, source_pairs, write_json, DiskRecord, DiskSpec, Generation,
+    Layout, Placement, Prepared, ReplicaRequest, SealReport, SourcePair, TargetPair, TargetPlan,
 };
 use crate::snapshot::{self, DiskSource, PointInTime, VmRuntime};
 use crate::stop::Stop;
-use crate::sync::{Geometry, Meter, Params, Summary};
-use crate::wire::VERSION;
+use crate::sync::Summary;
 use serde_json::json;
-use std::collections::BTreeSet;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -39,6 +37,8 @@ pub struct SourceVm {
     pub identity: Option<String>,
     /// Its configuration text.
     pub config: String,
+    /// Reads that text anew.
+    pub config_now: Box<dyn Fn() -> Result<String> + Send + Sync>,
     /// Disks to be replicated.
     pub disks: Vec<SourceDisk>,
     /// Keys of the disks that are left out, and why.
@@ -84,58 +84,8 @@ pub struct SyncOutcome {
     pub generation: Option<Generation>,
 }
 
-/// How long an agent may take to end once its input is closed.
-const AGENT_END_TIMEOUT: Duration = Duration::from_secs(5);
 /// Leaf size of all replicas, in bytes.
-const LEAF_BYTES: u32 = 4096;
-
-/// An agent on the target.
-struct TargetAgent {
-    client: Client,
-    handle: AgentHandle,
-    host: String,
-}
-
-impl TargetAgent {
-    fn start(session: &Remote, program: &str, stop: &Stop) -> Result<Self> {
-        let spec = AgentSpec::new(program, agent_id(program, VERSION.into()));
-        let AgentPipe {
-            stdin,
-            stdout,
-            handle,
-        } = session.start_agent(&spec)?;
-        let host = session.host().to_string();
-        match Client::connect(stdout, stdin, program, &host, stop.clone()) {
-            Ok(client) => Ok(TargetAgent {
-                client,
-                handle,
-                host,
-            }),
-            Err(e) => {
-                let end = handle.finish(AGENT_END_TIMEOUT);
-                Err(Error::new(
-                    e.kind(),
-                    format!("{}; agent on {host}: {end}", e.message()),
-                ))
-            }
-        }
-    }
-
-    /// Runs `work` with the client; a lost agent's own words are added to the error. The agent is gone
-    /// when this returns.
-    fn during<T>(mut self, work: impl FnOnce(&mut Client) -> Result<T>) -> Result<T> {
-        let result = work(&mut self.client);
-        drop(self.client);
-        let end = self.handle.finish(AGENT_END_TIMEOUT);
-        result.map_err(|e| match e.kind() == Kind::Remote && !end.is_success() {
-            true => Error::new(
-                Kind::Remote,
-                format!("{}; agent on {}: {end}", e.message(), self.host),
-            ),
-            false => e,
-        })
-    }
-}
+pub(super) const LEAF_BYTES: u32 = 4096;
 
 /// Syncs `vm` to the host behind `session`. `runtime` says how to hold the VM still.
 pub fn sync(
@@ -147,7 +97,14 @@ pub fn sync(
     reporter: &Reporter,
     stop: &Stop,
 ) -> Result<SyncOutcome> {
-    let _lock = Lock::take(&layout.vm_lock(&vm.id), &format!("VM {}", vm.id))?;
+    // Looking needs no lock, and leaves no lock file.
+    let _lock = match options.dry_run {
+        true => None,
+        false => Some(Lock::take(
+            &layout.vm_lock(&vm.id),
+            &format!("VM {}", vm.id),
+        )?),
+    };
     let control = TargetAgent::start(session, vm.program, stop)?;
     control.during(|client| {
         let mut job = Job {
@@ -174,7 +131,11 @@ struct Job<'a> {
 impl Job<'_> {
     fn run(&mut self, client: &mut Client, runtime: VmRuntime) -> Result<SyncOutcome> {
         let began = Instant::now();
-        let target: HostDescription = client.host(&HostRequest::Describe)?;
+        let target: HostDescription = client.host(&HostRequest::Describe {
+            keep: !self.options.dry_run,
+        })?;
+        let sources: Vec<DiskSource> = self.vm.disks.iter().map(|d| d.source.clone()).collect();
+        snapshot::check(&sources, &runtime)?;
         let pair = self.pair(&target)?;
         let request = self.request(pair)?;
         let plan: TargetPlan = client.host(&HostRequest::Plan(Box::new(request.clone())))?;
@@ -185,15 +146,17 @@ impl Job<'_> {
         }
         self.remember(pair, &target)?;
         let owner = OwnerTag::new(pair);
-        let sources: Vec<DiskSource> = self.vm.disks.iter().map(|d| d.source.clone()).collect();
-        self.sweep(&owner, &sources)?;
+        self.sweep(&sources)?;
         self.stop.check()?;
         // The target first: what it refuses must not cost the guest a pause.
         let prepared: Prepared = client.host(&HostRequest::Prepare(Box::new(request)))?;
+        prepared.notes.iter().for_each(|note| self.note(note));
         self.stop.check()?;
         let run = Uuid::new_v4().simple().to_string();
         let mut point = snapshot::take(&run, &sources, runtime, &owner, self.options.hold_max)?;
-        let result = self.transfer_and_seal(client, pair, &prepared, &point, began);
+        let result = self
+            .check_config()
+            .and_then(|()| self.transfer_and_seal(client, pair, &prepared, &point, began));
         let released = point.release();
         let generation = result?;
         released
@@ -236,7 +199,7 @@ impl Job<'_> {
     fn request(&self, pair: Uuid) -> Result<ReplicaRequest> {
         Ok(ReplicaRequest {
             pair,
-            source_host: host_id(self.layout)?,
+            source_host: host_id(self.layout, !self.options.dry_run)?,
             source_name: self.vm.host.clone(),
             vm: self.vm.id.clone(),
             target_vm: self.options.target_vm.clone(),
@@ -256,7 +219,7 @@ impl Job<'_> {
     fn tell_plan(&self, target: &HostDescription, plan: &TargetPlan) {
         let say = |text: String| self.reporter.say(text, json!({"event": "plan-line"}));
         let what = match plan.head {
-            Some(n) => format!("generation {} onto {n}", n + 1),
+            Some(n) => format!("generation {} onto {n}", plan.number),
             None => "first generation".to_owned(),
         };
         let disks: Vec<_> = self.vm.disks.iter().zip(&plan.placements).collect();
@@ -266,7 +229,9 @@ impl Job<'_> {
                 "event": "plan",
                 "vm": self.vm.id,
                 "target": target,
+                "target_vm": plan.vm,
                 "parent": plan.head,
+                "number": plan.number,
                 "disks": disks.iter().map(|(d, p)| json!({"spec": d.spec, "placement": p})).collect::<Vec<_>>(),
                 "excluded": self.vm.excluded,
                 "notes": self.vm.notes.iter().chain(&plan.notes).collect::<Vec<_>>(),
@@ -293,22 +258,43 @@ impl Job<'_> {
         }
     }
 
-    /// The pools here must have room for what the guest overwrites while the point in time is kept.
-    fn check_pools(&self) -> Result<()> {
-        let mut pools = BTreeSet::new();
-        for disk in &self.vm.disks {
-            if let DiskSource::Lv(id) = &disk.source {
-                pools.extend(lvm::get(id)?.pool);
-            }
-        }
-        pools
-            .iter()
-            .try_for_each(|pool| crate::replica::spare_bytes(pool).map(|_| ()))
+    fn note(&self, note: &str) {
+        self.reporter.say(
+            format!("  note: {note}"),
+            json!({"event": "note", "text": note}),
+        );
     }
 
-    /// Removes what a killed run left of its point in time.
-    fn sweep(&self, owner: &OwnerTag, sources: &[DiskSource]) -> Result<()> {
-        let swept = snapshot::sweep(owner, sources)?;
+    /// What was resolved must be what the snapshots were taken of: a disk that was added in between would be
+    /// missing.
+    fn check_config(&self) -> Result<()> {
+        if (self.vm.config_now)()? == self.vm.config {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Busy,
+            format!(
+                "the configuration of VM {} was changed while the snapshots were taken",
+                self.vm.id
+            ),
+        )
+        .advise("run again"))
+    }
+
+    /// The pools here must have room for what the guest overwrites while the point in time is kept.
+    fn check_pools(&self) -> Result<()> {
+        let volumes = self.vm.disks.iter().filter_map(|d| match &d.source {
+            DiskSource::Lv(id) => Some(id),
+            DiskSource::Path(_) => None,
+        });
+        check_pools_of(volumes)
+    }
+
+    /// Removes what killed runs left of their points in time, whatever their target was.
+    fn sweep(&self, sources: &[DiskSource]) -> Result<()> {
+        let pairs = source_pairs(self.layout, &self.vm.id)?;
+        let owners: Vec<OwnerTag> = pairs.iter().map(|p| OwnerTag::new(p.pair)).collect();
+        let swept = snapshot::sweep(&owners, sources)?;
         for name in swept.removed {
             self.reporter.say(
                 format!("  removed {name}, left by a run that was cut off"),
@@ -340,13 +326,15 @@ impl Job<'_> {
             ),
             json!({"event": "point-in-time", "consistency": point.consistency, "held_ms": point.held_ms, "notes": point.notes}),
         );
-        for note in &point.notes {
-            self.reporter.say(
-                format!("  note: {note}"),
-                json!({"event": "note", "text": note}),
-            );
-        }
-        let summaries = self.transfer_all(prepared, point)?;
+        point.notes.iter().for_each(|note| self.note(note));
+        let transfers = Transfers {
+            vm: self.vm,
+            session: self.session,
+            options: self.options,
+            reporter: self.reporter,
+            stop: self.stop,
+        };
+        let summaries = transfers.run(prepared, point)?;
         point.still_valid()?;
         self.stop.check()?;
         let generation = self.generation(pair, prepared, point, &summaries);
@@ -373,12 +361,7 @@ impl Job<'_> {
                 "notes": report.notes,
             }),
         );
-        for note in &report.notes {
-            self.reporter.say(
-                format!("  note: {note}"),
-                json!({"event": "note", "text": note}),
-            );
-        }
+        report.notes.iter().for_each(|note| self.note(note));
         Ok(generation)
     }
 
@@ -412,102 +395,6 @@ impl Job<'_> {
                 .collect(),
             config: self.vm.config.clone(),
         }
-    }
-
-    /// Syncs all disks, some at a time; the first failure stops the others.
-    fn transfer_all(&self, prepared: &Prepared, point: &PointInTime) -> Result<Vec<Summary>> {
-        let count = self.vm.disks.len();
-        let jobs = self.options.jobs.clamp(1, count.max(1));
-        let stop = self.stop.child();
-        let next = Mutex::new(0..count);
-        let done: Mutex<Vec<Option<Summary>>> = Mutex::new(vec![None; count]);
-        let first_error = Mutex::new(None);
-        std::thread::scope(|scope| {
-            for _ in 0..jobs {
-                scope.spawn(|| loop {
-                    let index = next.lock().unwrap_or_else(PoisonError::into_inner).next();
-                    let Some(index) = index.filter(|_| !stop.is_stopped()) else {
-                        return;
-                    };
-                    let from = &point.disks[index].path;
-                    let (key, _, fork) = &prepared.forks[index];
-                    let size = self.vm.disks[index].spec.size;
-                    match self.transfer(key, from, fork, size, jobs, &stop) {
-                        Ok(summary) => {
-                            done.lock().unwrap_or_else(PoisonError::into_inner)[index] =
-                                Some(summary);
-                        }
-                        Err(e) => {
-                            stop.stop();
-                            let mut first =
-                                first_error.lock().unwrap_or_else(PoisonError::into_inner);
-                            first.get_or_insert(e.context(format!("disk {key}")));
-                        }
-                    }
-                });
-            }
-        });
-        if let Some(error) = first_error
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)
-        {
-            return Err(error);
-        }
-        let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-        done.into_iter()
-            .map(|summary| summary.ok_or_else(|| self.stop.error()))
-            .collect()
-    }
-
-    fn transfer(
-        &self,
-        key: &str,
-        from: &Path,
-        fork: &Path,
-        size: u64,
-        jobs: usize,
-        stop: &Stop,
-    ) -> Result<Summary> {
-        let params = Params {
-            geometry: Geometry::new(size, LEAF_BYTES)?,
-            hash: self.options.hash,
-            dry_run: false,
-            verify: self.options.verify,
-            bytes_per_s_max: self
-                .options
-                .bytes_per_s_max
-                .map(|max| (max / jobs as u64).max(1)),
-        };
-        let (mut source, opened) = BlockEnd::source(from)?;
-        if opened.size != size {
-            return Err(Error::new(
-                Kind::Io,
-                format!(
-                    "{} has {} bytes, but the VM's disk had {size}",
-                    from.display(),
-                    opened.size
-                ),
-            )
-            .advise("the disk was resized meanwhile; run again"));
-        }
-        let meter = Arc::new(Meter::new());
-        let _watch = self.reporter.watch(key, meter.clone());
-        TargetAgent::start(self.session, self.vm.program, stop)?.during(|client| {
-            let open = OpenTarget {
-                path: path_bytes(fork),
-                create: false,
-                dry_run: false,
-            };
-            let opened: Opened = client.block(BlockRequest::OpenTarget(open))?;
-            if opened.size < size {
-                return Err(Error::new(
-                    Kind::Remote,
-                    format!("{} is too small", fork.display()),
-                ));
-            }
-            client.block::<()>(BlockRequest::Sync(Role::Target, params))?;
-            source.sync(Role::Source, &params, client.link(), &meter)
-        })
     }
 }
 

@@ -38,7 +38,11 @@ pub fn find(id: &LvId) -> Result<Option<Lv>> {
 
 /// Like [`find`], but a missing volume is an error of [`Kind::NotFound`].
 pub fn get(id: &LvId) -> Result<Lv> {
-    find(id)?.ok_or_else(|| Error::new(Kind::NotFound, format!("there is no logical volume {id}")))
+    find(id)?.ok_or_else(|| no_such(id))
+}
+
+pub(super) fn no_such(id: &LvId) -> Error {
+    Error::new(Kind::NotFound, format!("there is no logical volume {id}"))
 }
 
 /// The volume behind a path: a device node, a link to one, or the `/dev/VG/NAME` of a volume that is not

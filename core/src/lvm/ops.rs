@@ -1,6 +1,6 @@
 //! What changes volumes. See the module's head for the rules.
 
-use super::find::{find, get, list};
+use super::find::{find, get, list, no_such};
 use super::id::{LvId, OwnerTag, Tag};
 use super::report::{Lv, LvKind};
 use crate::cmd::{Cmd, Tool};
@@ -105,10 +105,15 @@ pub fn extend(id: &LvId, size: u64, owner: &OwnerTag) -> Result<Lv> {
 /// Gives a volume of ours another name. Success, too, if that has happened already.
 pub fn rename(id: &LvId, name: &str, owner: &OwnerTag) -> Result<LvId> {
     let new = id.sibling(name)?;
-    if find(id)?.is_none() && find(&new)?.is_some_and(|lv| lv.is_owned_by(owner)) {
-        return Ok(new);
-    }
-    idle(owned(id, owner, "rename")?, "rename")?;
+    let lvs = list(id.vg())?;
+    let named = |name: &LvId| lvs.iter().find(|lv| lv.id == *name).cloned();
+    let Some(old) = named(id) else {
+        return match named(&new) {
+            Some(lv) if lv.is_owned_by(owner) => Ok(new),
+            _ => Err(no_such(id)),
+        };
+    };
+    idle(check_owned(old, owner, "rename")?, "rename")?;
     Cmd::new(Tool::Lvrename)
         .arg(id.to_string())
         .arg(new.to_string())

@@ -10,12 +10,15 @@ use crate::image::flush_parent;
 use rustix::fs::{fgetxattr, fsetxattr, ioctl_ficlone, XattrFlags};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions, Permissions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 const OWNER: &str = "user.rblocksync.owner";
 const BASE: &str = "user.rblocksync.base";
+/// Pause between two looks at a file that is in use.
+const IDLE_POLL: Duration = Duration::from_millis(500);
 
 fn hidden(path: &Path, suffix: &str) -> Result<PathBuf> {
     let Some(name) = path.file_name().and_then(|n| n.to_str()) else {
@@ -29,6 +32,16 @@ fn hidden(path: &Path, suffix: &str) -> Result<PathBuf> {
 
 fn fork_of(path: &Path) -> Result<PathBuf> {
     hidden(path, "rbs-fork")
+}
+
+/// What a fork is made as, until it is a whole copy.
+fn new_fork_of(path: &Path) -> Result<PathBuf> {
+    hidden(path, "rbs-new")
+}
+
+/// What the head is made as, before it takes the name of the old one.
+fn new_head_of(path: &Path) -> Result<PathBuf> {
+    hidden(path, "rbs-head")
 }
 
 fn generation_of(path: &Path, number: u64) -> Result<PathBuf> {
@@ -111,17 +124,53 @@ fn remove(path: &Path, pair: Uuid) -> Result<()> {
     Ok(())
 }
 
+/// Removes what a run that was cut off left under a temporary name. Right after it was created it may not
+/// have its mark yet, but then it has no content either.
+fn clear(path: &Path, pair: Uuid) -> Result<()> {
+    match is_unmarked_and_empty(path)? {
+        true => std::fs::remove_file(path).map_err(|e| io("remove", path, e)),
+        false => remove(path, pair),
+    }
+}
+
+fn is_unmarked_and_empty(path: &Path) -> Result<bool> {
+    match std::fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_file() && meta.len() == 0 => {
+            let file = File::open(path).map_err(|e| io("open", path, e))?;
+            Ok(read_mark(&file, path, OWNER)?.is_none())
+        }
+        _ => Ok(false),
+    }
+}
+
 pub(super) fn check(path: &Path, pair: Uuid) -> Result<()> {
     if owned(path, pair)?.is_some() {
-        // Takes the locks a writer would take, and lets them go again.
-        let options = crate::image::TargetOptions {
-            create: false,
-            read_only: false,
-        };
-        crate::image::open_target(path, options, |_| Ok(None))?;
+        check_idle(path)?;
     }
     owned(&fork_of(path)?, pair)?;
+    for temporary in [new_fork_of(path)?, new_head_of(path)?] {
+        if !is_unmarked_and_empty(&temporary)? {
+            owned(&temporary, pair)?;
+        }
+    }
     Ok(())
+}
+
+/// Takes the locks a writer would take, and lets them go again.
+fn check_idle(path: &Path) -> Result<()> {
+    let options = crate::image::TargetOptions {
+        create: false,
+        read_only: false,
+    };
+    crate::image::open_target(path, options, |_| Ok(None)).map(drop)
+}
+
+/// Bytes that a fork left behind takes already.
+pub(super) fn fork_bytes(path: &Path) -> Result<u64> {
+    match std::fs::symlink_metadata(fork_of(path)?) {
+        Ok(meta) => Ok(meta.blocks() * 512),
+        Err(_) => Ok(0),
+    }
 }
 
 /// The nearest directory above `path` that exists.
@@ -190,10 +239,12 @@ pub(super) fn ensure_fork(
     pair: Uuid,
     parent: Option<u64>,
     size: u64,
+    until: Instant,
 ) -> Result<PathBuf> {
     let fork = fork_of(path)?;
     let base = parent.unwrap_or(0).to_string();
     if let Some(left) = owned(&fork, pair)? {
+        await_idle(&fork, until)?;
         if read_mark(&left, &fork, BASE)?.as_deref() != Some(base.as_str()) {
             remove(&fork, pair)?;
         }
@@ -205,8 +256,8 @@ pub(super) fn ensure_fork(
             .map_err(|e| io("open", &fork, e))?,
         None => {
             // Copied under another name, so that a fork that exists is always a whole copy.
-            let fresh = hidden(path, "rbs-new")?;
-            remove(&fresh, pair)?;
+            let fresh = new_fork_of(path)?;
+            clear(&fresh, pair)?;
             let file = create(&fresh, pair, parent)?;
             if let Some(number) = parent {
                 let sealed = generation_of(path, number)?;
@@ -214,14 +265,7 @@ pub(super) fn ensure_fork(
                     Some(sealed) => Some(sealed),
                     None => owned(path, pair)?,
                 };
-                let Some(from) = from else {
-                    return Err(
-                        Error::new(Kind::NotFound, format!("{} is gone", path.display())).advise(
-                            "the replica was changed by somebody else; remove it and sync again",
-                        ),
-                    );
-                };
-                copy(&from, &file, path)?;
+                copy(&from.ok_or_else(|| gone(path))?, &file, path)?;
             }
             std::fs::rename(&fresh, &fork).map_err(|e| io("rename", &fresh, e))?;
             file
@@ -231,6 +275,23 @@ pub(super) fn ensure_fork(
     Ok(fork)
 }
 
+/// Waits until nobody has it open: an agent whose link was cut may need a while to notice.
+fn await_idle(path: &Path, until: Instant) -> Result<()> {
+    loop {
+        match check_idle(path) {
+            Err(e) if e.kind() == Kind::Busy && Instant::now() < until => {
+                std::thread::sleep(IDLE_POLL);
+            }
+            done => return done,
+        }
+    }
+}
+
+pub(super) fn remove_fork(path: &Path, pair: Uuid) -> Result<()> {
+    clear(&new_fork_of(path)?, pair)?;
+    remove(&fork_of(path)?, pair)
+}
+
 pub(super) fn seal(path: &Path, pair: Uuid, number: u64) -> Result<()> {
     let (fork, sealed) = (fork_of(path)?, generation_of(path, number)?);
     if owned(&sealed, pair)?.is_none() {
@@ -238,10 +299,7 @@ pub(super) fn seal(path: &Path, pair: Uuid, number: u64) -> Result<()> {
             // Without shared blocks the generation has become the head itself.
             return match head_is(path, pair, number)? {
                 true => Ok(()),
-                false => Err(Error::new(
-                    Kind::NotFound,
-                    format!("{} is gone", fork.display()),
-                )),
+                false => Err(gone(&fork)),
             };
         };
         file.set_permissions(Permissions::from_mode(0o440))
@@ -260,37 +318,74 @@ fn head_is(path: &Path, pair: Uuid, number: u64) -> Result<bool> {
     })
 }
 
-pub(super) fn ensure_head(path: &Path, pair: Uuid, number: u64) -> Result<()> {
+/// Makes what is to become the head, beside the present one. Nothing to do if that is it already, or if
+/// blocks cannot be shared: then the generation itself becomes the head.
+pub(super) fn prepare_head(path: &Path, pair: Uuid, number: u64) -> Result<()> {
     if head_is(path, pair, number)? {
         return Ok(());
     }
     let sealed = generation_of(path, number)?;
-    let Some(from) = owned(&sealed, pair)? else {
-        return Err(Error::new(
-            Kind::NotFound,
-            format!("{} is gone", sealed.display()),
-        ));
-    };
-    let fresh = hidden(path, "rbs-new")?;
-    remove(&fresh, pair)?;
+    let from = owned(&sealed, pair)?.ok_or_else(|| gone(&sealed))?;
+    let fresh = new_head_of(path)?;
+    // One that was left may not be complete.
+    clear(&fresh, pair)?;
     let file = create(&fresh, pair, Some(number))?;
-    let name = match ioctl_ficlone(&file, &from) {
-        Ok(()) => &fresh,
-        Err(_) => {
-            // No shared blocks: the generation itself becomes the head.
-            drop(file);
-            remove(&fresh, pair)?;
-            let writable = from.set_permissions(Permissions::from_mode(0o640));
+    match ioctl_ficlone(&file, &from) {
+        Ok(()) => file.sync_all().map_err(|e| io("flush", &fresh, e)),
+        Err(e) if cannot_share(e) => remove(&fresh, pair),
+        Err(e) => Err(io("clone", &sealed, e)),
+    }
+}
+
+/// The errors of FICLONE where files cannot share blocks at all; others are failures (ioctl_ficlone(2)).
+fn cannot_share(e: Errno) -> bool {
+    matches!(
+        e,
+        Errno::OPNOTSUPP | Errno::NOTTY | Errno::INVAL | Errno::XDEV | Errno::NOSYS
+    )
+}
+
+/// Puts the head that was prepared in the place of the present one.
+pub(super) fn swap_head(path: &Path, pair: Uuid, number: u64) -> Result<()> {
+    let fresh = new_head_of(path)?;
+    if head_is(path, pair, number)? {
+        return remove(&fresh, pair);
+    }
+    if owned(path, pair)?.is_some() {
+        check_idle(path)?;
+    }
+    let new = match owned(&fresh, pair)? {
+        Some(_) => fresh,
+        None => {
+            let sealed = generation_of(path, number)?;
+            let file = owned(&sealed, pair)?.ok_or_else(|| gone(&sealed))?;
+            let writable = file.set_permissions(Permissions::from_mode(0o640));
             writable.map_err(|e| io("unseal", &sealed, e))?;
-            mark(&from, &sealed, BASE, &number.to_string())?;
-            from.sync_all().map_err(|e| io("flush", &sealed, e))?;
-            &sealed
+            mark(&file, &sealed, BASE, &number.to_string())?;
+            file.sync_all().map_err(|e| io("flush", &sealed, e))?;
+            sealed
         }
     };
-    let fresh = File::open(name).and_then(|f| f.sync_all());
-    fresh.map_err(|e| io("flush", name, e))?;
-    std::fs::rename(name, path).map_err(|e| io("rename", name, e))?;
+    std::fs::rename(&new, path).map_err(|e| io("rename", &new, e))?;
     flush_parent(path)
+}
+
+fn gone(path: &Path) -> Error {
+    Error::new(Kind::NotFound, format!("{} is gone", path.display()))
+        .advise("the replica was changed by somebody else; remove it and sync again")
+}
+
+/// Removes the head of a disk that no generation has any more.
+pub(super) fn remove_head(path: &Path, pair: Uuid) -> Result<()> {
+    if owned(path, pair)?.is_some() {
+        check_idle(path)?;
+    }
+    clear(&new_head_of(path)?, pair)?;
+    remove(path, pair)
+}
+
+pub(super) fn is_taken(path: &Path, number: u64) -> Result<bool> {
+    Ok(std::fs::symlink_metadata(generation_of(path, number)?).is_ok())
 }
 
 pub(super) fn has_generation(path: &Path, pair: Uuid, number: u64) -> Result<bool> {

@@ -69,6 +69,11 @@ impl Generation {
     pub fn name(&self) -> String {
         generation_name(self.number)
     }
+
+    /// The disk that this volume holds.
+    pub(super) fn disk_at(&self, location: &super::Location) -> Option<&DiskRecord> {
+        self.disks.iter().find(|d| d.location == *location)
+    }
 }
 
 /// Name of generation `number`.

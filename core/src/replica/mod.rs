@@ -8,7 +8,9 @@
 
 mod file;
 mod layout;
+mod listing;
 mod manifest;
+mod seal;
 mod store;
 mod target;
 mod thin;
@@ -16,9 +18,9 @@ mod volume;
 
 pub use layout::{state_dir, Layout};
 pub use manifest::{DiskRecord, Generation, GENERATION_PREFIX};
-pub use store::{host_id, read_json, write_json, write_text, SourcePair, TargetPair};
+pub use store::{host_id, read_json, source_pairs, write_json, write_text, SourcePair, TargetPair};
 pub use target::{list_generations, Prepared, ReplicaTarget, SealReport, TargetPlan};
-pub use thin::spare_bytes;
+pub use thin::check_pools_of;
 pub use volume::{Location, VolumeFormat};
 
 use serde::{Deserialize, Serialize};

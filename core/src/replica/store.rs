@@ -45,19 +45,45 @@ pub struct TargetPair {
     pub volumes: BTreeMap<String, String>,
     /// Source storage to target storage, where they differ.
     pub storage_map: Vec<(String, String)>,
+    /// Where there may be forks of a run that was not sealed.
+    #[serde(default)]
+    pub forks: Vec<super::Location>,
     /// Newest sealed generation.
     pub head: Option<u64>,
 }
 
-/// This host's id: a random UUID, made when first asked for.
-pub fn host_id(layout: &Layout) -> Result<Uuid> {
+/// This host's id: a random UUID, made when first asked for. Not to `keep` it is for runs that may change
+/// nothing.
+pub fn host_id(layout: &Layout, keep: bool) -> Result<Uuid> {
     let path = layout.host_id();
     if let Some(id) = read_json(&path)? {
         return Ok(id);
     }
     let id = Uuid::new_v4();
-    write_json(&path, &id)?;
+    if keep {
+        write_json(&path, &id)?;
+    }
     Ok(id)
+}
+
+/// The pairs of which `vm` is the source.
+pub fn source_pairs(layout: &Layout, vm: &str) -> Result<Vec<SourcePair>> {
+    let dir = layout.source_pairs(vm);
+    let cannot = |e| Error::io(format!("cannot list {}", dir.display()), e);
+    let entries = match std::fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(cannot(e)),
+    };
+    let mut pairs = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(cannot)?.path();
+        // Temporary files of a run that was cut off have other names.
+        if path.extension().is_some_and(|e| e == "json") {
+            pairs.extend(read_json(&path)?);
+        }
+    }
+    Ok(pairs)
 }
 
 /// Reads a state file; `None` if there is none.
@@ -142,9 +168,12 @@ mod tests {
     fn a_host_keeps_its_id() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path().join("state"));
-        let id = host_id(&layout).unwrap();
-        assert_eq!(host_id(&layout).unwrap(), id);
+        host_id(&layout, false).unwrap();
+        assert!(!layout.root().exists());
+        let id = host_id(&layout, true).unwrap();
+        assert_eq!(host_id(&layout, true).unwrap(), id);
+        assert_eq!(host_id(&layout, false).unwrap(), id);
         std::fs::write(layout.host_id(), "junk").unwrap();
-        assert!(host_id(&layout).unwrap_err().message().contains("damaged"));
+        assert!(host_id(&layout, true).unwrap_err().message().contains("damaged"));
     }
 }

@@ -1,26 +1,32 @@
-//! The target's part in keeping a replica: take the lock, finish what a run before left, make forks, seal
-//! them into a generation, drop the oldest ones.
+//! The target's part in keeping a replica: take the lock, finish what a run before left, make forks, and
+//! hand them to [`super::seal`].
 
 use super::layout::Layout;
-use super::manifest::Generation;
+use super::listing::Listing;
+use super::manifest::{generation_name, Generation};
 use super::store::{self, read_json, write_json, TargetPair};
 use super::volume::{Location, Volume};
-use super::{Placement, ReplicaRequest};
+use super::{seal, Placement, ReplicaRequest};
 use crate::error::{Error, Kind, Result};
-use crate::hypervisor::{Published, TargetHypervisor};
+use crate::hypervisor::TargetHypervisor;
 use crate::lock::Lock;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// What a target would do; nothing was changed to find out.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TargetPlan {
+    /// Id of the VM there.
+    pub vm: String,
     /// Where the disks go.
     pub placements: Vec<Placement>,
     /// The generation that would be the parent.
     pub head: Option<u64>,
+    /// Number of the generation that would be made.
+    pub number: u64,
     /// What the user should know.
     pub notes: Vec<String>,
 }
@@ -34,6 +40,8 @@ pub struct Prepared {
     pub number: u64,
     /// Key of the disk, where its volume is, and what to write to.
     pub forks: Vec<(String, Placement, PathBuf)>,
+    /// What the user should know.
+    pub notes: Vec<String>,
 }
 
 /// What sealing did.
@@ -51,8 +59,13 @@ pub struct ReplicaTarget<'a> {
     hypervisor: &'a dyn TargetHypervisor,
     pair: TargetPair,
     placements: Vec<Placement>,
+    number: u64,
     keep: u32,
     excluded: Vec<String>,
+    notes: Vec<String>,
+    listing: Listing,
+    /// How long another process may go on using what should be ours alone.
+    patience: Duration,
     _lock: Lock,
 }
 
@@ -64,54 +77,71 @@ impl<'a> ReplicaTarget<'a> {
         request: &ReplicaRequest,
     ) -> Result<TargetPlan> {
         let known: Option<TargetPair> = read_json(&layout.target_pair(request.pair))?;
-        let head = known.as_ref().and_then(|p| p.head);
-        let volumes = known.map(|p| p.volumes).unwrap_or_default();
-        let placements = hypervisor.place(request, &volumes)?;
-        let mut notes = Vec::new();
-        if layout.sealing(request.pair).exists() {
-            notes.push("a seal that was cut off will be finished first".into());
-        } else {
-            check_volumes(request, &placements, &volumes)?;
+        let request = settle(request, known.as_ref())?;
+        Planner {
+            layout,
+            hypervisor,
+            request: &request,
+            known: known.as_ref(),
+            listing: &Listing::default(),
         }
-        Ok(TargetPlan {
-            placements,
-            head,
-            notes,
-        })
+        .plan()
     }
 
-    /// Takes the pair's lock and finishes what an earlier run left half done.
+    /// Takes the pair's lock and finishes what an earlier run left half done. `patience` is for an agent
+    /// of such a run that has not noticed yet that its driver is gone.
     pub fn open(
         layout: Layout,
         hypervisor: &'a dyn TargetHypervisor,
         request: &ReplicaRequest,
+        patience: Duration,
     ) -> Result<Self> {
-        let lock = Lock::take(
+        let lock = Lock::take_within(
+            patience,
             &layout.pair_lock(request.pair),
             &format!("the replica of VM {}", request.vm),
         )?;
-        recover(&layout, hypervisor, request.pair)?;
+        let mut notes = seal::recover(&layout, hypervisor, request.pair)?;
         let known: Option<TargetPair> = read_json(&layout.target_pair(request.pair))?;
-        let plan = Self::plan(&layout, hypervisor, request)?;
-        let mut volumes = known
-            .as_ref()
-            .map(|p| p.volumes.clone())
-            .unwrap_or_default();
+        let request = &settle(request, known.as_ref())?;
+        let listing = Listing::default();
+        let plan = Planner {
+            layout: &layout,
+            hypervisor,
+            request,
+            known: known.as_ref(),
+            listing: &listing,
+        }
+        .plan()?;
+        notes.extend(plan.notes);
+        let (mut volumes, forks, head) = match known {
+            Some(known) if known.head.is_some() => (known.volumes, known.forks, known.head),
+            Some(known) => (BTreeMap::new(), known.forks, None),
+            None => (BTreeMap::new(), Vec::new(), None),
+        };
         for (disk, placement) in request.disks.iter().zip(&plan.placements) {
             volumes.insert(disk.volume.clone(), placement.volume.clone());
+        }
+        let wanted: Vec<Location> = plan.placements.iter().map(|p| p.location.clone()).collect();
+        let stale: Vec<&Location> = forks.iter().filter(|l| !wanted.contains(l)).collect();
+        for location in &stale {
+            Volume {
+                location,
+                pair: request.pair,
+                listing: &listing,
+            }
+            .remove_fork()?;
         }
         let pair = TargetPair {
             pair: request.pair,
             source_host: request.source_host,
             source_name: request.source_name.clone(),
             vm: request.vm.clone(),
-            target_vm: request
-                .target_vm
-                .clone()
-                .unwrap_or_else(|| request.vm.clone()),
+            target_vm: plan.vm,
             volumes,
             storage_map: request.storage_map.clone(),
-            head: known.and_then(|p| p.head),
+            forks: wanted,
+            head,
         };
         // Durable before the first volume is made: what carries the pair's mark can be traced to it.
         write_json(&layout.target_pair(request.pair), &pair)?;
@@ -120,8 +150,12 @@ impl<'a> ReplicaTarget<'a> {
             hypervisor,
             pair,
             placements: plan.placements,
+            number: plan.number,
             keep: request.keep,
             excluded: request.excluded.clone(),
+            notes,
+            listing,
+            patience,
             _lock: lock,
         })
     }
@@ -129,23 +163,44 @@ impl<'a> ReplicaTarget<'a> {
     /// Makes the forks.
     pub fn prepare(&self, request: &ReplicaRequest) -> Result<Prepared> {
         let parent = self.pair.head;
+        let until = Instant::now() + self.patience;
+        let newest = newest(&self.layout, &self.pair)?;
         let mut forks = Vec::new();
+        let mut notes = self.notes.clone();
         for (disk, placement) in request.disks.iter().zip(&self.placements) {
             let volume = self.volume(&placement.location);
+            let context = |e: Error| e.context(format!("disk {}", disk.key));
+            let recorded = newest.as_ref().and_then(|g| g.disk_at(&placement.location));
             // A disk that the newest generation does not have starts from nothing.
-            let base = match parent {
-                Some(number) if volume.has_generation(number)? => Some(number),
+            let base = match (parent, recorded) {
+                (Some(_), Some(recorded)) if recorded.size > disk.size => {
+                    notes.push(format!("{} became smaller: it is sent in full", disk.key));
+                    None
+                }
+                (Some(number), Some(_)) if volume.has_generation(number).map_err(context)? => {
+                    Some(number)
+                }
+                (Some(number), Some(_)) => {
+                    notes.push(format!(
+                        "{}: its volume of generation {} is gone, so it is sent in full",
+                        disk.key,
+                        generation_name(number)
+                    ));
+                    None
+                }
                 _ => None,
             };
             let path = volume
-                .ensure_fork(base, disk.size)
-                .map_err(|e| e.context(format!("disk {}", disk.key)))?;
+                .ensure_fork(base, disk.size, until)
+                .map_err(context)?;
             forks.push((disk.key.clone(), placement.clone(), path));
         }
+        self.listing.forget();
         Ok(Prepared {
             parent,
-            number: parent.unwrap_or(0) + 1,
+            number: self.number,
             forks,
+            notes,
         })
     }
 
@@ -153,10 +208,9 @@ impl<'a> ReplicaTarget<'a> {
     pub fn seal(&mut self, generation: Generation) -> Result<SealReport> {
         let prepared = self.placements.iter().map(|p| (&p.key, &p.location));
         let sealed = generation.disks.iter().map(|d| (&d.key, &d.location));
-        let expected = self.pair.head.unwrap_or(0) + 1;
         if !prepared.eq(sealed)
             || generation.pair != self.pair.pair
-            || generation.number != expected
+            || generation.number != self.number
             || generation.excluded != self.excluded
         {
             return Err(Error::new(
@@ -164,12 +218,15 @@ impl<'a> ReplicaTarget<'a> {
                 "the generation to be sealed is not the one that was prepared",
             ));
         }
+        // Before the point of no return: a replica that somebody started to use meanwhile is theirs.
+        let hold = self.hypervisor.hold(&self.pair)?;
         write_json(&self.layout.sealing(self.pair.pair), &generation)?;
-        let mut notes = finish_seal(&self.layout, self.hypervisor, &mut self.pair, &generation)?;
-        let keeps = self
-            .placements
+        let (layout, pair) = (&self.layout, &mut self.pair);
+        let mut notes = seal::finish(layout, self.hypervisor, pair, &generation, Some(hold))?;
+        let keeps = generation
+            .disks
             .iter()
-            .map(|p| self.volume(&p.location).keeps_generations())
+            .map(|d| self.volume(&d.location).keeps_generations())
             .collect::<Result<Vec<bool>>>()?;
         let mut keep = self.keep.max(1);
         if keep > 1 && keeps.contains(&false) {
@@ -180,7 +237,8 @@ impl<'a> ReplicaTarget<'a> {
                     .into(),
             );
         }
-        self.prune(keep)?;
+        let pruned = seal::prune(&self.layout, self.hypervisor, &mut self.pair, keep)?;
+        notes.extend(pruned);
         let kept = store::generations(&self.layout, self.pair.pair)?;
         Ok(SealReport {
             kept: kept.iter().map(|g| g.number).collect(),
@@ -188,176 +246,139 @@ impl<'a> ReplicaTarget<'a> {
         })
     }
 
-    /// Removes the oldest generations beyond `keep`, never the newest.
-    fn prune(&self, keep: u32) -> Result<()> {
-        let all = store::generations(&self.layout, self.pair.pair)?;
-        let surplus = all.len().saturating_sub(keep.max(1) as usize);
-        if surplus == 0 {
-            return Ok(());
-        }
-        let (old, kept) = all.split_at(surplus);
-        // First nobody may be shown them any more, then they are marked as going, then they go.
-        publish(self.hypervisor, &self.pair, kept)?;
-        for generation in old {
-            let path = self.layout.generation(self.pair.pair, generation.number);
-            let going = path.with_extension("pruned");
-            std::fs::rename(&path, &going)
-                .map_err(|e| Error::io(format!("cannot rename {}", path.display()), e))?;
-            crate::image::flush_parent(&going)?;
-        }
-        finish_prune(&self.layout, self.pair.pair)
-    }
-
-    fn volume<'v>(&self, location: &'v Location) -> Volume<'v> {
+    fn volume<'v>(&'v self, location: &'v Location) -> Volume<'v> {
         Volume {
             location,
             pair: self.pair.pair,
+            listing: &self.listing,
         }
     }
 }
 
-/// Finishes a seal and a prune that were cut off. The caller holds the pair's lock.
-fn recover(layout: &Layout, hypervisor: &dyn TargetHypervisor, pair: Uuid) -> Result<()> {
-    if let Some(generation) = read_json::<Generation>(&layout.sealing(pair))? {
-        let Some(mut state) = read_json::<TargetPair>(&layout.target_pair(pair))? else {
-            return Err(Error::new(
-                Kind::Io,
-                format!("the state of replica {pair} is incomplete"),
-            ));
-        };
-        finish_seal(layout, hypervisor, &mut state, &generation)
-            .map_err(|e| e.context("cannot finish a seal that was cut off"))?;
-    }
-    finish_prune(layout, pair)
-}
-
-/// Does what is left to do of a seal. All steps are safe to repeat.
-fn finish_seal(
-    layout: &Layout,
-    hypervisor: &dyn TargetHypervisor,
-    pair: &mut TargetPair,
-    generation: &Generation,
-) -> Result<Vec<String>> {
-    let number = generation.number;
-    let manifest = layout.generation(pair.pair, number);
-    if pair.head != Some(number) {
-        for disk in &generation.disks {
-            crash_point("seal");
-            let volume = Volume {
-                location: &disk.location,
-                pair: pair.pair,
-            };
-            volume
-                .seal(number)
-                .map_err(|e| e.context(format!("disk {}", disk.key)))?;
-        }
-        for disk in &generation.disks {
-            crash_point("head");
-            let volume = Volume {
-                location: &disk.location,
-                pair: pair.pair,
-            };
-            volume
-                .ensure_head(number)
-                .map_err(|e| e.context(format!("disk {}", disk.key)))?;
-        }
-        write_json(&manifest, generation)?;
-        crash_point("manifest");
-        pair.head = Some(number);
-        write_json(&layout.target_pair(pair.pair), pair)?;
-    }
-    crash_point("publish");
-    let notes = publish(hypervisor, pair, &store::generations(layout, pair.pair)?)?;
-    store::remove(&layout.sealing(pair.pair))?;
-    Ok(notes)
-}
-
-/// Removes the volumes of generations that were marked as going.
-fn finish_prune(layout: &Layout, pair: Uuid) -> Result<()> {
-    let dir = layout.generations(pair);
-    let Ok(entries) = std::fs::read_dir(&dir) else {
-        return Ok(());
+/// What the request leaves open is as it was before; what was decided before cannot change.
+fn settle(request: &ReplicaRequest, known: Option<&TargetPair>) -> Result<ReplicaRequest> {
+    let mut settled = request.clone();
+    let Some(known) = known.filter(|k| k.head.is_some()) else {
+        return Ok(settled);
     };
-    for entry in entries.flatten() {
-        let path = entry.path();
-        if path.extension().is_none_or(|e| e != "pruned") {
-            continue;
+    match &request.target_vm {
+        Some(wanted) if *wanted != known.target_vm => {
+            return Err(Error::new(
+                Kind::Refused,
+                format!(
+                    "the replica of VM {} is VM {} there, and cannot become {wanted}",
+                    request.vm, known.target_vm
+                ),
+            )
+            .advise("leave the id out, or give the same as before"));
         }
-        if let Some(generation) = read_json::<Generation>(&path)? {
-            for disk in &generation.disks {
-                Volume {
-                    location: &disk.location,
-                    pair,
-                }
-                .remove_generation(generation.number)?;
+        _ => settled.target_vm = Some(known.target_vm.clone()),
+    }
+    for (from, to) in &known.storage_map {
+        if !request.storage_map.iter().any(|(f, _)| f == from) {
+            settled.storage_map.push((from.clone(), to.clone()));
+        }
+    }
+    Ok(settled)
+}
+
+struct Planner<'a> {
+    layout: &'a Layout,
+    hypervisor: &'a dyn TargetHypervisor,
+    request: &'a ReplicaRequest,
+    known: Option<&'a TargetPair>,
+    listing: &'a Listing,
+}
+
+impl Planner<'_> {
+    fn plan(&self) -> Result<TargetPlan> {
+        let sealed = self.known.filter(|k| k.head.is_some());
+        let volumes = sealed.map(|k| k.volumes.clone()).unwrap_or_default();
+        let mut head = sealed.and_then(|k| k.head);
+        let placements = self.hypervisor.place(self.request, &volumes)?;
+        let mut notes = Vec::new();
+        let sealing: Option<Generation> = read_json(&self.layout.sealing(self.request.pair))?;
+        match sealing {
+            Some(generation) => {
+                notes.push("a seal that was cut off will be finished first".into());
+                head = Some(generation.number);
+            }
+            None => self.check_volumes(&placements)?,
+        }
+        Ok(TargetPlan {
+            vm: self
+                .request
+                .target_vm
+                .clone()
+                .unwrap_or_else(|| self.request.vm.clone()),
+            number: self.free_number(head.unwrap_or(0) + 1, &placements)?,
+            placements,
+            head,
+            notes,
+        })
+    }
+
+    /// A volume with a generation's name that no manifest tells of is left by a state that is lost, and
+    /// must not be taken for what is about to be sealed.
+    fn free_number(&self, first: u64, placements: &[Placement]) -> Result<u64> {
+        let mut number = first;
+        while placements.iter().try_fold(false, |taken, p| {
+            Ok(taken || self.volume(p).is_taken(number)?)
+        })? {
+            number += 1;
+        }
+        Ok(number)
+    }
+
+    /// Ours or absent, not in use, and enough room for what is new.
+    fn check_volumes(&self, placements: &[Placement]) -> Result<()> {
+        let newest = match self.known {
+            Some(known) => newest(self.layout, known)?,
+            None => None,
+        };
+        let mut wanted: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        for (disk, placement) in self.request.disks.iter().zip(placements) {
+            let context = |e: Error| e.context(format!("disk {}", disk.key));
+            let volume = self.volume(placement);
+            volume.check().map_err(context)?;
+            let free = volume.free_bytes().map_err(context)?;
+            let recorded = newest.as_ref().and_then(|g| g.disk_at(&placement.location));
+            let need = match recorded {
+                // What changed is not known yet; only growth is.
+                Some(recorded) => disk.used.min(disk.size.saturating_sub(recorded.size)),
+                None => disk
+                    .used
+                    .saturating_sub(volume.fork_bytes().map_err(context)?),
+            };
+            let entry = wanted.entry(volume.space_name()).or_insert((0, free));
+            entry.0 += need;
+        }
+        for (place, (need, free)) in wanted {
+            if need > free {
+                return Err(Error::new(
+                    Kind::Space,
+                    format!("{place} has {free} bytes to spare, but the disks need up to {need}"),
+                )
+                .advise("free some space there, or choose another storage with --storage SRC=DST"));
             }
         }
-        store::remove(&path)?;
+        Ok(())
     }
-    Ok(())
-}
 
-fn publish(
-    hypervisor: &dyn TargetHypervisor,
-    pair: &TargetPair,
-    generations: &[Generation],
-) -> Result<Vec<String>> {
-    let published: Vec<Published> = generations
-        .iter()
-        .map(|generation| Published {
-            generation,
-            snapshots: generation
-                .disks
-                .iter()
-                .filter(|d| matches!(d.location, Location::ThinLv { .. }))
-                .map(|d| d.key.clone())
-                .collect(),
-        })
-        .collect();
-    hypervisor.publish(pair, &published)
-}
-
-/// Ours or absent, not in use, and enough room for what is new.
-fn check_volumes(
-    request: &ReplicaRequest,
-    placements: &[Placement],
-    known: &BTreeMap<String, String>,
-) -> Result<()> {
-    let mut wanted: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-    for (disk, placement) in request.disks.iter().zip(placements) {
-        let volume = Volume {
+    fn volume<'v>(&'v self, placement: &'v Placement) -> Volume<'v> {
+        Volume {
             location: &placement.location,
-            pair: request.pair,
-        };
-        volume
-            .check()
-            .map_err(|e| e.context(format!("disk {}", disk.key)))?;
-        let free = volume
-            .free_bytes()
-            .map_err(|e| e.context(format!("disk {}", disk.key)))?;
-        let need = match known.contains_key(&disk.volume) {
-            true => 0,
-            false => disk.used,
-        };
-        let entry = wanted.entry(volume.space_name()).or_insert((0, free));
-        entry.0 += need;
-    }
-    for (place, (need, free)) in wanted {
-        if need > free {
-            return Err(Error::new(
-                Kind::Space,
-                format!("{place} has {free} bytes to spare, but the disks need up to {need}"),
-            )
-            .advise("free some space there, or choose another storage with --storage SRC=DST"));
+            pair: self.request.pair,
+            listing: self.listing,
         }
     }
-    Ok(())
 }
 
-/// Ends the process as a power cut would, where tests ask for it: `RBLOCKSYNC_CRASH_AT=seal`.
-fn crash_point(name: &str) {
-    if std::env::var_os("RBLOCKSYNC_CRASH_AT").is_some_and(|at| at == name) {
-        std::process::abort();
+/// The manifest of the newest generation.
+fn newest(layout: &Layout, pair: &TargetPair) -> Result<Option<Generation>> {
+    match pair.head {
+        Some(number) => read_json(&layout.generation(pair.pair, number)),
+        None => Ok(None),
     }
 }
 

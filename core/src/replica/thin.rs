@@ -1,19 +1,30 @@
 //! A replica's volume in an LVM thin pool. For volume `V` the generation `rbs12` is the snapshot
 //! `snap_V_rbs12`, as Proxmox names its own, so that it goes when Proxmox removes `V`.
 
+use super::listing::Listing;
 use super::manifest::generation_name;
 use crate::error::{Error, Kind, Result};
-use crate::lvm::{self, LvId, LvKind, OwnerTag, SnapshotOptions, Tag};
+use crate::lvm::{self, Lv, LvId, LvKind, OwnerTag, Pool, SnapshotOptions, Tag};
+use crate::thin;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// Data and metadata of a pool are never filled above this, in percent.
 const POOL_PERCENT_MAX: f64 = 95.0;
+/// Pause between two looks at a volume that is in use.
+const IDLE_POLL: Duration = Duration::from_millis(500);
 
 fn fork_of(lv: &LvId) -> Result<LvId> {
     lv.sibling(format!("rbs-fork_{}", lv.name()))
 }
 
-fn generation_of(lv: &LvId, number: u64) -> Result<LvId> {
+/// What the head is made as, before it takes the name of the old one.
+fn new_head_of(lv: &LvId) -> Result<LvId> {
+    lv.sibling(format!("rbs-head_{}", lv.name()))
+}
+
+pub(super) fn generation_of(lv: &LvId, number: u64) -> Result<LvId> {
     lv.sibling(format!("snap_{}_{}", lv.name(), generation_name(number)))
 }
 
@@ -22,31 +33,42 @@ fn base_tag(parent: Option<u64>) -> Result<Tag> {
     Tag::new(format!("rbs.base={}", parent.unwrap_or(0)))
 }
 
-fn owned(lv: &LvId, owner: &OwnerTag) -> Result<Option<lvm::Lv>> {
-    match lvm::find(lv)? {
-        Some(found) if !found.is_owned_by(owner) => Err(Error::new(
-            Kind::Refused,
-            format!("volume {lv} exists and was not made for this replica"),
-        )
-        .advise("remove or rename it, or choose another storage or VM id on the target")),
-        other => Ok(other),
-    }
-}
-
-pub(super) fn check(lv: &LvId, owner: &OwnerTag) -> Result<()> {
-    if let Some(head) = owned(lv, owner)? {
+pub(super) fn check(listing: &Listing, lv: &LvId, owner: &OwnerTag) -> Result<()> {
+    if let Some(head) = listing.owned(lv, owner)? {
         if head.open {
             return Err(Error::new(Kind::Busy, format!("volume {lv} is in use"))
                 .advise("stop the VM that uses it, or unmount it"));
         }
     }
-    owned(&fork_of(lv)?, owner)?;
+    listing.owned(&fork_of(lv)?, owner)?;
+    listing.owned(&new_head_of(lv)?, owner)?;
     Ok(())
 }
 
+/// An error unless the pools of these volumes have room for what is overwritten while snapshots are kept.
+pub fn check_pools_of<'a>(volumes: impl Iterator<Item = &'a LvId>) -> Result<()> {
+    let listing = Listing::default();
+    let mut pools = BTreeSet::new();
+    for id in volumes {
+        pools.extend(listing.find(id)?.and_then(|lv| lv.pool));
+    }
+    pools
+        .iter()
+        .try_for_each(|pool| free_bytes(&listing, pool).map(drop))
+}
+
 /// Bytes that may be written to a pool until it is as full as it may become; an error if it already is.
-pub fn spare_bytes(pool: &LvId) -> Result<u64> {
-    let found = lvm::pool(pool)?;
+pub(super) fn free_bytes(listing: &Listing, pool: &LvId) -> Result<u64> {
+    match listing.find(pool)? {
+        Some(found) => spare_of(lvm::pool_of(found)?),
+        None => Err(Error::new(
+            Kind::NotFound,
+            format!("there is no thin pool {pool}"),
+        )),
+    }
+}
+
+fn spare_of(found: Pool) -> Result<u64> {
     found.check_healthy()?;
     // No figure: the pool is not active yet, so nobody is filling it.
     let data = found.data_percent.unwrap_or(0.0);
@@ -55,7 +77,8 @@ pub fn spare_bytes(pool: &LvId) -> Result<u64> {
         return Err(Error::new(
             Kind::Space,
             format!(
-                "thin pool {pool} is nearly full: {data:.1}% of data, {metadata:.1}% of metadata"
+                "thin pool {} is nearly full: {data:.1}% of data, {metadata:.1}% of metadata",
+                found.id
             ),
         )
         .advise("extend the pool, or remove volumes from it"));
@@ -64,47 +87,96 @@ pub fn spare_bytes(pool: &LvId) -> Result<u64> {
     Ok(found.free_bytes().saturating_sub(reserve))
 }
 
+/// Bytes that a fork left behind takes already.
+pub(super) fn fork_bytes(listing: &Listing, lv: &LvId) -> Result<u64> {
+    let Some(fork) = listing.find(&fork_of(lv)?)? else {
+        return Ok(0);
+    };
+    Ok(match fork.data_percent {
+        Some(percent) => (fork.size as f64 * percent / 100.0) as u64,
+        // Not known: then it does not count, which asks for more room rather than less.
+        None => thin::mapped(&fork).map_or(0, |mapped| mapped.total()),
+    })
+}
+
+/// Waits until nobody has the fork open: an agent whose link was cut may need a while to notice.
+fn idle(mut fork: Lv, until: Instant) -> Result<Lv> {
+    while fork.open {
+        if Instant::now() >= until {
+            return Err(Error::new(
+                Kind::Busy,
+                format!("{} is in use by another process", fork.id),
+            )
+            .advise("find out who uses it with fuser or lsblk"));
+        }
+        std::thread::sleep(IDLE_POLL);
+        fork = lvm::get(&fork.id)?;
+    }
+    Ok(fork)
+}
+
 pub(super) fn ensure_fork(
-    lv: &LvId,
-    pool: &LvId,
+    listing: &Listing,
+    (lv, pool): (&LvId, &LvId),
     owner: &OwnerTag,
     parent: Option<u64>,
     size: u64,
+    until: Instant,
 ) -> Result<PathBuf> {
     let fork = fork_of(lv)?;
     let base = base_tag(parent)?;
-    if let Some(left) = owned(&fork, owner)? {
-        if !left.has_tag(&base) {
+    let left = match listing.owned(&fork, owner)? {
+        Some(left) => Some(idle(left, until)?),
+        None => None,
+    };
+    let left = match left {
+        Some(left) if !left.has_tag(&base) => {
             lvm::remove(&fork, owner)?;
+            None
         }
-    }
-    let mut found = match (lvm::find(&fork)?, parent) {
+        other => other,
+    };
+    let found = match (left, parent) {
+        (Some(left), _) if left.kind != LvKind::Thin => {
+            return Err(Error::new(
+                Kind::Refused,
+                format!("volume {fork} is not a thin volume"),
+            ));
+        }
         (Some(left), _) => left,
-        (None, None) => lvm::create_thin(pool, fork.name(), size, &[owner.tag().clone(), base])?,
+        (None, None) => {
+            lvm::create_thin(pool, fork.name(), size, &[owner.tag().clone(), base])?;
+            return Ok(fork.path());
+        }
         (None, Some(number)) => {
             let sealed = generation_of(lv, number)?;
-            if owned(&sealed, owner)?.is_none() {
+            let Some(mut made) = listing.owned(&sealed, owner)? else {
                 return Err(gone(&sealed));
-            }
-            let options = SnapshotOptions {
-                read_only: false,
-                skip_activation: false,
-                tags: vec![owner.tag().clone(), base],
             };
-            lvm::get(&lvm::snapshot(&sealed, fork.name(), &options)?)?
+            let options = SnapshotOptions {
+                tags: vec![owner.tag().clone(), base],
+                ..SnapshotOptions::default()
+            };
+            lvm::snapshot(&sealed, fork.name(), &options)?;
+            made.active = true;
+            made
         }
     };
-    if found.kind != LvKind::Thin {
-        return Err(Error::new(
-            Kind::Refused,
-            format!("volume {fork} is not a thin volume"),
-        ));
-    }
     if found.size < size {
-        found = lvm::extend(&fork, size, owner)?;
+        lvm::extend(&fork, size, owner)?;
     }
-    lvm::activate(&found.id)?;
-    Ok(found.id.path())
+    if !found.active {
+        lvm::activate(&fork)?;
+    }
+    Ok(fork.path())
+}
+
+pub(super) fn remove_fork(lv: &LvId, owner: &OwnerTag) -> Result<()> {
+    lvm::remove(&fork_of(lv)?, owner)
+}
+
+pub(super) fn remove_head(lv: &LvId, owner: &OwnerTag) -> Result<()> {
+    lvm::remove_all(&[new_head_of(lv)?, lv.clone()], owner)
 }
 
 fn gone(lv: &LvId) -> Error {
@@ -112,48 +184,87 @@ fn gone(lv: &LvId) -> Error {
         .advise("the replica was changed by somebody else; remove it and sync again")
 }
 
-pub(super) fn seal(lv: &LvId, owner: &OwnerTag, number: u64) -> Result<()> {
+pub(super) fn seal(listing: &Listing, lv: &LvId, owner: &OwnerTag, number: u64) -> Result<()> {
     let sealed = generation_of(lv, number)?;
-    if owned(&sealed, owner)?.is_none() {
-        let fork = fork_of(lv)?;
-        if owned(&fork, owner)?.is_none() {
-            return Err(gone(&fork));
+    let found = match listing.owned(&sealed, owner)? {
+        Some(found) => found,
+        None => {
+            let fork = fork_of(lv)?;
+            let Some(mut found) = listing.owned(&fork, owner)? else {
+                return Err(gone(&fork));
+            };
+            found.id = lvm::rename(&fork, sealed.name(), owner)?;
+            found
         }
-        lvm::rename(&fork, sealed.name(), owner)?;
-    }
-    let found = lvm::get(&sealed)?;
-    if !found.read_only {
-        lvm::deactivate(&sealed)?;
-        lvm::set_read_only(&sealed, true, owner)?;
-    }
-    if found.active {
-        lvm::deactivate(&sealed)?;
-    }
-    Ok(())
+    };
+    lvm::seal(&found, owner)
 }
 
-pub(super) fn ensure_head(lv: &LvId, owner: &OwnerTag, number: u64) -> Result<()> {
+/// Makes what is to become the head, beside the present one. Nothing to do if that is it already.
+pub(super) fn prepare_head(
+    listing: &Listing,
+    lv: &LvId,
+    owner: &OwnerTag,
+    number: u64,
+) -> Result<()> {
     let base = base_tag(Some(number))?;
-    if let Some(head) = owned(lv, owner)? {
-        if head.has_tag(&base) {
-            return Ok(());
-        }
-        lvm::remove(lv, owner)?;
+    if is_based_on(listing.owned(lv, owner)?.as_ref(), &base) {
+        return Ok(());
+    }
+    let fresh = new_head_of(lv)?;
+    match listing.owned(&fresh, owner)? {
+        Some(left) if left.has_tag(&base) => return Ok(()),
+        Some(_) => lvm::remove(&fresh, owner)?,
+        None => {}
     }
     let options = SnapshotOptions {
-        read_only: false,
-        skip_activation: false,
+        // Until somebody starts the VM, as Proxmox leaves volumes of stopped VMs.
+        inactive: true,
         tags: vec![owner.tag().clone(), base],
+        ..SnapshotOptions::default()
     };
-    lvm::snapshot(&generation_of(lv, number)?, lv.name(), &options)?;
-    // Inactive until somebody starts the VM, as Proxmox leaves volumes of stopped VMs.
-    lvm::deactivate(lv)
+    lvm::snapshot(&generation_of(lv, number)?, fresh.name(), &options).map(drop)
 }
 
-pub(super) fn has_generation(lv: &LvId, owner: &OwnerTag, number: u64) -> Result<bool> {
-    Ok(owned(&generation_of(lv, number)?, owner)?.is_some())
+/// Puts the head that was prepared in the place of the present one.
+pub(super) fn swap_head(
+    listing: &Listing,
+    lv: &LvId,
+    owner: &OwnerTag,
+    number: u64,
+) -> Result<()> {
+    let base = base_tag(Some(number))?;
+    let fresh = new_head_of(lv)?;
+    let present = listing.owned(lv, owner)?;
+    if is_based_on(present.as_ref(), &base) {
+        return match listing.owned(&fresh, owner)? {
+            Some(_) => lvm::remove(&fresh, owner),
+            None => Ok(()),
+        };
+    }
+    if listing.owned(&fresh, owner)?.is_none() {
+        return Err(gone(&fresh));
+    }
+    if present.is_some() {
+        lvm::remove(lv, owner)?;
+    }
+    lvm::rename(&fresh, lv.name(), owner).map(drop)
 }
 
-pub(super) fn remove_generation(lv: &LvId, owner: &OwnerTag, number: u64) -> Result<()> {
-    lvm::remove(&generation_of(lv, number)?, owner)
+fn is_based_on(head: Option<&Lv>, base: &Tag) -> bool {
+    head.is_some_and(|head| head.has_tag(base))
+}
+
+pub(super) fn has_generation(
+    listing: &Listing,
+    lv: &LvId,
+    owner: &OwnerTag,
+    number: u64,
+) -> Result<bool> {
+    let found = listing.find(&generation_of(lv, number)?)?;
+    Ok(found.is_some_and(|lv| lv.is_owned_by(owner)))
+}
+
+pub(super) fn is_taken(listing: &Listing, lv: &LvId, number: u64) -> Result<bool> {
+    Ok(listing.find(&generation_of(lv, number)?)?.is_some())
 }

@@ -1,12 +1,14 @@
 //! The volumes of a replica, whatever they are made of: fork, seal, head and prune, each step safe to
 //! repeat, each touching only what carries the pair's mark.
 
+use super::listing::Listing;
 use super::{file, thin};
 use crate::error::Result;
-use crate::lvm::{LvId, OwnerTag};
+use crate::lvm::{self, LvId, OwnerTag};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Instant;
 use uuid::Uuid;
 
 /// What the bytes of a volume are.
@@ -47,9 +49,12 @@ impl fmt::Display for Location {
 }
 
 /// A volume of the replica that `pair` owns.
+#[derive(Clone, Copy)]
 pub(super) struct Volume<'a> {
     pub location: &'a Location,
     pub pair: Uuid,
+    /// Where volumes are looked up. To be made to forget once something was changed.
+    pub listing: &'a Listing,
 }
 
 impl Volume<'_> {
@@ -60,7 +65,7 @@ impl Volume<'_> {
     /// Refuses a volume that exists and is not this pair's, or that somebody has open. Changes nothing.
     pub fn check(&self) -> Result<()> {
         match self.location {
-            Location::ThinLv { lv, .. } => thin::check(lv, &self.owner()),
+            Location::ThinLv { lv, .. } => thin::check(self.listing, lv, &self.owner()),
             Location::File { path } => file::check(path, self.pair),
         }
     }
@@ -68,8 +73,16 @@ impl Volume<'_> {
     /// Free bytes where the volume is.
     pub fn free_bytes(&self) -> Result<u64> {
         match self.location {
-            Location::ThinLv { pool, .. } => thin::spare_bytes(pool),
+            Location::ThinLv { pool, .. } => thin::free_bytes(self.listing, pool),
             Location::File { path } => file::free_bytes(path),
+        }
+    }
+
+    /// Bytes that a fork left by a run that was cut off takes already.
+    pub fn fork_bytes(&self) -> Result<u64> {
+        match self.location {
+            Location::ThinLv { lv, .. } => thin::fork_bytes(self.listing, lv),
+            Location::File { path } => file::fork_bytes(path),
         }
     }
 
@@ -84,37 +97,71 @@ impl Volume<'_> {
     }
 
     /// Makes the fork of generation `parent` ready, at least `size` bytes large, and gives its path.
-    /// One left by a run that was cut off is used again if it has the same parent.
-    pub fn ensure_fork(&self, parent: Option<u64>, size: u64) -> Result<PathBuf> {
+    /// One left by a run that was cut off is used again if it has the same parent; it may be in use until
+    /// `until`.
+    pub fn ensure_fork(&self, parent: Option<u64>, size: u64, until: Instant) -> Result<PathBuf> {
         match self.location {
-            Location::ThinLv { lv, pool } => {
-                thin::ensure_fork(lv, pool, &self.owner(), parent, size)
-            }
-            Location::File { path } => file::ensure_fork(path, self.pair, parent, size),
+            Location::ThinLv { lv, pool } => thin::ensure_fork(
+                self.listing,
+                (lv, pool),
+                &self.owner(),
+                parent,
+                size,
+                until,
+            ),
+            Location::File { path } => file::ensure_fork(path, self.pair, parent, size, until),
+        }
+    }
+
+    /// Removes the fork; one that is gone is fine.
+    pub fn remove_fork(&self) -> Result<()> {
+        match self.location {
+            Location::ThinLv { lv, .. } => thin::remove_fork(lv, &self.owner()),
+            Location::File { path } => file::remove_fork(path, self.pair),
         }
     }
 
     /// Turns the fork into generation `number`, read-only.
     pub fn seal(&self, number: u64) -> Result<()> {
         match self.location {
-            Location::ThinLv { lv, .. } => thin::seal(lv, &self.owner(), number),
+            Location::ThinLv { lv, .. } => thin::seal(self.listing, lv, &self.owner(), number),
             Location::File { path } => file::seal(path, self.pair, number),
         }
     }
 
-    /// Makes the head a writable copy of generation `number`.
-    pub fn ensure_head(&self, number: u64) -> Result<()> {
+    /// Makes a writable copy of generation `number` beside the head.
+    pub fn prepare_head(&self, number: u64) -> Result<()> {
         match self.location {
-            Location::ThinLv { lv, .. } => thin::ensure_head(lv, &self.owner(), number),
-            Location::File { path } => file::ensure_head(path, self.pair, number),
+            Location::ThinLv { lv, .. } => {
+                thin::prepare_head(self.listing, lv, &self.owner(), number)
+            }
+            Location::File { path } => file::prepare_head(path, self.pair, number),
         }
     }
 
-    /// Whether generation `number` is there, apart from the head.
+    /// Makes the copy that was prepared the head.
+    pub fn swap_head(&self, number: u64) -> Result<()> {
+        match self.location {
+            Location::ThinLv { lv, .. } => thin::swap_head(self.listing, lv, &self.owner(), number),
+            Location::File { path } => file::swap_head(path, self.pair, number),
+        }
+    }
+
+    /// Whether generation `number` is there, apart from the head where blocks can be shared.
     pub fn has_generation(&self, number: u64) -> Result<bool> {
         match self.location {
-            Location::ThinLv { lv, .. } => thin::has_generation(lv, &self.owner(), number),
+            Location::ThinLv { lv, .. } => {
+                thin::has_generation(self.listing, lv, &self.owner(), number)
+            }
             Location::File { path } => file::has_generation(path, self.pair, number),
+        }
+    }
+
+    /// Whether something has the name of generation `number`, whoever made it.
+    pub fn is_taken(&self, number: u64) -> Result<bool> {
+        match self.location {
+            Location::ThinLv { lv, .. } => thin::is_taken(self.listing, lv, number),
+            Location::File { path } => file::is_taken(path, number),
         }
     }
 
@@ -126,11 +173,27 @@ impl Volume<'_> {
         }
     }
 
-    /// Removes generation `number`; one that is gone is fine.
-    pub fn remove_generation(&self, number: u64) -> Result<()> {
+    /// Removes the head of a disk that no generation has any more.
+    pub fn remove_head(&self) -> Result<()> {
         match self.location {
-            Location::ThinLv { lv, .. } => thin::remove_generation(lv, &self.owner(), number),
-            Location::File { path } => file::remove_generation(path, self.pair, number),
+            Location::ThinLv { lv, .. } => thin::remove_head(lv, &self.owner()),
+            Location::File { path } => file::remove_head(path, self.pair),
         }
     }
+}
+
+/// Removes generation `number` of all these volumes; what is gone is fine.
+pub(super) fn remove_generation<'a>(
+    locations: impl Iterator<Item = &'a Location>,
+    pair: Uuid,
+    number: u64,
+) -> Result<()> {
+    let mut lvs = Vec::new();
+    for location in locations {
+        match location {
+            Location::ThinLv { lv, .. } => lvs.push(thin::generation_of(lv, number)?),
+            Location::File { path } => file::remove_generation(path, pair, number)?,
+        }
+    }
+    lvm::remove_all(&lvs, &OwnerTag::new(pair))
 }

@@ -26,7 +26,7 @@ mod thin;
 pub mod watchdog;
 
 pub use sweep::{sweep, Swept};
-pub use take::take;
+pub use take::{check, take};
 pub use watchdog::WatchdogLauncher;
 
 use crate::error::{Error, Kind, Result};

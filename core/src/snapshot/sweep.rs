@@ -3,8 +3,8 @@
 use super::disk::{resolve, Disk};
 use super::{reflink, thin, DiskSource};
 use crate::error::{Error, Kind, Result};
-use crate::lvm::{self, LvId, OwnerTag};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::lvm::{self, OwnerTag};
+use std::collections::BTreeSet;
 
 /// What [`sweep`] did.
 #[derive(Debug, Default)]
@@ -15,23 +15,25 @@ pub struct Swept {
     pub problems: Vec<Error>,
 }
 
-/// Removes the snapshots and clones that earlier runs of `owner` took of these disks.
+/// Removes the snapshots and clones that earlier runs of these owners took: clones of these disks, and
+/// snapshots in their volume groups, also of disks that the VM does not have any more.
 ///
 /// It cannot tell a dead run from a live one: the caller must hold the lock of the VM, which every run
 /// takes first. A disk that does not exist is passed over.
-pub fn sweep(owner: &OwnerTag, disks: &[DiskSource]) -> Result<Swept> {
+pub fn sweep(owners: &[OwnerTag], disks: &[DiskSource]) -> Result<Swept> {
     let mut swept = Swept::default();
-    let mut groups = BTreeMap::<String, BTreeSet<LvId>>::new();
+    let mut groups = BTreeSet::new();
     for disk in disks {
         match resolve(disk) {
             Ok(Disk::Lv(lv)) => {
-                let group = groups.entry(lv.id.vg().to_owned()).or_default();
-                group.insert(lv.id);
+                groups.insert(lv.id.vg().to_owned());
             }
             Ok(Disk::File(path)) => {
-                for clone in reflink::find(&path, owner)? {
-                    let removed = reflink::remove(&clone, owner);
-                    swept.note(clone.display().to_string(), removed);
+                for owner in owners {
+                    for clone in reflink::find(&path, owner)? {
+                        let removed = reflink::remove(&clone, owner);
+                        swept.note(clone.display().to_string(), removed);
+                    }
                 }
             }
             Ok(Disk::Device(_)) => {}
@@ -39,10 +41,9 @@ pub fn sweep(owner: &OwnerTag, disks: &[DiskSource]) -> Result<Swept> {
             Err(e) => return Err(e),
         }
     }
-    for (vg, origins) in groups {
+    for vg in groups {
         for lv in lvm::list(&vg)? {
-            let ours = |origin| thin::is_ours(&lv, origin, owner);
-            if origins.iter().any(ours) {
+            if let Some(owner) = owners.iter().find(|owner| thin::is_ours(&lv, owner)) {
                 swept.note(lv.id.to_string(), thin::remove(&lv.id, owner));
             }
         }

@@ -7,6 +7,7 @@ use super::{
     check_run, direct, reflink, started, thin, Consistency, DiskSource, PointInTime, SnapshotDisk,
     SnapshotKind, VmRuntime,
 };
+use crate::crash;
 use crate::error::{Error, Kind, Result};
 use crate::lvm::{self, LvId, LvKind, OwnerTag};
 use std::path::PathBuf;
@@ -64,6 +65,17 @@ pub fn take(
     }
 }
 
+/// Refuses what [`take`] would refuse, before anything is done for it. Only files are looked at: a snapshot
+/// of a logical volume can be taken at any time.
+pub fn check(disks: &[DiskSource], vm: &VmRuntime) -> Result<()> {
+    for disk in disks {
+        if matches!(disk, DiskSource::Path(_)) {
+            plan(disk, "0", vm.qmp.is_some()).map_err(|e| e.context(format!("disk {disk}")))?;
+        }
+    }
+    Ok(())
+}
+
 fn plan(disk: &DiskSource, run: &str, running: bool) -> Result<Plan> {
     match resolve(disk)? {
         Disk::Lv(lv) if lv.kind == LvKind::Thin => Ok(Plan::Thin {
@@ -119,6 +131,7 @@ impl PointInTime {
                 break;
             }
         }
+        crash::point("held");
         // Before anything else, also before the error of a snapshot.
         let thawed = hold.thaw();
         match (snapshots, thawed) {

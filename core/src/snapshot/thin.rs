@@ -28,15 +28,14 @@ pub(super) fn remove(snapshot: &LvId, owner: &OwnerTag) -> Result<()> {
     lvm::remove(snapshot, owner)
 }
 
-/// `lv` was made by [`take`] for some run of this owner over `origin`. Not told by LVM's own origin, which
-/// is forgotten when that is removed.
-pub(super) fn is_ours(lv: &Lv, origin: &LvId, owner: &OwnerTag) -> bool {
+/// `lv` was made by [`take`] for some run of this owner. Told by name and tags, not by LVM's own origin,
+/// which is forgotten when that is removed.
+pub(super) fn is_ours(lv: &Lv, owner: &OwnerTag) -> bool {
+    let runs = lv.tags.iter().filter_map(|tag| tag.strip_prefix(TAG_PREFIX));
+    let name = lv.id.name();
     lv.is_owned_by(owner)
-        && lv.tags.iter().any(|tag| {
-            tag.strip_prefix(TAG_PREFIX)
-                .and_then(|run| name(origin, run).ok())
-                .is_some_and(|expected| expected == lv.id)
-        })
+        && name.starts_with("snap_")
+        && runs.into_iter().any(|run| name.ends_with(&format!("_rbs{run}")))
 }
 
 #[cfg(test)]

@@ -222,7 +222,7 @@ fn decode_extents(fields: &mut Fields) -> Result<Extents> {
     };
     let (start, end) = (fields.u64()?, fields.u64()?);
     let count = fields.u32()? as usize;
-    if end < start || end > u64::MAX / limits::LEAF_BYTES_MAX as u64 {
+    if end < start || end > limits::SEGMENTS_MAX {
         return bad("it ends before it starts, or far too late");
     }
     if count > limits::RUNS_MAX {

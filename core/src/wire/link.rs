@@ -68,7 +68,9 @@ impl Link {
         link.writer.send(&Frame::Hello(ours.clone()))?;
         link.writer.flush()?;
         match link.reader.next()? {
-            Some(Received::Frame(Frame::Hello(theirs))) => ours.agree(&theirs).map(|_| ())?,
+            Some(Received::Frame(Frame::Hello(theirs))) => {
+                ours.agree(&theirs).map_err(|e| e.context(peer))?;
+            }
             // A ping included: a peer that only pings would keep us here for ever.
             Some(Received::Frame(_)) | None => {
                 return Err(Error::new(

@@ -24,6 +24,8 @@ pub mod limits {
     pub const CONTROL_FRAME_MAX: u32 = 4 << 20;
     /// Largest frame of all: a patch of one leaf of the largest size, and its head.
     pub const FRAME_MAX: u32 = LEAF_BYTES_MAX + 4096;
+    /// Most segments of an image: of 2^63 bytes, with the smallest segments there are.
+    pub const SEGMENTS_MAX: u64 = 1 << 44;
     /// Most runs in one extents frame.
     pub const RUNS_MAX: usize = 32 << 10;
     /// Most entries in one segments frame.

@@ -141,7 +141,7 @@ fn what_a_killed_run_left_is_swept_and_nothing_else() {
     );
 
     let gone = DiskSource::Path(xfs.file("gone"));
-    let swept = snapshot::sweep(&owner, &[disk.clone(), gone]).unwrap();
+    let swept = snapshot::sweep(std::slice::from_ref(&owner), &[disk.clone(), gone]).unwrap();
     assert_eq!(
         swept.removed,
         [xfs.file(".disk.rbs-dead").display().to_string()]

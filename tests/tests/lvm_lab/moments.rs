@@ -277,7 +277,7 @@ pub fn a_killed_run_does_not_hold_the_guest_and_is_swept() {
     drop(lock);
     until("the orphaned lvcreate has ended", || !lvcreate_waits());
     assert_eq!(snapshots(), ["snap_vm-102-disk-0_rbsdead"]);
-    let swept = snapshot::sweep(&owner(), &disks_of_102()).expect("swept");
+    let swept = snapshot::sweep(&[owner()], &disks_of_102()).expect("swept");
     assert_eq!(swept.removed, ["pve/snap_vm-102-disk-0_rbsdead"]);
     assert!(swept.problems.is_empty());
     assert!(snapshots().is_empty());

@@ -1,0 +1,133 @@
+//! Moves the disks of a point in time into the target's forks, some of them at a time.
+
+use super::sync::{SourceVm, SyncOptions, LEAF_BYTES};
+use super::target_agent::TargetAgent;
+use crate::agent::{path_bytes, BlockEnd, BlockRequest, OpenTarget, Opened, Role};
+use crate::cli::Reporter;
+use crate::error::{Error, Kind, Result};
+use crate::remote::Remote;
+use crate::replica::Prepared;
+use crate::snapshot::PointInTime;
+use crate::stop::Stop;
+use crate::sync::{Geometry, Meter, Params, Summary};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub(super) struct Transfers<'a> {
+    pub vm: &'a SourceVm,
+    pub session: &'a Remote,
+    pub options: &'a SyncOptions,
+    pub reporter: &'a Reporter,
+    pub stop: &'a Stop,
+}
+
+/// One disk's way.
+struct Way<'a> {
+    key: &'a str,
+    from: &'a Path,
+    fork: &'a Path,
+    size: u64,
+}
+
+impl Transfers<'_> {
+    /// Syncs all disks; the first failure stops the others.
+    pub fn run(&self, prepared: &Prepared, point: &PointInTime) -> Result<Vec<Summary>> {
+        let count = self.vm.disks.len();
+        let jobs = self.options.jobs.clamp(1, count.max(1));
+        let stop = self.stop.child();
+        let next = Mutex::new(0..count);
+        let done: Mutex<Vec<Option<Summary>>> = Mutex::new(vec![None; count]);
+        let first_error = Mutex::new(None);
+        std::thread::scope(|scope| {
+            for _ in 0..jobs {
+                scope.spawn(|| loop {
+                    let index = next.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    let Some(index) = index.filter(|_| !stop.is_stopped()) else {
+                        return;
+                    };
+                    let (key, _, fork) = &prepared.forks[index];
+                    let way = Way {
+                        key,
+                        from: &point.disks[index].path,
+                        fork,
+                        size: self.vm.disks[index].spec.size,
+                    };
+                    match self.one(&way, jobs, &stop) {
+                        Ok(summary) => {
+                            done.lock().unwrap_or_else(PoisonError::into_inner)[index] =
+                                Some(summary);
+                        }
+                        Err(e) => {
+                            stop.stop();
+                            let mut first =
+                                first_error.lock().unwrap_or_else(PoisonError::into_inner);
+                            first.get_or_insert(e.context(format!("disk {key}")));
+                        }
+                    }
+                });
+            }
+        });
+        if let Some(error) = first_error
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+        {
+            return Err(error);
+        }
+        let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        done.into_iter()
+            .map(|summary| summary.ok_or_else(|| self.stop.error()))
+            .collect()
+    }
+
+    fn one(&self, way: &Way, jobs: usize, stop: &Stop) -> Result<Summary> {
+        let limit = self.options.bytes_per_s_max;
+        let params = Params {
+            geometry: Geometry::new(way.size, LEAF_BYTES)?,
+            hash: self.options.hash,
+            dry_run: false,
+            verify: self.options.verify,
+            bytes_per_s_max: limit.map(|max| (max / jobs as u64).max(1)),
+        };
+        let meter = Arc::new(Meter::new());
+        let _watch = self.reporter.watch(way.key, meter.clone());
+        std::thread::scope(|scope| {
+            // Finding out what is mapped takes its time at both ends: at once.
+            let source = scope.spawn(|| open_source(way));
+            let agent = TargetAgent::start(self.session, self.vm.program, stop)?;
+            agent.during(|client| {
+                let open = OpenTarget {
+                    path: path_bytes(way.fork),
+                    create: false,
+                    dry_run: false,
+                };
+                let opened: Opened = client.block(BlockRequest::OpenTarget(open))?;
+                if opened.size < way.size {
+                    return Err(Error::new(
+                        Kind::Remote,
+                        format!("{} is too small", way.fork.display()),
+                    ));
+                }
+                let mut source = source.join().unwrap_or_else(|_| Err(self.stop.error()))?;
+                client.block::<()>(BlockRequest::Sync(Role::Target, params))?;
+                source.sync(Role::Source, &params, client.link(), &meter)
+            })
+        })
+    }
+}
+
+fn open_source(way: &Way) -> Result<BlockEnd> {
+    let (source, opened) = BlockEnd::source(way.from)?;
+    if opened.size == way.size {
+        return Ok(source);
+    }
+    Err(Error::new(
+        Kind::Io,
+        format!(
+            "{} has {} bytes, but the VM's disk had {}",
+            way.from.display(),
+            opened.size,
+            way.size
+        ),
+    )
+    .advise("the disk was resized meanwhile; run again"))
+}

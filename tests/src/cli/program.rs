@@ -1,0 +1,41 @@
+//! The program under test.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The `rblocksync` to test: the one in `LAB_BINARIES`, as `make test` sets it, or one that is built now,
+/// with the profile of the tests.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let path = match std::env::var_os("LAB_BINARIES") {
+            Some(dir) => PathBuf::from(dir).join("rblocksync"),
+            None => build(),
+        };
+        assert!(path.exists(), "there is no {}", path.display());
+        path
+    })
+}
+
+/// Builds it beside the running test, `TARGET/PROFILE/deps/TEST`.
+fn build() -> PathBuf {
+    let test = std::env::current_exe().expect("the test's own path");
+    let profile_dir = test.ancestors().nth(2).expect("TARGET/PROFILE");
+    let target_dir = profile_dir.parent().expect("TARGET");
+    let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(profile) => profile,
+    };
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = Command::new(cargo)
+        .args(["build", "--quiet", "--locked", "-p", "rblocksync"])
+        .args(["--bin", "rblocksync", "--profile", profile])
+        .arg("--target-dir")
+        .arg(target_dir)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .expect("cargo");
+    assert!(built.success(), "rblocksync does not build");
+    profile_dir.join("rblocksync")
+}
