@@ -81,9 +81,25 @@ pub(super) fn claim_file(file: &File, path: &Path) -> Result<()> {
     }
 }
 
-/// Keeps QEMU off a device that is about to be written. Mounts and other runs are kept off by O_EXCL;
+/// Refuses a device that cannot be written, and keeps QEMU off it. Mounts and other runs are kept off by O_EXCL;
 /// an flock would be in the way of udev, which takes one while it looks at a device.
 pub(super) fn claim_device(file: &File, path: &Path) -> Result<()> {
+    let meta = file
+        .metadata()
+        .map_err(|e| Error::io(format!("cannot stat {}", path.display()), e))?;
+    let (major, minor) = (
+        rustix::fs::major(meta.rdev()),
+        rustix::fs::minor(meta.rdev()),
+    );
+    // The kernel lets root open such a device for writing, and then fails each write.
+    let flag = std::fs::read(format!("/sys/dev/block/{major}:{minor}/ro"));
+    if flag.is_ok_and(|text| text.starts_with(b"1")) {
+        let what = format!(
+            "cannot open {} for writing: it is read-only",
+            path.display()
+        );
+        return Err(Error::new(Kind::Permission, what));
+    }
     claim_records(file, path)
 }
 

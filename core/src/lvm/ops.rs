@@ -63,7 +63,13 @@ pub fn snapshot(origin: &LvId, name: &str, options: &SnapshotOptions) -> Result<
         .args(["--yes", "-s", "-n", id.name()])
         .args(["-p", if options.read_only { "r" } else { "rw" }])
         .args(["-k", if options.skip_activation { "y" } else { "n" }])
-        .args(options.inactive.then_some(["-a", "n"]).into_iter().flatten())
+        .args(
+            options
+                .inactive
+                .then_some(["-a", "n"])
+                .into_iter()
+                .flatten(),
+        )
         .args(with_each("--addtag", &options.tags))
         .arg(origin.to_string())
         .run()?;
@@ -212,7 +218,10 @@ fn this_one(lv: &Lv, owner: &OwnerTag) -> String {
 }
 
 fn any_of(lvs: &[Lv], owner: &OwnerTag) -> String {
-    let uuids: Vec<String> = lvs.iter().map(|lv| format!("lv_uuid=\"{}\"", lv.uuid)).collect();
+    let uuids: Vec<String> = lvs
+        .iter()
+        .map(|lv| format!("lv_uuid=\"{}\"", lv.uuid))
+        .collect();
     format!("({}) && lv_tags=\"{owner}\"", uuids.join(" || "))
 }
 

@@ -174,6 +174,9 @@ mod tests {
         assert_eq!(host_id(&layout, true).unwrap(), id);
         assert_eq!(host_id(&layout, false).unwrap(), id);
         std::fs::write(layout.host_id(), "junk").unwrap();
-        assert!(host_id(&layout, true).unwrap_err().message().contains("damaged"));
+        assert!(host_id(&layout, true)
+            .unwrap_err()
+            .message()
+            .contains("damaged"));
     }
 }

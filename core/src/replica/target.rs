@@ -359,7 +359,9 @@ impl Planner<'_> {
                     Kind::Space,
                     format!("{place} has {free} bytes to spare, but the disks need up to {need}"),
                 )
-                .advise("free some space there, or choose another storage with --storage SRC=DST"));
+                .advise(
+                    "free some space there, or choose another storage with --storage SRC=DST",
+                ));
             }
         }
         Ok(())

@@ -227,12 +227,7 @@ pub(super) fn prepare_head(
 }
 
 /// Puts the head that was prepared in the place of the present one.
-pub(super) fn swap_head(
-    listing: &Listing,
-    lv: &LvId,
-    owner: &OwnerTag,
-    number: u64,
-) -> Result<()> {
+pub(super) fn swap_head(listing: &Listing, lv: &LvId, owner: &OwnerTag, number: u64) -> Result<()> {
     let base = base_tag(Some(number))?;
     let fresh = new_head_of(lv)?;
     let present = listing.owned(lv, owner)?;

@@ -101,14 +101,9 @@ impl Volume<'_> {
     /// `until`.
     pub fn ensure_fork(&self, parent: Option<u64>, size: u64, until: Instant) -> Result<PathBuf> {
         match self.location {
-            Location::ThinLv { lv, pool } => thin::ensure_fork(
-                self.listing,
-                (lv, pool),
-                &self.owner(),
-                parent,
-                size,
-                until,
-            ),
+            Location::ThinLv { lv, pool } => {
+                thin::ensure_fork(self.listing, (lv, pool), &self.owner(), parent, size, until)
+            }
             Location::File { path } => file::ensure_fork(path, self.pair, parent, size, until),
         }
     }

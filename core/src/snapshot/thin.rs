@@ -31,11 +31,16 @@ pub(super) fn remove(snapshot: &LvId, owner: &OwnerTag) -> Result<()> {
 /// `lv` was made by [`take`] for some run of this owner. Told by name and tags, not by LVM's own origin,
 /// which is forgotten when that is removed.
 pub(super) fn is_ours(lv: &Lv, owner: &OwnerTag) -> bool {
-    let runs = lv.tags.iter().filter_map(|tag| tag.strip_prefix(TAG_PREFIX));
+    let runs = lv
+        .tags
+        .iter()
+        .filter_map(|tag| tag.strip_prefix(TAG_PREFIX));
     let name = lv.id.name();
     lv.is_owned_by(owner)
         && name.starts_with("snap_")
-        && runs.into_iter().any(|run| name.ends_with(&format!("_rbs{run}")))
+        && runs
+            .into_iter()
+            .any(|run| name.ends_with(&format!("_rbs{run}")))
 }
 
 #[cfg(test)]
