@@ -334,7 +334,7 @@ impl Job<'_> {
             reporter: self.reporter,
             stop: self.stop,
         };
-        let summaries = transfers.run(prepared, point)?;
+        let summaries = transfers.run(client, prepared, point)?;
         point.still_valid()?;
         self.stop.check()?;
         let generation = self.generation(pair, prepared, point, &summaries);

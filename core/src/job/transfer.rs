@@ -2,7 +2,7 @@
 
 use super::sync::{SourceVm, SyncOptions, LEAF_BYTES};
 use super::target_agent::TargetAgent;
-use crate::agent::{path_bytes, BlockEnd, BlockRequest, OpenTarget, Opened, Role};
+use crate::agent::{path_bytes, BlockEnd, BlockRequest, Client, OpenTarget, Opened, Role};
 use crate::cli::Reporter;
 use crate::error::{Error, Kind, Result};
 use crate::remote::Remote;
@@ -11,6 +11,7 @@ use crate::snapshot::PointInTime;
 use crate::stop::Stop;
 use crate::sync::{Geometry, Meter, Params, Summary};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub(super) struct Transfers<'a> {
@@ -30,19 +31,29 @@ struct Way<'a> {
 }
 
 impl Transfers<'_> {
-    /// Syncs all disks; the first failure stops the others.
-    pub fn run(&self, prepared: &Prepared, point: &PointInTime) -> Result<Vec<Summary>> {
+    /// Syncs all disks; the first failure stops the others, and so does the loss of the `control` agent,
+    /// which holds the replica's lock.
+    pub fn run(
+        &self,
+        control: &mut Client,
+        prepared: &Prepared,
+        point: &PointInTime,
+    ) -> Result<Vec<Summary>> {
         let count = self.vm.disks.len();
         let jobs = self.options.jobs.clamp(1, count.max(1));
         let stop = self.stop.child();
         let next = Mutex::new(0..count);
         let done: Mutex<Vec<Option<Summary>>> = Mutex::new(vec![None; count]);
         let first_error = Mutex::new(None);
+        let (finished, running) = (Stop::new(), AtomicUsize::new(jobs));
         std::thread::scope(|scope| {
             for _ in 0..jobs {
                 scope.spawn(|| loop {
                     let index = next.lock().unwrap_or_else(PoisonError::into_inner).next();
                     let Some(index) = index.filter(|_| !stop.is_stopped()) else {
+                        if running.fetch_sub(1, Ordering::AcqRel) == 1 {
+                            finished.stop();
+                        }
                         return;
                     };
                     let (key, _, fork) = &prepared.forks[index];
@@ -65,6 +76,11 @@ impl Transfers<'_> {
                         }
                     }
                 });
+            }
+            if let Err(e) = control.link().reader.watch(&finished) {
+                stop.stop();
+                let mut first = first_error.lock().unwrap_or_else(PoisonError::into_inner);
+                first.get_or_insert(e);
             }
         });
         if let Some(error) = first_error
