@@ -182,12 +182,12 @@ impl Side {
     }
 
     /// Runs it as the target of a peer that plays the source.
-    pub fn as_target(self, script: impl FnOnce(&mut Peer) + Send + 'static) -> Result<Summary> {
+    pub fn run_as_target(self, script: impl FnOnce(&mut Peer) + Send + 'static) -> Result<Summary> {
         self.run(run_target, script)
     }
 
     /// Runs it as the source of a peer that plays the target.
-    pub fn as_source(self, script: impl FnOnce(&mut Peer) + Send + 'static) -> Result<Summary> {
+    pub fn run_as_source(self, script: impl FnOnce(&mut Peer) + Send + 'static) -> Result<Summary> {
         self.run(run_source, script)
     }
 

@@ -11,7 +11,7 @@ const NEW: u8 = 9;
 
 /// Runs a script against a source of four segments full of `NEW`, which must refuse it.
 fn refuse(script: impl FnOnce(&mut Peer) + Send + 'static, kind: Kind, words: &str) {
-    let result = Side::new(filled(4, NEW), params(4)).as_source(|p| {
+    let result = Side::new(filled(4, NEW), params(4)).run_as_source(|p| {
         p.hello();
         script(p);
         let report = p.report();
@@ -42,7 +42,7 @@ fn to_the_end(p: &mut Peer) -> rblocksync::digest::Digest {
 #[test]
 fn a_script_that_keeps_the_rules_succeeds() {
     let summary = Side::new(filled(4, NEW), params(4))
-        .as_source(|p| {
+        .run_as_source(|p| {
             p.hello();
             let digest = to_the_end(p);
             assert_eq!(digest, image_digest(&[Some(segment_digest(NEW)); 4]));
@@ -62,7 +62,7 @@ fn reports_out_of_bounds_are_refused() {
     );
     // Different digests: the source waits for leaves and can answer none of them.
     let other = Entry::Digest(segment_digest(1));
-    let result = Side::new(filled(400, NEW), params(400)).as_source(move |p| {
+    let result = Side::new(filled(400, NEW), params(400)).run_as_source(move |p| {
         p.hello();
         report(p, &[other; 256]);
         report(p, &[other; 100]);
@@ -118,7 +118,7 @@ fn a_wrong_end_is_refused() {
     };
     refuse(goes_on, Kind::Protocol, "went on after the last segment");
     // The last acknowledgement is lost: the target may be done, but the source cannot know.
-    let lost = Side::new(filled(4, NEW), params(4)).as_source(|p| {
+    let lost = Side::new(filled(4, NEW), params(4)).run_as_source(|p| {
         p.hello();
         to_the_end(p);
         p.close();
@@ -143,7 +143,7 @@ fn frames_of_the_wrong_direction_are_refused() {
 
 #[test]
 fn the_targets_own_error_is_the_one_to_tell() {
-    let result = Side::new(filled(64, NEW), params(64)).as_source(|p| {
+    let result = Side::new(filled(64, NEW), params(64)).run_as_source(|p| {
         p.hello();
         report(p, &[Entry::Absent; 64]);
         p.receive();
@@ -159,11 +159,11 @@ fn the_targets_own_error_is_the_one_to_tell() {
 fn a_target_that_falls_silent_or_reads_nothing_is_given_up() {
     let silent = Side::new(filled(4, NEW), params(4))
         .impatient(300)
-        .as_source(|p| p.hello());
+        .run_as_source(|p| p.hello());
     refused(silent, Kind::Remote, "nothing heard");
     let deaf = Side::new(filled(64, NEW), params(64))
         .impatient(500)
-        .as_source(|p| {
+        .run_as_source(|p| {
             p.hello();
             report(p, &[Entry::Absent; 64]);
         });
@@ -173,7 +173,7 @@ fn a_target_that_falls_silent_or_reads_nothing_is_given_up() {
 /// While the source cannot get rid of its patches, a flood must not pile up in its memory.
 #[test]
 fn a_flood_is_refused() {
-    let result = Side::new(filled(64, NEW), params(64)).as_source(|p| {
+    let result = Side::new(filled(64, NEW), params(64)).run_as_source(|p| {
         p.hello();
         report(p, &[Entry::Absent; 63]);
         let digests = vec![segment_digest(1)];
@@ -198,7 +198,7 @@ fn a_huge_hole_is_listed_in_few_frames() {
     let lists = Arc::new(AtomicU64::new(0));
     let counted = lists.clone();
     Side::new(Arc::new(Hole(size)), params)
-        .as_source(move |p| {
+        .run_as_source(move |p| {
             p.hello();
             let digest = p.until(|frame| match frame {
                 Frame::Extents(_) => {

@@ -17,7 +17,7 @@ const OLD: u8 = 5;
 fn refuse(script: impl FnOnce(&mut Peer) + Send + 'static, kind: Kind, words: &str) {
     let image = filled(4, OLD);
     let (before, written) = (image.bytes(), image.bytes_written());
-    let result = Side::new(image.clone(), params(4)).as_target(|p| {
+    let result = Side::new(image.clone(), params(4)).run_as_target(|p| {
         p.hello();
         script(p);
         let report = p.report();
@@ -33,7 +33,7 @@ fn refuse(script: impl FnOnce(&mut Peer) + Send + 'static, kind: Kind, words: &s
 fn a_script_that_keeps_the_rules_succeeds() {
     let image = filled(4, OLD);
     let summary = Side::new(image.clone(), params(4))
-        .as_target(|p| {
+        .run_as_target(|p| {
             p.hello();
             p.send(Frame::Extents(extents(0, 4, &[(0, 2), (1, 1)])));
             let old = Entry::Digest(segment_digest(OLD));
@@ -87,7 +87,7 @@ fn lists_that_lie_are_refused() {
 fn a_source_that_lists_far_ahead_is_refused() {
     let segments = 200 * 30;
     let result =
-        Side::new(Arc::new(Hole(segments << 20)), params(segments as usize)).as_target(move |p| {
+        Side::new(Arc::new(Hole(segments << 20)), params(segments as usize)).run_as_target(move |p| {
             p.hello();
             for start in (0..segments).step_by(200) {
                 p.send(Frame::Extents(extents(start, start + 200, &[(0, 200)])));
@@ -142,7 +142,7 @@ fn wants_out_of_turn_are_refused() {
         p.send(Frame::Want(2));
     };
     refuse(twice, Kind::Protocol, "too many leaf digests");
-    let hole = Side::new(Arc::new(MemoryImage::new(SEGMENT)), params(1)).as_target(|p| {
+    let hole = Side::new(Arc::new(MemoryImage::new(SEGMENT)), params(1)).run_as_target(|p| {
         p.hello();
         p.list_all(1);
         p.reports(1);
@@ -221,7 +221,7 @@ fn a_patch_past_the_end_of_a_short_segment_is_refused() {
     short.write_at(&[OLD; 3 * LEAF + 100], 0).unwrap();
     let mut params = params(1);
     params.geometry = rblocksync::sync::Geometry::new(short.size(), LEAF as u32).unwrap();
-    let result = Side::new(Arc::new(short), params).as_target(|p| {
+    let result = Side::new(Arc::new(short), params).run_as_target(|p| {
         p.hello();
         p.list_all(1);
         p.reports(1);
@@ -240,7 +240,7 @@ fn a_patch_past_the_end_of_a_short_segment_is_refused() {
 fn a_dry_run_takes_no_patch() {
     let mut params = params(1);
     params.dry_run = true;
-    let result = Side::new(filled(1, OLD), params).as_target(|p| {
+    let result = Side::new(filled(1, OLD), params).run_as_target(|p| {
         p.hello();
         p.list_all(1);
         p.reports(1);
@@ -306,7 +306,7 @@ fn frames_of_the_wrong_direction_are_refused() {
 fn a_source_that_falls_silent_or_reads_nothing_is_given_up() {
     let silent = Side::new(filled(4, OLD), params(4))
         .impatient(300)
-        .as_target(|p| {
+        .run_as_target(|p| {
             p.hello();
             p.list_all(4);
         });
@@ -314,7 +314,7 @@ fn a_source_that_falls_silent_or_reads_nothing_is_given_up() {
     // Leaf digests of 64 segments are more than the socket holds: the target cannot write them.
     let deaf = Side::new(filled(64, OLD), params(64))
         .impatient(500)
-        .as_target(|p| {
+        .run_as_target(|p| {
             p.hello();
             p.list_all(64);
             p.reports(64);
@@ -365,7 +365,7 @@ fn verify_against(last: impl FnOnce(&mut Peer) + Send + 'static) -> Result<Summa
     let mut params = params(30);
     params.verify = true;
     let image = SlowToVerify(MemoryImage::new(30 * SEGMENT), AtomicBool::new(false));
-    Side::new(Arc::new(image), params).as_target(|p| {
+    Side::new(Arc::new(image), params).run_as_target(|p| {
         p.hello();
         p.list_all(30);
         p.reports(30);
@@ -397,7 +397,7 @@ fn endless_pings_are_borne_until_a_stop() {
     let stop = Stop::new();
     let mut side = Side::new(filled(4, OLD), params(4)).impatient(400);
     side.stop = stop.clone();
-    let result = side.as_target(move |p| {
+    let result = side.run_as_target(move |p| {
         p.hello();
         p.list_all(4);
         let began = Instant::now();

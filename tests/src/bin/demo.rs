@@ -10,7 +10,10 @@ fn main() -> ExitCode {
     let began = Instant::now();
     match demo() {
         Ok(()) => {
-            println!("\n== The demo took {:.0} s ==", began.elapsed().as_secs_f64());
+            println!(
+                "\n== The demo took {:.0} s ==",
+                began.elapsed().as_secs_f64()
+            );
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -25,8 +28,14 @@ fn demo() -> Outcome {
     let began = Instant::now();
     let lab = Lab::up(Options::default())?;
     let (a, b) = (lab.a(), lab.b());
-    println!("both answer ssh after {:.1} s", began.elapsed().as_secs_f64());
-    show(a, "grep -E '^(name|scsi|efi|memory)' /etc/pve/qemu-server/101.conf")?;
+    println!(
+        "both answer ssh after {:.1} s",
+        began.elapsed().as_secs_f64()
+    );
+    show(
+        a,
+        "grep -E '^(name|scsi|efi|memory)' /etc/pve/qemu-server/101.conf",
+    )?;
 
     title("What would a sync do? Nothing is changed by asking");
     show(a, "pvesync vm 101 --to hvb --dry-run")?;
@@ -34,8 +43,16 @@ fn demo() -> Outcome {
     title("First sync of VM 101: a thin volume and a raw file");
     show(a, "pvesync vm 101 --to hvb")?;
     title("The same bytes on both hosts?");
-    let source = digests(a, "/dev/pve/vm-101-disk-0", "/var/lib/vz/images/101/vm-101-disk-0.raw")?;
-    let replica = digests(b, "/dev/pve/vm-101-disk-0", "/var/lib/vz/images/101/vm-101-disk-0.raw")?;
+    let source = digests(
+        a,
+        "/dev/pve/vm-101-disk-0",
+        "/var/lib/vz/images/101/vm-101-disk-0.raw",
+    )?;
+    let replica = digests(
+        b,
+        "/dev/pve/vm-101-disk-0",
+        "/var/lib/vz/images/101/vm-101-disk-0.raw",
+    )?;
     check(source == replica, "the replica differs from the source")?;
     println!("equal");
     title("The replica is there to boot, but not by accident");
@@ -48,7 +65,9 @@ fn demo() -> Outcome {
     title("Second sync, while it runs: only what changed is sent");
     show(a, "pvesync vm 101 --to hvb")?;
     show(a, "qm status 101")?;
-    title("Both disks of generation rbs2 are of one instant: no write torn, missing or out of order");
+    title(
+        "Both disks of generation rbs2 are of one instant: no write torn, missing or out of order",
+    );
     let report = check_generation(b, "rbs2")?;
     println!("{report}");
 
@@ -64,13 +83,22 @@ fn demo() -> Outcome {
     wait_for_transfer(a, &mut run)?;
     run.signal("KILL")?;
     println!("hva# kill -9 %1");
-    show(a, "qm status 101; lvs --noheadings -o lv_name pve | grep -v 102")?;
-    check(generation_digest(b, "rbs2")? == before, "generation rbs2 changed")?;
+    show(
+        a,
+        "qm status 101; lvs --noheadings -o lv_name pve | grep -v 102",
+    )?;
+    check(
+        generation_digest(b, "rbs2")? == before,
+        "generation rbs2 changed",
+    )?;
     println!("generation rbs2 on hvb is untouched");
     title("The next run cleans up, goes on where that one was, and seals");
     show(a, "pvesync vm 101 --to hvb")?;
     println!("{}", check_generation(b, "rbs3")?);
-    show(a, "lvs --noheadings -o lv_name pve | grep -v 102; qm stop 101")?;
+    show(
+        a,
+        "lvs --noheadings -o lv_name pve | grep -v 102; qm stop 101",
+    )?;
     Ok(())
 }
 
@@ -94,8 +122,13 @@ fn show(guest: &Guest, script: &str) -> Outcome {
 }
 
 /// SHA-256 of both disks, shown.
-fn digests(guest: &Guest, volume: &str, file: &str) -> Result<Vec<String>, Box<dyn std::error::Error>> {
-    let script = format!("lvchange -ay -K {volume}; sha256sum {volume} {file}; lvchange -an {volume}");
+fn digests(
+    guest: &Guest,
+    volume: &str,
+    file: &str,
+) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+    let script =
+        format!("lvchange -ay -K {volume}; sha256sum {volume} {file}; lvchange -an {volume}");
     println!("{}# sha256sum {volume} {file}", guest.name());
     let text = guest.run_ok(&script)?;
     println!("{text}");
@@ -110,7 +143,9 @@ fn digests(guest: &Guest, volume: &str, file: &str) -> Result<Vec<String>, Box<d
 fn wait_for_writes(guest: &Guest, at_least: u64) -> Result<u64, Box<dyn std::error::Error>> {
     let deadline = Instant::now() + Duration::from_secs(120);
     loop {
-        let region = guest.read_command("dd if=/dev/pve/vm-101-disk-0 bs=1M skip=1 count=2 iflag=direct status=none")?;
+        let region = guest.read_command(
+            "dd if=/dev/pve/vm-101-disk-0 bs=1M skip=1 count=2 iflag=direct status=none",
+        )?;
         let newest = u64::from(pattern::newest(&region));
         if newest >= at_least {
             return Ok(newest);
@@ -122,8 +157,14 @@ fn wait_for_writes(guest: &Guest, at_least: u64) -> Result<u64, Box<dyn std::err
 /// Waits until the sync that runs in the background has a fork open on the target.
 fn wait_for_transfer(a: &Guest, run: &mut Background) -> Outcome {
     let deadline = Instant::now() + Duration::from_secs(60);
-    while !a.run("lvs --noheadings -o lv_name pve | grep -q rbs")?.success() {
-        check(run.is_running()? && Instant::now() < deadline, "the sync did not start")?;
+    while !a
+        .run("lvs --noheadings -o lv_name pve | grep -q rbs")?
+        .success()
+    {
+        check(
+            run.is_running()? && Instant::now() < deadline,
+            "the sync did not start",
+        )?;
     }
     Ok(())
 }
@@ -136,9 +177,14 @@ fn generation_volumes(generation: &str) -> [String; 2] {
     ]
 }
 
-fn generation_digest(guest: &Guest, generation: &str) -> Result<String, Box<dyn std::error::Error>> {
+fn generation_digest(
+    guest: &Guest,
+    generation: &str,
+) -> Result<String, Box<dyn std::error::Error>> {
     let [thin, file] = generation_volumes(generation);
-    Ok(guest.run_ok(&format!("lvchange -ay -K {thin} && sha256sum {thin} {file}; lvchange -an {thin}"))?)
+    Ok(guest.run_ok(&format!(
+        "lvchange -ay -K {thin} && sha256sum {thin} {file}; lvchange -an {thin}"
+    ))?)
 }
 
 /// Runs the pattern checker over both disks of a generation.
@@ -147,7 +193,8 @@ fn check_generation(guest: &Guest, generation: &str) -> Result<String, Box<dyn s
     guest.run_ok(&format!("lvchange -ay -K {thin}"))?;
     let mut regions = Vec::new();
     for disk in [&thin, &file] {
-        regions.push(guest.read_command(&format!("dd if={disk} bs=1M skip=1 count=2 status=none"))?);
+        regions
+            .push(guest.read_command(&format!("dd if={disk} bs=1M skip=1 count=2 status=none"))?);
     }
     guest.run_ok(&format!("lvchange -an {thin}"))?;
     match pattern::check_regions(&regions) {
