@@ -86,8 +86,8 @@ fn lists_that_lie_are_refused() {
 #[test]
 fn a_source_that_lists_far_ahead_is_refused() {
     let segments = 200 * 30;
-    let result =
-        Side::new(Arc::new(Hole(segments << 20)), params(segments as usize)).run_as_target(move |p| {
+    let result = Side::new(Arc::new(Hole(segments << 20)), params(segments as usize))
+        .run_as_target(move |p| {
             p.hello();
             for start in (0..segments).step_by(200) {
                 p.send(Frame::Extents(extents(start, start + 200, &[(0, 200)])));
