@@ -4,7 +4,7 @@ use super::{Endpoint, Reporter};
 use crate::agent::{path_bytes, BlockEnd, BlockRequest, Client, OpenTarget, Opened, Role};
 use crate::digest::HashKind;
 use crate::error::{Error, Kind, Result};
-use crate::remote::{agent_id, AgentHandle, AgentPipe, AgentSpec, Remote, SshOptions};
+use crate::remote::{agent_id, AgentEnd, AgentHandle, AgentPipe, AgentSpec, Remote, SshOptions};
 use crate::stop::Stop;
 use crate::sync::{self, Geometry, Meter, Params, Summary};
 use crate::wire::{Link, VERSION};
@@ -171,7 +171,7 @@ fn open(
                 Err(e) => {
                     let end = handle.finish(AGENT_END_TIMEOUT);
                     drop(session);
-                    Err(explain(e, [Some((name, end)), None]))
+                    Err(explain(e, [Some(end), None]))
                 }
             }
         }
@@ -270,7 +270,7 @@ fn sync_local(
     })
 }
 
-type Ended = Option<(String, crate::remote::AgentEnd)>;
+type Ended = Option<AgentEnd>;
 
 /// Closes an end: the agent sees its input end and exits, then the session goes.
 fn close(end: End) -> Ended {
@@ -282,11 +282,10 @@ fn close(end: End) -> Ended {
                 agent,
                 session,
             } = *end;
-            let name = session.host().to_string();
             drop(client);
             let end = agent.finish(AGENT_END_TIMEOUT);
             drop(session);
-            Some((name, end))
+            Some(end)
         }
     }
 }
@@ -299,8 +298,8 @@ fn explain(error: Error, ends: [Ended; 2]) -> Error {
     let why: Vec<String> = ends
         .into_iter()
         .flatten()
-        .filter(|(_, end)| !end.is_success())
-        .map(|(host, end)| format!("agent on {host}: {end}"))
+        .filter(|end| !end.is_success())
+        .map(|end| end.to_string())
         .collect();
     match why.is_empty() {
         true => error,

@@ -81,8 +81,8 @@ pub(super) fn claim_file(file: &File, path: &Path) -> Result<()> {
     }
 }
 
-/// Refuses a device that cannot be written, and keeps QEMU off it. Mounts and other runs are kept off by O_EXCL;
-/// an flock would be in the way of udev, which takes one while it looks at a device.
+/// Refuses a device that cannot be written, and keeps QEMU off it. Mounts and other runs are kept off by
+/// O_EXCL; an flock would be in the way of udev, which takes one while it looks at a device.
 pub(super) fn claim_device(file: &File, path: &Path) -> Result<()> {
     let meta = file
         .metadata()

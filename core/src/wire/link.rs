@@ -196,9 +196,8 @@ impl LinkReader {
 
     /// The error for a link that ended where a frame was due.
     pub fn vanished(&self) -> Error {
-        Error::new(Kind::Remote, format!("{} ended the connection", self.peer)).advise(
-            "see its messages above, or its system log, for the reason; running again is safe",
-        )
+        Error::new(Kind::Remote, format!("{} ended the connection", self.peer))
+            .advise("running again is safe, and goes on with what has arrived")
     }
 
     /// The error for a frame that does not belong here.
