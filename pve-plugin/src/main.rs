@@ -5,7 +5,7 @@ use pvesync::node::PveTree;
 use pvesync::source::{self, PROGRAM};
 use pvesync::target::PveTarget;
 use pvesync::volid::Vmid;
-use rblocksync::cli::units::{human, parse_bytes};
+use rblocksync::cli::units::{human, parse_rate};
 use rblocksync::cli::{
     exit_code, run_agent, HashName, OutputOptions, Reporter, SshArgs, EXIT_CODES,
 };
@@ -71,7 +71,7 @@ struct VmArgs {
     #[arg(long, value_name = "HASH", default_value = "blake3")]
     hash: HashName,
     /// Send at most this many bytes of data a second (K, M, G)
-    #[arg(long, value_name = "RATE", value_parser = |s: &str| parse_bytes(s))]
+    #[arg(long, value_name = "RATE", value_parser = |s: &str| parse_rate(s))]
     bwlimit: Option<u64>,
     /// Longest time the guest may be held still for a snapshot, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=60))]

@@ -19,6 +19,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use uuid::Uuid;
 
+/// The VM that a replica is of, and its node.
+struct Source<'a> {
+    vmid: Vmid,
+    node: &'a str,
+}
+
+impl Source<'_> {
+    fn of<'a>(vm: &str, node: &'a str) -> Result<Source<'a>> {
+        let vmid = vmid(vm)?;
+        Ok(Source { vmid, node })
+    }
+}
+
 /// A Proxmox VE node that keeps replicas.
 pub struct PveTarget {
     tree: PveTree,
@@ -31,20 +44,20 @@ impl PveTarget {
         PveTarget { tree, layout }
     }
 
-    /// In one cluster a VM id exists once, so the replica's configuration cannot be in place there: it is
-    /// kept aside until it is needed.
-    fn config_aside(&self, vmid: Vmid, source_name: &str) -> Result<bool> {
-        if !self.tree.is_clustered()? {
+    /// In one cluster a VM id exists once, so the replica's configuration cannot be in place there if it
+    /// has the id of its source: it is kept aside until it is needed.
+    fn config_aside(&self, vmid: Vmid, source: &Source) -> Result<bool> {
+        if vmid != source.vmid || !self.tree.is_clustered()? {
             return Ok(false);
         }
         Ok(match self.tree.guest(vmid)? {
-            Some((node, "qemu-server")) => node == source_name && node != self.tree.local_node()?,
+            Some((node, "qemu-server")) => node == source.node && node != self.tree.local_node()?,
             _ => false,
         })
     }
 
     /// Refuses an id that another guest has, and a replica that is in use.
-    fn check_free(&self, pair: Uuid, vmid: Vmid, source_name: &str) -> Result<()> {
+    fn check_free(&self, pair: Uuid, vmid: Vmid, source: &Source) -> Result<()> {
         let node = self.tree.local_node()?;
         let context = |e: Error| e.context(format!("on {node}"));
         if self.tree.is_running(vmid)? {
@@ -55,7 +68,7 @@ impl PveTarget {
         }
         match self.tree.guest(vmid)? {
             None => Ok(()),
-            Some(_) if self.config_aside(vmid, source_name)? => Ok(()),
+            Some(_) if self.config_aside(vmid, source)? => Ok(()),
             Some((at, "qemu-server")) if at == node => {
                 self.tree.check_replaceable(vmid, pair).map_err(context)
             }
@@ -99,7 +112,11 @@ impl TargetHypervisor for PveTarget {
         known: &BTreeMap<String, String>,
     ) -> Result<Vec<Placement>> {
         let vmid = vmid(request.target_vm.as_deref().unwrap_or(&request.vm))?;
-        self.check_free(request.pair, vmid, &request.source_name)?;
+        self.check_free(
+            request.pair,
+            vmid,
+            &Source::of(&request.vm, &request.source_name)?,
+        )?;
         let storages = self.tree.storage_cfg()?;
         let node = self.tree.local_node()?;
         let mut taken: BTreeSet<Volid> = known
@@ -133,7 +150,11 @@ impl TargetHypervisor for PveTarget {
     fn hold(&self, pair: &TargetPair) -> Result<Box<dyn Hold>> {
         let target_vmid = vmid(&pair.target_vm)?;
         let held = self.tree.hold_vm(target_vmid)?;
-        self.check_free(pair.pair, target_vmid, &pair.source_name)?;
+        self.check_free(
+            pair.pair,
+            target_vmid,
+            &Source::of(&pair.vm, &pair.source_name)?,
+        )?;
         Ok(Box::new(held))
     }
 
@@ -142,7 +163,7 @@ impl TargetHypervisor for PveTarget {
             return Ok(Vec::new());
         };
         let target_vmid = vmid(&pair.target_vm)?;
-        let aside = self.config_aside(target_vmid, &pair.source_name)?;
+        let aside = self.config_aside(target_vmid, &Source::of(&pair.vm, &pair.source_name)?)?;
         let config = VmConfig::parse(&newest.config)?;
         let storages = self.tree.storage_cfg()?;
         let node = self.tree.local_node()?;

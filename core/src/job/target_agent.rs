@@ -2,7 +2,7 @@
 
 use crate::agent::Client;
 use crate::error::{Error, Kind, Result};
-use crate::remote::{agent_id, AgentHandle, AgentPipe, AgentSpec, Remote};
+use crate::remote::{agent_id, AgentEnd, AgentHandle, AgentPipe, AgentSpec, Remote};
 use crate::stop::Stop;
 use crate::wire::VERSION;
 use std::time::Duration;
@@ -14,7 +14,6 @@ const AGENT_END_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct TargetAgent {
     client: Client,
     handle: AgentHandle,
-    host: String,
 }
 
 impl TargetAgent {
@@ -27,18 +26,8 @@ impl TargetAgent {
         } = session.start_agent(&spec)?;
         let host = session.host().to_string();
         match Client::connect(stdout, stdin, program, &host, stop.clone()) {
-            Ok(client) => Ok(TargetAgent {
-                client,
-                handle,
-                host,
-            }),
-            Err(e) => {
-                let end = handle.finish(AGENT_END_TIMEOUT);
-                Err(Error::new(
-                    e.kind(),
-                    format!("{}; agent on {host}: {end}", e.message()),
-                ))
-            }
+            Ok(client) => Ok(TargetAgent { client, handle }),
+            Err(e) => Err(with_end(e, &handle.finish(AGENT_END_TIMEOUT))),
         }
     }
 
@@ -49,11 +38,16 @@ impl TargetAgent {
         drop(self.client);
         let end = self.handle.finish(AGENT_END_TIMEOUT);
         result.map_err(|e| match e.kind() == Kind::Remote && !end.is_success() {
-            true => Error::new(
-                Kind::Remote,
-                format!("{}; agent on {}: {end}", e.message(), self.host),
-            ),
+            true => with_end(e, &end),
             false => e,
         })
+    }
+}
+
+fn with_end(e: Error, end: &AgentEnd) -> Error {
+    let error = Error::new(e.kind(), format!("{}; {end}", e.message()));
+    match e.advice() {
+        Some(advice) => error.advise(advice),
+        None => error,
     }
 }

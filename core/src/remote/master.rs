@@ -277,16 +277,27 @@ fn kill_stray(socket: &Path) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::io::Read;
     use std::os::unix::process::ExitStatusExt;
 
     #[test]
     fn a_stray_ssh_is_found_by_its_socket() {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("master");
+        // What it says proves that it runs: right after the spawn it may have no arguments yet.
         let start = |socket: &Path| {
             let mut command = Command::new("sh");
-            command.args(["-c", "read forever; exit 7", "ssh", "-S"]);
-            command.arg(socket).stdin(Stdio::piped()).spawn().unwrap()
+            command.args(["-c", "echo here; read forever; exit 7", "ssh", "-S"]);
+            command.stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut child = command.arg(socket).spawn().unwrap();
+            let mut said = [0; 5];
+            child
+                .stdout
+                .as_mut()
+                .unwrap()
+                .read_exact(&mut said)
+                .unwrap();
+            child
         };
         let mut stray = start(&socket);
         let mut other = start(&dir.path().join("other"));

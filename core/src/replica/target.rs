@@ -403,7 +403,10 @@ pub fn list_generations(
         if let Some(pair) = read_json::<TargetPair>(&layout.target_pair(id))? {
             if vm.is_none_or(|vm| vm == pair.vm || vm == pair.target_vm) {
                 let generations = store::generations(layout, id)?;
-                found.push((pair, generations));
+                // Before the first seal there is no replica.
+                if !generations.is_empty() {
+                    found.push((pair, generations));
+                }
             }
         }
     }

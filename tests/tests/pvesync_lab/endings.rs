@@ -1,0 +1,218 @@
+//! Whatever ends a run in the middle: the guest runs on, what the target had stays as it was, and the next
+//! run makes up for it. On a small VM, so that runs are short.
+
+use crate::help::*;
+use crate::small;
+use std::time::{Duration, Instant};
+use tests::lab::{Lab, Result};
+
+const VMID: u32 = 103;
+const THIN: &str = "/dev/pve/vm-103-disk-0";
+const SYNC: &str = "103 --to hvb";
+
+fn generation_digests(lab: &Lab, number: u32) -> Result<Vec<String>> {
+    let [thin, file] = small::generation(VMID, number);
+    digests(lab.b(), &[&thin, &file])
+}
+
+/// A run must be over so soon after the other host or the network has vanished. The links' limit of silence
+/// and ssh's own keepalive lie below it.
+const NOTICED_WITHIN: Duration = Duration::from_secs(45);
+
+fn assert_untouched(lab: &Lab) -> Result<()> {
+    assert_running(lab.a(), VMID)?;
+    assert_source_clean(lab.a())
+}
+
+pub fn signals_end_a_run_cleanly(lab: &Lab) -> Result<()> {
+    let a = lab.a();
+    small::make(a, VMID, 2)?;
+    a.run_ok(&format!("qm start {VMID}"))?;
+    wait_for_writes(a, THIN, 1)?;
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let run = half_way(lab, SYNC)?;
+        run.signal(signal)?;
+        let output = run.wait_for(LONG)?;
+        assert_eq!(output.status, code, "{}", said(lab)?);
+        assert_untouched(lab)?;
+    }
+    expect(a, "pvesync generations 103 --to hvb", 1, &["no replica"])?;
+    assert!(!lab
+        .b()
+        .run(&format!("cat {}", small::config(VMID)))?
+        .success());
+    Ok(())
+}
+
+pub fn after_kill_9_the_next_run_sweeps_and_seals(lab: &Lab) -> Result<()> {
+    let a = lab.a();
+    let run = half_way(lab, SYNC)?;
+    a.run_ok(&format!("kill -KILL {}", run.pid()))?;
+    assert_running(a, VMID)?;
+    let left = "lvs --noheadings -o lv_name pve | grep -c snap_vm-103; ls -A /var/lib/vz/images/103 | grep -c rbs";
+    assert_eq!(a.run_ok(left)?, "1\n1", "it had taken its point in time");
+    let events = sync(lab, SYNC)?;
+    let swept = events.iter().filter(|e| e["event"] == "swept").count();
+    assert_eq!(swept, 2, "{events:?}");
+    let [thin, file] = small::generation(VMID, 1);
+    one_instant(lab.b(), &[&thin, &file])?;
+    // The killed run's ssh has ended; the directory of its socket goes with a run an hour later or more.
+    a.run_ok("rm -r /tmp/rblocksync-ssh-*")?;
+    assert_untouched(lab)
+}
+
+pub fn a_killed_agent_ends_the_run_and_no_more(lab: &Lab) -> Result<()> {
+    let first = generation_digests(lab, 1)?;
+    let run = half_way(lab, SYNC)?;
+    lab.b().run_ok("pkill -KILL -x pvesync")?;
+    let output = run.wait_for(LONG)?;
+    assert_eq!(output.status, 1, "{}", said(lab)?);
+    assert!(
+        said(lab)?.contains("the pvesync agent on hvb"),
+        "{}",
+        said(lab)?
+    );
+    assert_untouched(lab)?;
+    assert_eq!(generation_digests(lab, 1)?, first);
+    Ok(())
+}
+
+pub fn a_power_cut_of_the_target_costs_only_the_run(lab: &Lab) -> Result<()> {
+    let first = generation_digests(lab, 1)?;
+    let run = half_way(lab, SYNC)?;
+    lab.b().power_cut();
+    let cut = Instant::now();
+    let output = run.wait_for(LONG)?;
+    println!("noticed after {:?}", cut.elapsed());
+    assert!(cut.elapsed() < NOTICED_WITHIN);
+    assert_eq!(output.status, 1, "{}", said(lab)?);
+    assert_untouched(lab)?;
+    lab.b().boot_again()?;
+    assert_eq!(generation_digests(lab, 1)?, first);
+    assert_eq!(
+        digests(lab.b(), &small::disks(VMID).each_ref().map(String::as_str))?,
+        first
+    );
+    Ok(())
+}
+
+pub fn after_a_cut_link_the_next_run_waits_for_the_stale_agents(lab: &Lab) -> Result<()> {
+    let first = generation_digests(lab, 1)?;
+    let run = half_way(lab, SYNC)?;
+    lab.cut_link()?;
+    let cut = Instant::now();
+    let output = run.wait_for(LONG);
+    println!("noticed after {:?}", cut.elapsed());
+    lab.mend_link()?;
+    assert_eq!(output?.status, 1, "{}", said(lab)?);
+    assert!(cut.elapsed() < NOTICED_WITHIN);
+    assert_untouched(lab)?;
+    assert_eq!(generation_digests(lab, 1)?, first);
+    let events = sync(lab, SYNC)?;
+    assert_eq!(event(&events, "sealed")["generation"], "rbs2");
+    let [thin, file] = small::generation(VMID, 2);
+    one_instant(lab.b(), &[&thin, &file])?;
+    assert_eq!(generation_digests(lab, 1)?, first);
+    assert_untouched(lab)
+}
+
+pub fn a_guest_is_not_left_paused_when_its_run_dies(lab: &Lab) -> Result<()> {
+    let a = lab.a();
+    let run = a.run(&format!(
+        "RBLOCKSYNC_CRASH_AT=held pvesync vm {SYNC}; exit $?"
+    ))?;
+    assert_eq!(run.status, 137, "{}{}", run.stdout, run.stderr);
+    let died = Instant::now();
+    while assert_is_paused(lab)? {
+        assert!(died.elapsed() < Duration::from_secs(8), "nobody let it go");
+    }
+    let now = newest_write(a, THIN)?;
+    wait_for_writes(a, THIN, now + 10)?;
+    a.run_ok("rm -r /tmp/rblocksync-ssh-*")?;
+    let left = a.run_ok("lvs --noheadings -o lv_name pve | grep -c snap_vm-103")?;
+    assert_eq!(left, "1", "it died with its snapshots taken");
+    Ok(())
+}
+
+fn assert_is_paused(lab: &Lab) -> Result<bool> {
+    let mut monitor = lab.a().qmp(VMID)?;
+    let state = monitor.execute("query-status", serde_json::json!({}))?;
+    Ok(state["status"] == "paused")
+}
+
+/// Where the target's agent dies, in turn: the first run transfers and dies while it seals, the following ones
+/// die further on while they finish what it announced.
+const POINTS: [&str; 5] = [
+    "seal scsi1",
+    "head scsi1",
+    "swap scsi1",
+    "manifest",
+    "publish",
+];
+
+pub fn a_seal_that_was_cut_off_is_finished(lab: &Lab) -> Result<()> {
+    let b = lab.b();
+    b.run_ok(
+        "mv /usr/bin/pvesync /usr/bin/pvesync.real && cat > /usr/bin/pvesync <<'EOF' && chmod 755 /usr/bin/pvesync
+#!/bin/sh
+RBLOCKSYNC_CRASH_AT=$(cat /tmp/crash-at) exec /usr/bin/pvesync.real \"$@\"
+EOF",
+    )?;
+    let second = generation_digests(lab, 2)?;
+    let heads = small::disks(VMID);
+    let heads = [heads[0].as_str(), heads[1].as_str()];
+    let fork = [
+        "/dev/pve/snap_vm-103-disk-0_rbs3",
+        "/var/lib/vz/images/103/.vm-103-disk-0.raw.rbs-fork",
+    ];
+    let mut third = Vec::new();
+    for point in POINTS {
+        b.write_file("/tmp/crash-at", point)?;
+        let run = lab.a().run(&format!("pvesync vm {SYNC}"))?;
+        let text = format!("{}{}", run.stdout, run.stderr);
+        assert_eq!(run.status, 1, "{point}: {text}");
+        assert!(text.contains("killed by a signal"), "{point}: {text}");
+        assert_untouched(lab)?;
+        if third.is_empty() {
+            third = digests(b, &fork)?;
+            assert_eq!(
+                digests(b, &heads)?,
+                second,
+                "the head before the seal is done"
+            );
+        }
+    }
+    assert_eq!(generation_digests(lab, 2)?, second);
+    assert_eq!(digests(b, &heads)?, third);
+    b.run_ok("echo prune > /tmp/crash-at")?;
+    let run = lab.a().run(&format!("pvesync vm {SYNC} --keep 2"))?;
+    assert_eq!(run.status, 1, "{}{}", run.stdout, run.stderr);
+    assert!(
+        run.stdout
+            .contains("generation rbs3 of a run that was cut off is sealed"),
+        "{}",
+        run.stdout
+    );
+    b.run_ok("mv /usr/bin/pvesync.real /usr/bin/pvesync")?;
+    assert_eq!(generation_digests(lab, 3)?, third);
+    let [thin, file] = small::generation(VMID, 3);
+    one_instant(b, &[&thin, &file])?;
+
+    // The last one, of the stopped VM: equal to it, and all that was to go is gone.
+    lab.a().run_ok(&format!("qm stop {VMID}"))?;
+    let events = sync(lab, &format!("{SYNC} --keep 2"))?;
+    assert_eq!(event(&events, "sealed")["kept"], serde_json::json!([4, 5]));
+    let source = digests(lab.a(), &heads)?;
+    assert_eq!(digests(b, &heads)?, source);
+    assert_eq!(generation_digests(lab, 5)?, source);
+    let volumes = b.run_ok(
+        "lvs --noheadings -o lv_name pve | grep 103 | sort | xargs; ls -A /var/lib/vz/images/103 | sort | xargs
+         ls -A /var/lib/rblocksync/replicas/*/ | grep -c sealing; true",
+    )?;
+    assert_eq!(
+        volumes,
+        "snap_vm-103-disk-0_rbs4 snap_vm-103-disk-0_rbs5 vm-103-disk-0\n\
+         .vm-103-disk-0.raw.rbs4 .vm-103-disk-0.raw.rbs5 vm-103-disk-0.raw\n0"
+    );
+    assert_source_clean(lab.a())
+}

@@ -1,0 +1,170 @@
+//! The main job from its first look to the day the replica is needed, with VM 101: a thin volume and a raw
+//! file on XFS.
+
+use crate::help::*;
+use pvesync::vm_config::VmConfig;
+use tests::lab::{Lab, Result};
+
+const THIN: &str = "/dev/pve/vm-101-disk-0";
+const FILE: &str = "/var/lib/vz/images/101/vm-101-disk-0.raw";
+const CONFIG: &str = "/etc/pve/qemu-server/101.conf";
+
+fn generation(number: u32) -> [String; 2] {
+    [
+        format!("/dev/pve/snap_vm-101-disk-0_rbs{number}"),
+        format!("/var/lib/vz/images/101/.vm-101-disk-0.raw.rbs{number}"),
+    ]
+}
+
+fn digests_of(lab: &Lab, number: u32) -> Result<Vec<String>> {
+    let paths = generation(number);
+    digests(lab.b(), &[&paths[0], &paths[1]])
+}
+
+pub fn a_dry_run_tells_the_plan_and_changes_nothing(lab: &Lab) -> Result<()> {
+    let before = states(lab)?;
+    expect(
+        lab.a(),
+        "pvesync vm 101 --to hvb --dry-run",
+        0,
+        &[
+            "VM 101 (web01) to hvb (Proxmox VE): first generation",
+            "scsi0: local-lvm:vm-101-disk-0 -> local-lvm:vm-101-disk-0 (256 MiB, ",
+            "scsi1: local:101/vm-101-disk-0.raw -> local:101/vm-101-disk-0.raw (64.0 MiB, ",
+            "not part of the replica: memory",
+        ],
+    )?;
+    assert_eq!(states(lab)?, before);
+    Ok(())
+}
+
+pub fn the_first_sync_copies_both_disks(lab: &Lab) -> Result<()> {
+    let (a, b) = (lab.a(), lab.b());
+    let events = sync(lab, "101 --to hvb --verify")?;
+    let sealed = event(&events, "sealed");
+    assert_eq!(sealed["generation"], "rbs1");
+    assert_eq!(sealed["consistency"], "offline");
+    let source = digests(a, &[THIN, FILE])?;
+    assert_eq!(digests(b, &[THIN, FILE])?, source);
+    assert_eq!(digests_of(lab, 1)?, source);
+
+    // All that was written was read back; nothing that reads zero was sent or takes room.
+    assert!(total(&events, "/target/verified") >= total(&events, "/target/written"));
+    let sent = total(&events, "/changed");
+    assert!((30 << 20..40 << 20).contains(&sent), "{sent} bytes");
+    let used = |script: &str| -> Result<[u64; 2]> {
+        let mut used = [0, 0];
+        for (guest, used) in [a, b].into_iter().zip(&mut used) {
+            *used = guest.run_ok(script)?.trim().parse().expect("a number");
+        }
+        Ok(used)
+    };
+    let [on_a, on_b] = used(&format!("stat -c %b {FILE}"))?;
+    assert!(
+        on_b <= on_a,
+        "the file takes {on_b} blocks, the source's {on_a}"
+    );
+    let mapped = "lvchange -ay -K pve/vm-101-disk-0; lvs --noheadings --units b --nosuffix -o lv_size,data_percent \
+         pve/vm-101-disk-0 | awk '{ printf \"%d\", $1 * $2 / 100 }'; lvchange -an pve/vm-101-disk-0";
+    let [on_a, on_b] = used(mapped)?;
+    assert!(
+        on_b <= on_a && on_b > 0,
+        "{on_b} bytes are mapped, {on_a} on the source"
+    );
+
+    let config =
+        VmConfig::parse(&String::from_utf8_lossy(&b.read_file(CONFIG)?)).expect("a config");
+    assert_eq!(config.lock(), Some("migrate"));
+    assert_eq!(config.get("onboot"), Some("0"));
+    assert_eq!(config.get("tags"), Some("prod;web;rblocksync-replica"));
+    assert_eq!(config.get("memory"), Some("64"));
+    assert_eq!(config.snapshots().count(), 0, "the file has no snapshots");
+    assert!(config.pending().is_none());
+    expect(b, "qm start 101", 255, &["locked (migrate)"])?;
+    assert_source_clean(a)
+}
+
+pub fn the_second_sync_of_the_running_vm_sends_what_it_wrote(lab: &Lab) -> Result<()> {
+    let (a, b) = (lab.a(), lab.b());
+    let first = digests_of(lab, 1)?;
+    a.run_ok("qm start 101")?;
+    let wrote = wait_for_writes(a, THIN, 100)?;
+    let events = sync(lab, "101 --to hvb")?;
+    assert_running(a, 101)?;
+    let held = event(&events, "point-in-time")["held_ms"].as_u64();
+    println!("held for {held:?} ms");
+    assert!(held.is_some_and(|ms| ms > 0 && ms < 8000));
+    assert_eq!(event(&events, "sealed")["consistency"], "crash");
+
+    let paths = generation(2);
+    let report = one_instant(b, &[&paths[0], &paths[1]])?;
+    assert!(report.writes >= wrote);
+    // Each write is a leaf of its own; a few more that the firmware touched are allowed for.
+    let sent = total(&events, "/changed");
+    println!("{} writes, {sent} bytes sent", report.writes);
+    let written = u64::from(report.writes) * pattern_slot();
+    assert!(
+        sent >= u64::from(wrote) * pattern_slot() && sent <= written + (256 << 10),
+        "{sent} bytes for {written}"
+    );
+    assert_eq!(digests(b, &[THIN, FILE])?, digests_of(lab, 2)?, "the head");
+    assert_eq!(digests_of(lab, 1)?, first, "a sealed generation changed");
+    assert_source_clean(a)
+}
+
+fn pattern_slot() -> u64 {
+    tests::lab::pattern::SLOT
+}
+
+pub fn old_generations_go(lab: &Lab) -> Result<()> {
+    let (a, b) = (lab.a(), lab.b());
+    let second = digests_of(lab, 2)?;
+    let events = sync(lab, "101 --to hvb --keep 2")?;
+    assert_eq!(event(&events, "sealed")["kept"], serde_json::json!([2, 3]));
+    let volumes = b.run_ok(
+        "lvs --noheadings -o lv_name pve | grep 101 | sort | xargs; ls -A /var/lib/vz/images/101 | sort | xargs
+         ls /var/lib/rblocksync/replicas/*/generations",
+    )?;
+    assert_eq!(
+        volumes,
+        "snap_vm-101-disk-0_rbs2 snap_vm-101-disk-0_rbs3 vm-101-disk-0\n\
+         .vm-101-disk-0.raw.rbs2 .vm-101-disk-0.raw.rbs3 vm-101-disk-0.raw\n\
+         000000000002.json\n000000000003.json"
+    );
+    assert_eq!(digests_of(lab, 2)?, second);
+    let list = "pvesync generations 101 --to hvb";
+    let text = expect(a, list, 0, &["rbs2", "rbs3", "crash", "head"])?;
+    assert!(!text.contains("rbs1"), "{text}");
+    Ok(())
+}
+
+pub fn a_replica_in_use_is_left_alone(lab: &Lab) -> Result<()> {
+    let (a, b) = (lab.a(), lab.b());
+    let paths = generation(3);
+    let sealed = one_instant(b, &[&paths[0], &paths[1]])?;
+    let before = state(b)?;
+    b.run_ok("qm start 101 --skiplock")?;
+    expect(a, "pvesync vm 101 --to hvb", 3, &["VM 101 is running"])?;
+    b.run_ok("qm stop 101 --skiplock")?;
+
+    // What qm unlock does.
+    b.run_ok(&format!("sed -i '/^lock:/d' {CONFIG}"))?;
+    b.run_ok("qm start 101")?;
+    wait_for_writes(b, THIN, sealed.writes + 20)?;
+    b.run_ok("qm stop 101")?;
+    let used = digests(b, &[THIN, FILE])?;
+    expect(a, "pvesync vm 101 --to hvb", 3, &["has been taken over"])?;
+    assert_eq!(
+        digests(b, &[THIN, FILE])?,
+        used,
+        "the taken over VM's disks changed"
+    );
+    let unlocked = |text: String| -> Vec<String> {
+        let of_vm =
+            |line: &&str| !line.contains("101.conf") && !line.contains("vm-101-disk-0.raw ");
+        text.lines().filter(of_vm).map(str::to_owned).collect()
+    };
+    assert_eq!(unlocked(state(b)?), unlocked(before));
+    a.run_ok("qm stop 101")?;
+    assert_source_clean(a)
+}
