@@ -8,7 +8,10 @@ OUT    := $(or $(CARGO_TARGET_DIR),target)
 STATIC := --locked --target $(TARGET) --config 'target.$(TARGET).rustflags=["-C","target-feature=+crt-static"]'
 export LAB_BINARIES := $(abspath $(OUT))/$(TARGET)/release
 
-.PHONY: all build deps demo test check lab bench lab-up lab-down clean
+# The tests on two hypervisor guests, the longest first.
+LABS := pvesync_lab pvesync_endings lvm_lab lab_selftest
+
+.PHONY: all build deps demo test check bench lab-up lab-down clean $(LABS)
 
 all: build
 
@@ -24,6 +27,12 @@ demo: deps build
 
 test: deps check build
 	$(CARGO) test --locked --workspace -- --test-threads=2
+	$(CARGO) test --locked -p tests --no-run $(LABS:%=--test %)
+	$(MAKE) -j2 --output-sync $(LABS)
+
+# Each boots a lab of its own; `make build` first.
+$(LABS):
+	$(CARGO) test --locked -p tests --test $@
 
 check:
 	$(CARGO) fmt --all --check

@@ -2,5 +2,6 @@
 
 pub mod cli;
 pub mod lab;
+pub mod pair;
 
 pub mod sshd;

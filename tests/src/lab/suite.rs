@@ -6,9 +6,18 @@ use super::{Lab, Options, Result};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 /// A test: fails by a panic or an error.
 pub type Test = fn(&Lab) -> Result<()>;
+
+/// Tests for [`run`], with their paths as names.
+#[macro_export]
+macro_rules! named {
+    ($($test:path),+ $(,)?) => {
+        &[$((stringify!($test), $test)),+]
+    };
+}
 
 /// Runs the named tests in this order. The first failure leaves the rest running on the same lab; what a test changes
 /// is the next one's start, so each makes what it needs.
@@ -34,5 +43,8 @@ fn on_lab(lab: &Mutex<Option<Lab>>, options: &Options, test: Test) -> Result<(),
         Some(lab) => lab,
         none => none.insert(Lab::up(options.clone())?),
     };
-    Ok(test(lab)?)
+    let began = Instant::now();
+    let result = test(lab);
+    println!("{:.0} s", began.elapsed().as_secs_f64());
+    Ok(result?)
 }

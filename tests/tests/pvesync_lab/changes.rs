@@ -1,10 +1,9 @@
 //! A replica's life when its VM and the wishes for it change: other names, disks that come, grow and go, one
 //! cluster.
 
-use crate::help::*;
-use crate::small;
 use pvesync::vm_config::VmConfig;
 use tests::lab::{Guest, Lab, Result};
+use tests::pair::{small, *};
 
 const FILE_HERE: &str = "/var/lib/vz/images/104/vm-104-disk-0.raw";
 const FILE_THERE: &str = "/var/lib/vz/images/204/vm-204-disk-0.raw";
@@ -28,7 +27,7 @@ pub fn a_replica_can_have_another_id_and_storage(lab: &Lab) -> Result<()> {
     );
     let left = b.run_ok(
         "mv /root/pvesync.away /usr/bin/pvesync
-         find / -xdev -name 'rblocksync*agent*' -o -xdev -path '*rblocksync/agent*' | grep -v ^/proc; pgrep -f 'pvesync agent'; true",
+         find / -xdev -name 'rblocksync*agent*' -o -xdev -path '*rblocksync/agent*' | grep -v ^/proc; pgrep -f '[p]vesync agent'; true",
     )?;
     let events = synced?;
     assert_eq!(left, "", "the program that was brought is taken away again");
@@ -117,6 +116,11 @@ pub fn a_disk_that_is_gone_goes_with_its_last_generation(lab: &Lab) -> Result<()
 }
 
 pub fn two_runs_of_one_vm_exclude_each_other(lab: &Lab) -> Result<()> {
+    lab.a().run_ok(
+        "set -e; lvchange -ay pve/vm-104-disk-0
+         dd if=/dev/urandom of=/dev/pve/vm-104-disk-0 bs=1M count=4 oflag=direct status=none
+         lvchange -an pve/vm-104-disk-0",
+    )?;
     let run = half_way(lab, "104 --to hvb")?;
     expect(
         lab.a(),

@@ -1,9 +1,9 @@
 //! The main job from its first look to the day the replica is needed, with VM 101: a thin volume and a raw
 //! file on XFS.
 
-use crate::help::*;
 use pvesync::vm_config::VmConfig;
 use tests::lab::{Lab, Result};
+use tests::pair::*;
 
 const THIN: &str = "/dev/pve/vm-101-disk-0";
 const FILE: &str = "/var/lib/vz/images/101/vm-101-disk-0.raw";

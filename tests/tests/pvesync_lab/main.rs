@@ -2,38 +2,23 @@
 //! hosts, not from what it says.
 
 mod changes;
-mod endings;
 mod flow;
-mod help;
 mod moments;
 mod refusals;
-mod small;
 
 use std::process::ExitCode;
 use tests::lab::{suite, Options};
-
-macro_rules! tests {
-    ($($module:ident::$name:ident),+ $(,)?) => {
-        &[$((concat!(stringify!($module), "::", stringify!($name)), $module::$name)),+]
-    };
-}
+use tests::named;
 
 fn main() -> ExitCode {
     suite::run(
         Options::default(),
-        tests![
+        named![
             flow::a_dry_run_tells_the_plan_and_changes_nothing,
             flow::the_first_sync_copies_both_disks,
             flow::the_second_sync_of_the_running_vm_sends_what_it_wrote,
             flow::old_generations_go,
             flow::a_replica_in_use_is_left_alone,
-            endings::signals_end_a_run_cleanly,
-            endings::after_kill_9_the_next_run_sweeps_and_seals,
-            endings::a_killed_agent_ends_the_run_and_no_more,
-            endings::a_power_cut_of_the_target_costs_only_the_run,
-            endings::after_a_cut_link_the_next_run_waits_for_the_stale_agents,
-            endings::a_guest_is_not_left_paused_when_its_run_dies,
-            endings::a_seal_that_was_cut_off_is_finished,
             moments::every_generation_of_a_writing_vm_shows_one_instant,
             moments::its_configuration_is_carried_over,
             moments::proxmox_could_roll_back_to_a_generation,

@@ -1,9 +1,9 @@
 //! VM 102, whose guest numbers its writes over two thin volumes in order: each generation shows one instant.
 //! It also has all the rest a real VM has: EFI variables, cloud-init, a CD, a snapshot of its own.
 
-use crate::help::*;
 use pvesync::vm_config::VmConfig;
 use tests::lab::{Guest, Lab, Result};
+use tests::pair::*;
 
 const SOURCE: &str = "/dev/pve/vm-102-disk-0";
 const CONFIG: &str = "/etc/pve/qemu-server/102.conf";

@@ -1,9 +1,8 @@
 //! What cannot be done is refused with a reason, and nothing is changed by asking.
 
-use crate::help::*;
-use crate::small;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use tests::lab::{Guest, Lab, Result};
+use tests::pair::{small, *};
 
 const VMID: u32 = 104;
 const SYNC: &str = "pvesync vm 104 --to hvb";

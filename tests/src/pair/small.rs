@@ -1,6 +1,6 @@
 //! Small VMs of the tests' own: a thin volume `scsi0` and a raw file `scsi1`, 8 MiB each, half of it random.
 
-use tests::lab::{Guest, Result};
+use crate::lab::{Guest, Result};
 
 /// The disks of a small VM on any host that has it under this id.
 pub fn disks(vmid: u32) -> [String; 2] {

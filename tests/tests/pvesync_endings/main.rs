@@ -1,10 +1,26 @@
 //! Whatever ends a run in the middle: the guest runs on, what the target had stays as it was, and the next
 //! run makes up for it. On a small VM, so that runs are short.
 
-use crate::help::*;
-use crate::small;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use tests::lab::{Lab, Result};
+use tests::lab::{suite, Lab, Options, Result};
+use tests::named;
+use tests::pair::{small, *};
+
+fn main() -> ExitCode {
+    suite::run(
+        Options::default(),
+        named![
+            signals_end_a_run_cleanly,
+            after_kill_9_the_next_run_sweeps_and_seals,
+            a_killed_agent_ends_the_run_and_no_more,
+            a_power_cut_of_the_target_costs_only_the_run,
+            after_a_cut_link_the_next_run_waits_for_the_stale_agents,
+            a_guest_is_not_left_paused_when_its_run_dies,
+            a_seal_that_was_cut_off_is_finished,
+        ],
+    )
+}
 
 const VMID: u32 = 103;
 const THIN: &str = "/dev/pve/vm-103-disk-0";
@@ -24,7 +40,7 @@ fn assert_untouched(lab: &Lab) -> Result<()> {
     assert_source_clean(lab.a())
 }
 
-pub fn signals_end_a_run_cleanly(lab: &Lab) -> Result<()> {
+fn signals_end_a_run_cleanly(lab: &Lab) -> Result<()> {
     let a = lab.a();
     small::make(a, VMID, 2)?;
     a.run_ok(&format!("qm start {VMID}"))?;
@@ -44,7 +60,7 @@ pub fn signals_end_a_run_cleanly(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-pub fn after_kill_9_the_next_run_sweeps_and_seals(lab: &Lab) -> Result<()> {
+fn after_kill_9_the_next_run_sweeps_and_seals(lab: &Lab) -> Result<()> {
     let a = lab.a();
     let run = half_way(lab, SYNC)?;
     a.run_ok(&format!("kill -KILL {}", run.pid()))?;
@@ -61,7 +77,7 @@ pub fn after_kill_9_the_next_run_sweeps_and_seals(lab: &Lab) -> Result<()> {
     assert_untouched(lab)
 }
 
-pub fn a_killed_agent_ends_the_run_and_no_more(lab: &Lab) -> Result<()> {
+fn a_killed_agent_ends_the_run_and_no_more(lab: &Lab) -> Result<()> {
     let first = generation_digests(lab, 1)?;
     let run = half_way(lab, SYNC)?;
     lab.b().run_ok("pkill -KILL -x pvesync")?;
@@ -77,7 +93,7 @@ pub fn a_killed_agent_ends_the_run_and_no_more(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-pub fn a_power_cut_of_the_target_costs_only_the_run(lab: &Lab) -> Result<()> {
+fn a_power_cut_of_the_target_costs_only_the_run(lab: &Lab) -> Result<()> {
     let first = generation_digests(lab, 1)?;
     let run = half_way(lab, SYNC)?;
     lab.b().power_cut();
@@ -96,7 +112,7 @@ pub fn a_power_cut_of_the_target_costs_only_the_run(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-pub fn after_a_cut_link_the_next_run_waits_for_the_stale_agents(lab: &Lab) -> Result<()> {
+fn after_a_cut_link_the_next_run_waits_for_the_stale_agents(lab: &Lab) -> Result<()> {
     let first = generation_digests(lab, 1)?;
     let run = half_way(lab, SYNC)?;
     lab.cut_link()?;
@@ -116,7 +132,7 @@ pub fn after_a_cut_link_the_next_run_waits_for_the_stale_agents(lab: &Lab) -> Re
     assert_untouched(lab)
 }
 
-pub fn a_guest_is_not_left_paused_when_its_run_dies(lab: &Lab) -> Result<()> {
+fn a_guest_is_not_left_paused_when_its_run_dies(lab: &Lab) -> Result<()> {
     let a = lab.a();
     let run = a.run(&format!(
         "RBLOCKSYNC_CRASH_AT=held pvesync vm {SYNC}; exit $?"
@@ -150,7 +166,7 @@ const POINTS: [&str; 5] = [
     "publish",
 ];
 
-pub fn a_seal_that_was_cut_off_is_finished(lab: &Lab) -> Result<()> {
+fn a_seal_that_was_cut_off_is_finished(lab: &Lab) -> Result<()> {
     let b = lab.b();
     b.run_ok(
         "mv /usr/bin/pvesync /usr/bin/pvesync.real && cat > /usr/bin/pvesync <<'EOF' && chmod 755 /usr/bin/pvesync

@@ -1,9 +1,11 @@
 //! What the tests of `pvesync` share: running it, and looking at both hosts independently of it.
 
+pub mod small;
+
+use crate::lab::pattern::{self, Report};
+use crate::lab::{quote, Background, Guest, Lab, Output, Result};
 use serde_json::Value;
 use std::time::{Duration, Instant};
-use tests::lab::pattern::{self, Report};
-use tests::lab::{quote, Background, Guest, Lab, Output, Result};
 
 /// Longest time anything is waited for.
 pub const LONG: Duration = Duration::from_secs(90);
