@@ -2,9 +2,9 @@
 
 use clap::Parser;
 use rblocksync::agent::NoService;
-use rblocksync::cli::units::{human, human_time, parse_rate};
+use rblocksync::cli::units::{human, human_time};
 use rblocksync::cli::{
-    exit_code, run, run_agent, Endpoint, HashName, OutputOptions, Reporter, SshArgs, Transfer,
+    exit_code, run, run_agent, Endpoint, EngineArgs, OutputOptions, Reporter, SshArgs, Transfer,
     EXIT_CODES,
 };
 use rblocksync::error::{Kind, Result};
@@ -41,15 +41,8 @@ struct Cli {
     /// Unit of comparison and transfer, in multiples of 4 KiB
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
     block_size: u32,
-    /// Hash function that finds differences
-    #[arg(long, value_name = "HASH", default_value = "blake3")]
-    hash: HashName,
-    /// Read back from the medium what was written, and check it
-    #[arg(long)]
-    verify: bool,
-    /// Send at most this many bytes of data a second (K, M, G)
-    #[arg(long, value_name = "RATE", value_parser = |s: &str| parse_rate(s))]
-    bwlimit: Option<u64>,
+    #[command(flatten)]
+    engine: EngineArgs,
     #[command(flatten)]
     output: OutputOptions,
     #[command(flatten)]
@@ -118,12 +111,10 @@ fn plan(cli: &Cli) -> Result<Transfer> {
         source: Endpoint::parse(&cli.src)?,
         target: Endpoint::parse(&cli.dst)?,
         leaf_bytes: cli.block_size * 4096,
-        hash: cli.hash.kind(),
         truncate: cli.truncate,
         ignore_size: cli.ignore_size,
         dry_run: cli.dry_run,
-        verify: cli.verify,
-        bytes_per_s_max: cli.bwlimit,
+        tuning: cli.engine.tuning(),
     })
 }
 

@@ -8,7 +8,7 @@ use rblocksync::error::{Error, Kind, Result};
 use rblocksync::image::{Image, MemoryImage};
 use rblocksync::range::ByteRange;
 use rblocksync::stop::Stop;
-use rblocksync::sync::{run_source, run_target, Geometry, Meter, Params};
+use rblocksync::sync::{run_source, run_target, Compress, Geometry, Meter, Params};
 use rblocksync::wire::Link;
 use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
@@ -145,6 +145,7 @@ fn sync(src: &dyn Image, dst: &dyn Image) -> Result<()> {
         dry_run: false,
         verify: false,
         bytes_per_s_max: None,
+        compress: Compress::Auto,
     };
     let (a, b) = UnixStream::pair().unwrap();
     let link = |end: UnixStream| {

@@ -8,7 +8,7 @@ use rblocksync::error::{Error, Kind, Result};
 use rblocksync::image::{Image, MemoryImage};
 use rblocksync::range::ByteRange;
 use rblocksync::stop::Stop;
-use rblocksync::sync::{run_source, run_target, Geometry, Meter, Params, Summary};
+use rblocksync::sync::{run_source, run_target, Compress, Geometry, Meter, Params, Summary};
 use rblocksync::wire::Link;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +22,7 @@ fn params(size: u64) -> Params {
         dry_run: false,
         verify: true,
         bytes_per_s_max: None,
+        compress: Compress::Auto,
     }
 }
 
@@ -356,6 +357,7 @@ fn a_rate_limit_holds_and_does_not_break_the_sync() {
     let dst = MemoryImage::new(size);
     let slow = Params {
         bytes_per_s_max: Some(8 << 20),
+        compress: Compress::Off,
         ..params(size as u64)
     };
     let began = std::time::Instant::now();
@@ -366,4 +368,40 @@ fn a_rate_limit_holds_and_does_not_break_the_sync() {
         began.elapsed()
     );
     assert_eq!(dst.bytes(), src.bytes());
+}
+
+#[test]
+fn patches_are_compressed_as_asked() {
+    let size = 8 << 20;
+    let text = b"words that come again and again, ".repeat(size / 33 + 1);
+    let src = MemoryImage::new(size);
+    src.write_at(&text[..size], 0).unwrap();
+    let mut noise = vec![0; size];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    let random = MemoryImage::new(size);
+    random.write_at(&noise, 0).unwrap();
+    for (compress, text_max) in [
+        (Compress::Off, size * 2),
+        (Compress::Auto, size / 100),
+        (Compress::Level(1), size / 100),
+        (Compress::Level(19), size / 100),
+    ] {
+        let params = Params {
+            compress,
+            ..params(size as u64)
+        };
+        for (src, wire) in [
+            (&src, 1..text_max as u64),
+            (&random, size as u64..(size + (64 << 10)) as u64),
+        ] {
+            let dst = MemoryImage::new(size);
+            let summary = sync(src, &dst, &params).0.unwrap();
+            assert_eq!(dst.bytes(), src.bytes());
+            assert_eq!(summary.changed, size as u64);
+            assert!(
+                wire.contains(&summary.wire_out),
+                "{compress:?}: {summary:?}"
+            );
+        }
+    }
 }

@@ -5,9 +5,9 @@ use pvesync::node::PveTree;
 use pvesync::source::{self, PROGRAM};
 use pvesync::target::PveTarget;
 use pvesync::volid::Vmid;
-use rblocksync::cli::units::{human, parse_rate};
+use rblocksync::cli::units::human;
 use rblocksync::cli::{
-    exit_code, run_agent, HashName, OutputOptions, Reporter, SshArgs, EXIT_CODES,
+    exit_code, run_agent, EngineArgs, OutputOptions, Reporter, SshArgs, EXIT_CODES,
 };
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::job::{self, SyncOptions, TargetService};
@@ -64,15 +64,8 @@ struct VmArgs {
     /// Tell what would be done; change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Read back from the medium there what was written, and check it
-    #[arg(long)]
-    verify: bool,
-    /// Hash function that finds differences
-    #[arg(long, value_name = "HASH", default_value = "blake3")]
-    hash: HashName,
-    /// Send at most this many bytes of data a second (K, M, G)
-    #[arg(long, value_name = "RATE", value_parser = |s: &str| parse_rate(s))]
-    bwlimit: Option<u64>,
+    #[command(flatten)]
+    engine: EngineArgs,
     /// Longest time the guest may be held still for a snapshot, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=60))]
     hold_max: u64,
@@ -152,9 +145,7 @@ fn vm(args: &VmArgs, cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> 
         keep: args.keep,
         jobs: args.jobs as usize,
         dry_run: args.dry_run,
-        verify: args.verify,
-        hash: args.hash.kind(),
-        bytes_per_s_max: args.bwlimit,
+        tuning: args.engine.tuning(),
         hold_max: Duration::from_secs(args.hold_max),
     };
     let layout = Layout::new(state_dir());

@@ -1,8 +1,10 @@
 //! Options that several commands have.
 
+use super::units::parse_rate;
 use crate::digest::HashKind;
 use crate::remote::SshOptions;
 use crate::stop::Stop;
+use crate::sync::{Compress, Tuning};
 use std::path::PathBuf;
 
 /// Names of the hash functions on the command line.
@@ -21,6 +23,46 @@ impl HashName {
             HashName::Blake3 => HashKind::Blake3,
             HashName::Sha256 => HashKind::Sha256,
         }
+    }
+}
+
+/// Options of the block engine.
+#[derive(Debug, Clone, clap::Args)]
+pub struct EngineArgs {
+    /// Hash function that finds differences
+    #[arg(long, value_name = "HASH", default_value = "blake3")]
+    pub hash: HashName,
+    /// Read back from the medium what was written, and check it
+    #[arg(long)]
+    pub verify: bool,
+    /// Send at most this many bytes of data a second (K, M, G), as they travel
+    #[arg(long, value_name = "RATE", value_parser = |s: &str| parse_rate(s))]
+    pub bwlimit: Option<u64>,
+    /// Compress what is sent: auto follows the speed of the link, off, or a zstd level from 1 to 19
+    #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = parse_compress)]
+    pub compress: Compress,
+}
+
+impl EngineArgs {
+    /// The same for the engine.
+    pub fn tuning(&self) -> Tuning {
+        Tuning {
+            hash: self.hash.kind(),
+            verify: self.verify,
+            bytes_per_s_max: self.bwlimit,
+            compress: self.compress,
+        }
+    }
+}
+
+fn parse_compress(text: &str) -> Result<Compress, String> {
+    match text {
+        "auto" => Ok(Compress::Auto),
+        "off" => Ok(Compress::Off),
+        level => match level.parse() {
+            Ok(level @ 1..=19) => Ok(Compress::Level(level)),
+            _ => Err("it is auto, off or a level from 1 to 19".to_owned()),
+        },
     }
 }
 

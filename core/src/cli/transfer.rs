@@ -2,11 +2,10 @@
 
 use super::{Endpoint, Reporter};
 use crate::agent::{path_bytes, BlockEnd, BlockRequest, Client, OpenTarget, Opened, Role};
-use crate::digest::HashKind;
 use crate::error::{Error, Kind, Result};
 use crate::remote::{agent_id, AgentEnd, AgentHandle, AgentPipe, AgentSpec, Remote, SshOptions};
 use crate::stop::Stop;
-use crate::sync::{self, Geometry, Meter, Params, Summary};
+use crate::sync::{self, Compress, Geometry, Meter, Params, Summary, Tuning};
 use crate::wire::{Link, VERSION};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -22,18 +21,14 @@ pub struct Transfer {
     pub target: Endpoint,
     /// Bytes of a leaf, the unit of change.
     pub leaf_bytes: u32,
-    /// Hash function.
-    pub hash: HashKind,
     /// Create the target or change its size to the source's.
     pub truncate: bool,
     /// Sync the part that both have if their sizes differ.
     pub ignore_size: bool,
     /// Compare only.
     pub dry_run: bool,
-    /// Re-read from the medium what was written.
-    pub verify: bool,
-    /// Most bytes a second that the source sends.
-    pub bytes_per_s_max: Option<u64>,
+    /// Hash function, compression and so on. Nothing is compressed between two local ends.
+    pub tuning: Tuning,
 }
 
 const PROGRAM: &str = "rblocksync";
@@ -73,13 +68,14 @@ pub fn run(
         if to.is_new || (transfer.truncate && size != to.size) {
             target.resize(size)?;
         }
-        let params = Params {
-            geometry: Geometry::new(size, transfer.leaf_bytes)?,
-            hash: transfer.hash,
+        let geometry = Geometry::new(size, transfer.leaf_bytes)?;
+        let mut params = Params {
             dry_run: transfer.dry_run,
-            verify: transfer.verify,
-            bytes_per_s_max: transfer.bytes_per_s_max,
+            ..Params::new(geometry, &transfer.tuning)
         };
+        if let (End::Local(_), End::Local(_)) = (&source, &target) {
+            params.compress = Compress::Off;
+        }
         let meter = Arc::new(Meter::new());
         let watch = reporter.watch(&transfer.target.to_string(), meter.clone());
         let result = transfer_blocks(&mut source, &mut target, &params, &meter, stop);

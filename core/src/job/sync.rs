@@ -18,7 +18,7 @@ use crate::replica::{
 };
 use crate::snapshot::{self, DiskSource, PointInTime, VmRuntime};
 use crate::stop::Stop;
-use crate::sync::Summary;
+use crate::sync::{Summary, Tuning};
 use serde_json::json;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -68,12 +68,8 @@ pub struct SyncOptions {
     pub jobs: usize,
     /// Only tell what would be done.
     pub dry_run: bool,
-    /// Re-read on the target what was written.
-    pub verify: bool,
-    /// Hash function.
-    pub hash: HashKind,
-    /// Most bytes a second, over all disks.
-    pub bytes_per_s_max: Option<u64>,
+    /// Hash function, compression and so on; the rate is that of all disks together.
+    pub tuning: Tuning,
     /// Longest time that the guest may be held still.
     pub hold_max: Duration,
 }
@@ -384,7 +380,7 @@ impl Job<'_> {
             notes: point.notes.clone(),
             disks: disks
                 .map(|((disk, (key, placement, _)), summary)| {
-                    record(disk, key, placement, summary, self.options.hash)
+                    record(disk, key, placement, summary, self.options.tuning.hash)
                 })
                 .collect(),
             excluded: self

@@ -96,14 +96,9 @@ impl Transfers<'_> {
     }
 
     fn one(&self, way: &Way, jobs: usize, stop: &Stop) -> Result<Summary> {
-        let limit = self.options.bytes_per_s_max;
-        let params = Params {
-            geometry: Geometry::new(way.size, LEAF_BYTES)?,
-            hash: self.options.hash,
-            dry_run: false,
-            verify: self.options.verify,
-            bytes_per_s_max: limit.map(|max| (max / jobs as u64).max(1)),
-        };
+        let geometry = Geometry::new(way.size, LEAF_BYTES)?;
+        let mut params = Params::new(geometry, &self.options.tuning);
+        params.bytes_per_s_max = params.bytes_per_s_max.map(|max| (max / jobs as u64).max(1));
         let meter = Arc::new(Meter::new());
         let _watch = self.reporter.watch(way.key, meter.clone());
         std::thread::scope(|scope| {

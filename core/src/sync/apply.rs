@@ -9,7 +9,7 @@ use crate::digest::{self, LeafSet};
 use crate::error::{Error, Kind, Result};
 use crate::image::Image;
 use crate::range::ByteRange;
-use crate::wire::{limits, Entry, Patch};
+use crate::wire::{limits, Entry, Patch, Unpacker};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -142,7 +142,7 @@ impl<'a> Applier<'a> {
     }
 
     /// Checks a patch, builds the segment, proves it and writes what changed.
-    pub(super) fn apply(&self, patch: &Patch, base: Base) -> Result<()> {
+    pub(super) fn apply(&self, patch: &Patch, base: Base, unpacker: &mut Unpacker) -> Result<()> {
         let geometry = &self.params.geometry;
         let range = geometry.segment(patch.segment);
         let len = range.len() as usize;
@@ -159,7 +159,8 @@ impl<'a> Applier<'a> {
         for (first, count) in patch.zeroed.runs() {
             data.buf[geometry.leaves(first, count, len)].fill(0);
         }
-        let mut bytes = patch.data.as_slice();
+        let changed = segment::leaf_bytes(&patch.changed, geometry, len);
+        let mut bytes = unpacker.unpack(&patch.data, changed as usize)?;
         for (first, count) in patch.changed.runs() {
             let place = geometry.leaves(first, count, len);
             let (head, rest) = bytes.split_at(place.len());
@@ -204,7 +205,6 @@ impl<'a> Applier<'a> {
             .chain(patch.zeroed.iter())
             .all(|i| i < leaves)
             && !patch.changed.iter().any(|i| patch.zeroed.contains(i))
-            && segment::leaf_bytes(&patch.changed, geometry, len) == patch.data.len() as u64
             // Without a digest there is nothing to prove the rest by: all of it must go.
             && (patch.digest.is_some() || patch.zeroed.len() == leaves);
         match fits {

@@ -2,12 +2,13 @@
 
 use super::coordinator::Event;
 use super::failure::{disconnected, Failure};
+use super::pack::{Level, Packer};
 use super::segment::{self, SegmentData};
 use super::Params;
 use crate::digest::{self, Digest, LeafSet};
 use crate::error::Result;
 use crate::image::Image;
-use crate::wire::{Entry, Patch};
+use crate::wire::{Entry, Patch, Payload};
 use crossbeam_channel::{Receiver, Sender};
 
 /// A segment and what the target has in it.
@@ -48,24 +49,30 @@ pub(super) fn work(
     params: &Params,
     jobs: &Receiver<Job>,
     events: &Sender<Event>,
+    level: &Level,
     failure: &Failure,
 ) -> Result<()> {
+    let mut packer = Packer::new(level);
     for job in jobs {
         failure.check()?;
         let (read, verdict) = match job.task {
             Task::Compare(entry) => {
                 let data = segment::read(image, &params.geometry, job.index)?;
-                (data.read, compare(params, job.index, data, entry))
+                (
+                    data.read,
+                    compare(params, job.index, data, entry, &mut packer)?,
+                )
             }
             Task::Patch {
                 data,
                 digest,
                 present,
                 digests,
-            } => (
-                0,
-                Verdict::Patch(diff(params, job.index, &data, digest, &present, &digests)),
-            ),
+            } => {
+                let (index, theirs) = (job.index, (&present, digests.as_slice()));
+                let patch = diff(params, index, &data, digest, theirs, &mut packer)?;
+                (0, Verdict::Patch(patch))
+            }
         };
         let done = Compared {
             ticket: job.ticket,
@@ -78,10 +85,16 @@ pub(super) fn work(
     Ok(())
 }
 
-fn compare(params: &Params, index: u64, data: SegmentData, entry: Entry) -> Verdict {
+fn compare(
+    params: &Params,
+    index: u64,
+    data: SegmentData,
+    entry: Entry,
+    packer: &mut Packer,
+) -> Result<Verdict> {
     let leaf = params.geometry.leaf_bytes() as usize;
     let digest = digest::segment(params.hash, data.bytes(), leaf);
-    match (digest, entry) {
+    Ok(match (digest, entry) {
         (Some(ours), Entry::Digest(theirs)) if ours == theirs => Verdict::Same(digest),
         (Some(ours), Entry::Digest(_)) => Verdict::Differs(data, ours),
         (None, Entry::Absent | Entry::Zero) => Verdict::Same(None),
@@ -93,13 +106,14 @@ fn compare(params: &Params, index: u64, data: SegmentData, entry: Entry) -> Verd
                 digest: None,
                 changed: LeafSet::default(),
                 zeroed,
-                data: Vec::new(),
+                data: Payload::Stored(Vec::new()),
             })
         }
         (Some(ours), Entry::Absent | Entry::Zero) => {
-            Verdict::Patch(diff(params, index, &data, ours, &LeafSet::default(), &[]))
+            let nothing = (&LeafSet::default(), [].as_slice());
+            Verdict::Patch(diff(params, index, &data, ours, nothing, packer)?)
         }
-    }
+    })
 }
 
 /// The patch that turns what the target has (`present` leaves with these `digests`) into `data`.
@@ -108,9 +122,9 @@ fn diff(
     index: u64,
     data: &SegmentData,
     digest: Digest,
-    present: &LeafSet,
-    digests: &[Digest],
-) -> Patch {
+    (present, digests): (&LeafSet, &[Digest]),
+    packer: &mut Packer,
+) -> Result<Patch> {
     let geometry = &params.geometry;
     let (mut changed, mut zeroed) = (LeafSet::default(), LeafSet::default());
     let mut bytes = Vec::new();
@@ -132,11 +146,11 @@ fn diff(
             }
         }
     }
-    Patch {
+    Ok(Patch {
         segment: index,
         digest: Some(digest),
         changed,
         zeroed,
-        data: bytes,
-    }
+        data: packer.pack(bytes)?,
+    })
 }

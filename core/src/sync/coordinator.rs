@@ -267,21 +267,20 @@ impl<'a> Coordinator<'a> {
     fn answer_patch(&mut self, index: u64, patch: Patch) -> Result<()> {
         let geometry = &self.params.geometry;
         let len = geometry.segment(index).len() as usize;
-        let changed = patch.data.len() as u64;
+        let changed = segment::leaf_bytes(&patch.changed, geometry, len);
         let zeroed = segment::leaf_bytes(&patch.zeroed, geometry, len);
         self.digest.add(index, patch.digest);
         self.report.changed += changed;
         self.report.zeroed += zeroed;
-        self.meter.add_changed(changed);
-        self.meter.add_zeroed(zeroed);
         if self.params.dry_run {
+            self.meter.add_changed(changed);
+            self.meter.add_zeroed(zeroed);
             self.same += 1;
             return Ok(());
         }
         self.flush_same()?;
-        post(&self.frames, Frame::Patch(patch))?;
-        self.meter.add_sent(changed);
-        Ok(())
+        self.meter.add_patch(&patch, geometry);
+        post(&self.frames, Frame::Patch(patch))
     }
 
     fn flush_same(&mut self) -> Result<()> {

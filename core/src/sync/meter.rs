@@ -1,5 +1,8 @@
 //! Live counters of a running sync, read by whoever shows progress.
 
+use super::geometry::Geometry;
+use super::segment;
+use crate::wire::Patch;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Counters that the engine's threads add to. All in bytes.
@@ -26,7 +29,7 @@ pub struct Progress {
     pub changed: u64,
     /// In leaves that become zeros so far.
     pub zeroed: u64,
-    /// Payload of patches that crossed the link.
+    /// Bytes of patches that crossed the link, compressed as they were.
     pub sent: u64,
 }
 
@@ -59,6 +62,14 @@ impl Meter {
 
     pub(super) fn add_compared(&self, bytes: u64) {
         self.compared.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Notes a patch that crosses the link.
+    pub(super) fn add_patch(&self, patch: &Patch, geometry: &Geometry) {
+        let len = geometry.segment(patch.segment).len() as usize;
+        self.add_changed(segment::leaf_bytes(&patch.changed, geometry, len));
+        self.add_zeroed(segment::leaf_bytes(&patch.zeroed, geometry, len));
+        self.add_sent(patch.data.packed_len() as u64);
     }
 
     pub(super) fn add_changed(&self, bytes: u64) {

@@ -15,6 +15,7 @@ mod geometry;
 mod meter;
 mod order;
 mod outbox;
+mod pack;
 mod relay;
 mod segment;
 mod source;
@@ -24,6 +25,7 @@ mod window;
 
 pub use geometry::Geometry;
 pub use meter::{Meter, Progress};
+pub use pack::Compress;
 pub use relay::relay;
 pub use source::run as run_source;
 pub use target::run as run_target;
@@ -43,8 +45,34 @@ pub struct Params {
     pub dry_run: bool,
     /// Re-read what was written from the medium before reporting success.
     pub verify: bool,
-    /// Most bytes of changed data a second the source sends.
+    /// Most bytes of changed data a second the source sends, as they travel.
     pub bytes_per_s_max: Option<u64>,
+    /// Compression of what is sent.
+    pub compress: Compress,
+}
+
+impl Params {
+    /// Of a sync of `geometry`, done as `tuning` says.
+    pub fn new(geometry: Geometry, tuning: &Tuning) -> Self {
+        Params {
+            geometry,
+            hash: tuning.hash,
+            dry_run: false,
+            verify: tuning.verify,
+            bytes_per_s_max: tuning.bytes_per_s_max,
+            compress: tuning.compress,
+        }
+    }
+}
+
+/// How to sync, whatever it is that is synced. The fields are those of [`Params`].
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs)]
+pub struct Tuning {
+    pub hash: HashKind,
+    pub verify: bool,
+    pub bytes_per_s_max: Option<u64>,
+    pub compress: Compress,
 }
 
 /// What one side did. All in bytes.

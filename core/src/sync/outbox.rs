@@ -3,6 +3,8 @@
 
 use super::failure::{disconnected, Failure};
 use super::geometry::Geometry;
+use super::pack::{Level, Pilot};
+use super::Params;
 use crate::error::Result;
 use crate::wire::{Frame, LinkWriter};
 use crossbeam_channel::{Receiver, TryRecvError};
@@ -20,10 +22,9 @@ pub(super) fn queue(geometry: &Geometry) -> usize {
 pub(super) fn run(
     writer: &mut LinkWriter,
     frames: &Receiver<Frame>,
-    bytes_per_s_max: Option<u64>,
+    mut pace: Option<Pace>,
     failure: &Failure,
 ) -> Result<()> {
-    let mut limiter = bytes_per_s_max.map(Limiter::new);
     loop {
         let frame = match frames.try_recv() {
             Ok(frame) => frame,
@@ -36,14 +37,41 @@ pub(super) fn run(
                 }
             }
         };
-        writer.send(&frame)?;
-        if let (Some(limiter), Frame::Patch(patch)) = (&mut limiter, &frame) {
-            writer.flush()?;
-            limiter.charge(patch.data.len() as u64);
-            while let Some(wait) = limiter.wait() {
-                std::thread::sleep(wait);
-                failure.check()?;
+        match (&mut pace, &frame) {
+            (Some(pace), Frame::Patch(patch)) => {
+                let began = Instant::now();
+                writer.send(&frame)?;
+                if let Some(limiter) = &mut pace.limiter {
+                    writer.flush()?;
+                    limiter.charge(patch.data.packed_len() as u64);
+                    while let Some(wait) = limiter.wait() {
+                        std::thread::sleep(wait);
+                        failure.check()?;
+                    }
+                }
+                pace.pilot.sent(
+                    pace.leaf_bytes * patch.changed.len() as u64,
+                    began.elapsed(),
+                );
             }
+            _ => writer.send(&frame)?,
+        }
+    }
+}
+
+/// What a source minds while it sends patches.
+pub(super) struct Pace<'a> {
+    limiter: Option<Limiter>,
+    pilot: Pilot<'a>,
+    leaf_bytes: u64,
+}
+
+impl<'a> Pace<'a> {
+    pub(super) fn new(params: &Params, level: &'a Level) -> Self {
+        Pace {
+            limiter: params.bytes_per_s_max.map(Limiter::new),
+            pilot: Pilot::new(level),
+            leaf_bytes: params.geometry.leaf_bytes().into(),
         }
     }
 }

@@ -88,8 +88,7 @@ fn pass_on(
         };
         match &frame {
             Frame::Patch(patch) => {
-                meter.add_changed(patch.data.len() as u64);
-                meter.add_sent(patch.data.len() as u64);
+                meter.add_patch(patch, &params.geometry);
                 answered(&mut listed, 1);
                 meter.set_position(params.geometry.segment(patch.segment).end);
             }

@@ -4,6 +4,7 @@ use super::compare::work;
 use super::coordinator::{Coordinator, Event, EVENTS_MAX};
 use super::failure::{disconnected, Failure};
 use super::outbox::{self, post};
+use super::pack::Level;
 use super::segment;
 use super::{Meter, Params, SideStats, SourceReport, Summary};
 use crate::digest::Digest;
@@ -23,6 +24,7 @@ pub fn run(image: &dyn Image, params: &Params, link: &mut Link, meter: &Meter) -
     link.reader.set_frame_max(limits::CONTROL_FRAME_MAX);
     let (bytes_in, bytes_out) = (link.reader.bytes(), link.writer.bytes());
     let failure = Failure::new(&[link]);
+    let level = Level::new(params);
     let (frames_tx, frames_rx) = crossbeam_channel::bounded(outbox::queue(&params.geometry));
     let (events_tx, events_rx) = crossbeam_channel::bounded(EVENTS_MAX);
     let (jobs_tx, jobs_rx) = crossbeam_channel::unbounded();
@@ -30,10 +32,12 @@ pub fn run(image: &dyn Image, params: &Params, link: &mut Link, meter: &Meter) -
     let (reader, writer) = (&mut link.reader, &mut link.writer);
     let mut outcome = None;
     std::thread::scope(|scope| {
-        let failure = &failure;
+        let (failure, level) = (&failure, &level);
         scope.spawn(move || {
-            failure
-                .watch_writer(|| outbox::run(writer, &frames_rx, params.bytes_per_s_max, failure))
+            failure.watch_writer(|| {
+                let pace = outbox::Pace::new(params, level);
+                outbox::run(writer, &frames_rx, Some(pace), failure)
+            })
         });
         let frames = frames_tx.clone();
         scope.spawn(move || failure.watch(|| list(image, params, &frames, &slices_tx, failure)));
@@ -41,7 +45,9 @@ pub fn run(image: &dyn Image, params: &Params, link: &mut Link, meter: &Meter) -
         scope.spawn(move || failure.watch(|| read_frames(reader, &events)));
         for _ in 0..super::apply::workers(&params.geometry) {
             let (jobs, events) = (jobs_rx.clone(), events_tx.clone());
-            scope.spawn(move || failure.watch(|| work(image, params, &jobs, &events, failure)));
+            scope.spawn(move || {
+                failure.watch(|| work(image, params, &jobs, &events, level, failure))
+            });
         }
         drop((events_tx, jobs_rx));
         let coordinator = Coordinator::new(params, meter, frames_tx, jobs_tx);

@@ -3,7 +3,6 @@
 use super::apply::{self, Applier, Base};
 use super::failure::{disconnected, Failure};
 use super::outbox::{self, post};
-use super::segment;
 use super::source::{mismatch, summary};
 use super::verify::Touched;
 use super::window::Window;
@@ -13,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::image::Image;
 use crate::range::ByteRange;
 use crate::stop::Stop;
-use crate::wire::{limits, Entry, Extents, Frame, Link, LinkReader, Patch, Received};
+use crate::wire::{limits, Entry, Extents, Frame, Link, LinkReader, Patch, Received, Unpacker};
 use crossbeam_channel::{Receiver, Sender};
 
 /// Receives into `image` over `link`. The parameters must be the ones the source was given.
@@ -213,13 +212,9 @@ impl<'a> Session<'a> {
 
     fn settle_patch(&mut self, patch: &Patch) {
         let range = self.params.geometry.segment(patch.segment);
-        let zeroed =
-            segment::leaf_bytes(&patch.zeroed, &self.params.geometry, range.len() as usize);
         self.digest.add(patch.segment, patch.digest);
         self.touched.patched(patch.segment, patch.digest);
-        self.meter.add_changed(patch.data.len() as u64);
-        self.meter.add_sent(patch.data.len() as u64);
-        self.meter.add_zeroed(zeroed);
+        self.meter.add_patch(patch, &self.params.geometry);
         self.meter.set_position(range.end);
     }
 
@@ -345,6 +340,7 @@ fn work(
     failure: &Failure,
 ) -> Result<()> {
     let leaf = params.geometry.leaf_bytes() as usize;
+    let mut unpacker = Unpacker::default();
     for job in jobs {
         failure.check()?;
         match job {
@@ -376,7 +372,7 @@ fn work(
                     },
                 )?;
             }
-            Job::Apply { patch, base } => applier.apply(&patch, base)?,
+            Job::Apply { patch, base } => applier.apply(&patch, base, &mut unpacker)?,
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 use super::codec::{put_varint, Fields};
 use super::hello::Hello;
 use super::limits;
+use super::payload::Payload;
 use crate::digest::{Digest, LeafSet};
 use crate::error::{Error, Kind, Result};
 
@@ -90,11 +91,8 @@ pub struct Patch {
     /// Leaves that become zeros.
     pub zeroed: LeafSet,
     /// The bytes of the `changed` leaves, in order.
-    pub data: Vec<u8>,
+    pub data: Payload,
 }
-
-/// The only encoding of a patch's data so far: the bytes as they are.
-const STORED: u8 = 0;
 
 impl Frame {
     /// Appends the frame with its length field.
@@ -154,7 +152,7 @@ impl Frame {
                 }
                 out.extend_from_slice(&patch.changed.0);
                 out.extend_from_slice(&patch.zeroed.0);
-                put(out, STORED, &patch.data);
+                patch.data.encode(out);
             }
             Frame::Done(digest, stats) => {
                 put(out, 0x26, &digest.0);
@@ -275,18 +273,13 @@ fn decode_patch(mut fields: Fields) -> Result<Patch> {
         }
     };
     let (changed, zeroed) = (fields.leaf_set()?, fields.leaf_set()?);
-    if fields.u8()? != STORED {
-        return Err(Error::new(
-            Kind::Protocol,
-            "a patch has an unknown encoding",
-        ));
-    }
+    let encoding = fields.u8()?;
     Ok(Patch {
         segment,
         digest,
         changed,
         zeroed,
-        data: fields.rest().to_vec(),
+        data: Payload::decode(encoding, fields.rest())?,
     })
 }
 

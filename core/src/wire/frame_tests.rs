@@ -33,11 +33,18 @@ fn golden() -> Vec<(Frame, &'static str)> {
         ),
         (Frame::Same(258), "05000000 24 02010000"),
         (
-            Frame::Patch(Patch { segment: 7, digest: None, changed, zeroed, data: vec![9, 8] }),
+            Frame::Patch(Patch { segment: 7, digest: None, changed, zeroed, data: Payload::Stored(vec![9, 8]) }),
             "4d000000 25 0700000000000000 00 \
              0200000000000000000000000000000000000000000000000000000000000000 \
              0001000000000000000000000000000000000000000000000000000000000000 \
              00 0908",
+        ),
+        (
+            Frame::Patch(Patch { segment: 7, digest: None, changed, zeroed, data: Payload::Zstd(vec![9, 8]) }),
+            "4d000000 25 0700000000000000 00 \
+             0200000000000000000000000000000000000000000000000000000000000000 \
+             0001000000000000000000000000000000000000000000000000000000000000 \
+             01 0908",
         ),
         (
             Frame::Done(Digest([1; 32]), b"{}".to_vec()),
@@ -76,7 +83,7 @@ fn truncated_frames_are_refused() {
         let opaque_tail = match &frame {
             Frame::Error(_) | Frame::Request(_) | Frame::Reply(_) => bytes.len() - 5,
             Frame::Hello(h) => h.program.len(),
-            Frame::Patch(p) => p.data.len(),
+            Frame::Patch(p) => p.data.packed_len(),
             Frame::Done(..) | Frame::Finished(..) => 2,
             _ => 0,
         };

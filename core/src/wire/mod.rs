@@ -6,12 +6,14 @@ mod frame;
 mod hello;
 mod link;
 mod link_writer;
+mod payload;
 mod stream;
 
 pub use frame::{Entry, Extents, Frame, Patch};
 pub use hello::{Hello, VERSION, VERSION_MIN};
 pub use link::{Link, LinkReader, Received};
 pub use link_writer::{ErrorReport, LinkWriter};
+pub use payload::{Payload, Unpacker};
 pub use stream::{StreamReader, StreamWriter};
 
 /// Limits that both ends keep. A peer that exceeds one is refused.

@@ -5,7 +5,7 @@ use rblocksync::error::{Error, Kind, Result};
 use rblocksync::image::{Image, MemoryImage};
 use rblocksync::range::ByteRange;
 use rblocksync::stop::Stop;
-use rblocksync::sync::{run_source, run_target, Geometry, Meter, Params, Summary};
+use rblocksync::sync::{run_source, run_target, Compress, Geometry, Meter, Params, Summary};
 use rblocksync::wire::{Entry, Extents, Frame, Hello, Link, Patch};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -115,6 +115,7 @@ pub fn params(segments: usize) -> Params {
         dry_run: false,
         verify: false,
         bytes_per_s_max: None,
+        compress: Compress::Off,
     }
 }
 
@@ -152,7 +153,7 @@ pub fn fill_patch(segment: u64, byte: u8) -> Patch {
         digest: Some(segment_digest(byte)),
         changed: leaves(0..SEGMENT / LEAF),
         zeroed: LeafSet::default(),
-        data: vec![byte; SEGMENT],
+        data: vec![byte; SEGMENT].into(),
     }
 }
 

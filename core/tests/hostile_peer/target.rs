@@ -6,7 +6,7 @@ use rblocksync::image::{Image, MemoryImage};
 use rblocksync::range::ByteRange;
 use rblocksync::stop::Stop;
 use rblocksync::sync::Summary;
-use rblocksync::wire::{Entry, Frame, Patch};
+use rblocksync::wire::{Entry, Frame, Patch, Payload};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -174,7 +174,7 @@ fn wrong_patches_are_refused_before_a_byte_is_written() {
         digest: Some(segment_digest(9)),
         changed: leaves([]),
         zeroed: leaves(0..256),
-        data: vec![],
+        data: vec![].into(),
         ..good.clone()
     };
     refuse_patch(zeros.clone(), Kind::Digest, "with a wrong digest");
@@ -182,7 +182,7 @@ fn wrong_patches_are_refused_before_a_byte_is_written() {
         digest: None,
         zeroed: leaves(0..255),
         changed: leaves([255]),
-        data: vec![9; LEAF],
+        data: vec![9; LEAF].into(),
         ..good.clone()
     };
     let malformed = "malformed patch";
@@ -199,11 +199,20 @@ fn wrong_patches_are_refused_before_a_byte_is_written() {
             ..good.clone()
         },
         Patch {
-            data: vec![9; SEGMENT - 1],
+            data: vec![9; SEGMENT - 1].into(),
             ..good.clone()
         },
         Patch {
-            data: vec![9; SEGMENT + 1],
+            data: vec![9; SEGMENT + 1].into(),
+            ..good.clone()
+        },
+        Patch {
+            data: Payload::Zstd(vec![9; 40]),
+            ..good.clone()
+        },
+        // Would become 64 MiB.
+        Patch {
+            data: Payload::Zstd(zstd::bulk::compress(&vec![9; 64 << 20], 19).unwrap()),
             ..good.clone()
         },
         Patch {
@@ -230,7 +239,7 @@ fn a_patch_past_the_end_of_a_short_segment_is_refused() {
             digest: Some(segment_digest(9)),
             changed: leaves([4]),
             zeroed: leaves([]),
-            data: vec![],
+            data: vec![].into(),
         }));
     });
     refused(result, Kind::Protocol, "malformed patch");

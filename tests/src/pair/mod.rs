@@ -141,7 +141,7 @@ pub fn half_way<'a>(lab: &'a Lab, arguments: &str) -> Result<Background<'a>> {
     let a = lab.a();
     a.run_ok("rm -f /tmp/run.log")?;
     let mut run = a.spawn(&format!(
-        "exec pvesync vm {arguments} --json --bwlimit 100K > /tmp/run.log 2>&1"
+        "exec pvesync vm {arguments} --json --compress off --bwlimit 100K > /tmp/run.log 2>&1"
     ))?;
     let deadline = Instant::now() + LONG;
     while !a.run("grep -q '\"sent\":[1-9]' /tmp/run.log")?.success() {
