@@ -4,7 +4,7 @@
 use super::geometry::Geometry;
 use super::segment::{self, SegmentData};
 use super::{Params, SideStats};
-use crate::buf::AlignedBuf;
+use crate::buf::BufPool;
 use crate::digest::{self, LeafSet};
 use crate::error::{Error, Kind, Result};
 use crate::image::Image;
@@ -12,7 +12,7 @@ use crate::range::ByteRange;
 use crate::wire::{limits, Entry, Patch, Unpacker};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes of segments that the threads of one side work on at a time.
 const WORKED_BYTES_MAX: u32 = 24 << 20;
@@ -39,6 +39,7 @@ pub(super) enum Base {
 pub(super) struct Applier<'a> {
     image: &'a dyn Image,
     params: &'a Params,
+    pool: Arc<BufPool>,
     /// Segments whose leaf digests were asked for, and their bytes once read.
     bases: Mutex<HashMap<u64, Option<SegmentData>>>,
     read: AtomicU64,
@@ -51,6 +52,7 @@ impl<'a> Applier<'a> {
         Applier {
             image,
             params,
+            pool: BufPool::new(params.geometry.segment_bytes() as usize),
             bases: Mutex::new(HashMap::new()),
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
@@ -111,7 +113,7 @@ impl<'a> Applier<'a> {
 
     /// Reads a segment and counts it.
     pub(super) fn read(&self, index: u64) -> Result<SegmentData> {
-        let data = segment::read(self.image, &self.params.geometry, index)?;
+        let data = segment::read(self.image, &self.params.geometry, index, &self.pool)?;
         self.read.fetch_add(data.read, Ordering::Relaxed);
         Ok(data)
     }
@@ -150,11 +152,7 @@ impl<'a> Applier<'a> {
         let mut data = match base {
             Base::Kept(data) => data,
             Base::OnDisk if patch.digest.is_some() => self.read(patch.segment)?,
-            Base::OnDisk | Base::Zeros => SegmentData {
-                buf: AlignedBuf::zeroed(len),
-                len,
-                read: 0,
-            },
+            Base::OnDisk | Base::Zeros => SegmentData::zeros(&self.pool, len),
         };
         for (first, count) in patch.zeroed.runs() {
             data.buf[geometry.leaves(first, count, len)].fill(0);

@@ -5,11 +5,13 @@ use super::failure::{disconnected, Failure};
 use super::pack::{Level, Packer};
 use super::segment::{self, SegmentData};
 use super::Params;
+use crate::buf::BufPool;
 use crate::digest::{self, Digest, LeafSet};
 use crate::error::Result;
 use crate::image::Image;
 use crate::wire::{Entry, Patch, Payload};
 use crossbeam_channel::{Receiver, Sender};
+use std::sync::Arc;
 
 /// A segment and what the target has in it.
 pub(super) struct Job {
@@ -49,6 +51,7 @@ pub(super) fn work(
     params: &Params,
     jobs: &Receiver<Job>,
     events: &Sender<Event>,
+    pool: &Arc<BufPool>,
     level: &Level,
     failure: &Failure,
 ) -> Result<()> {
@@ -57,7 +60,7 @@ pub(super) fn work(
         failure.check()?;
         let (read, verdict) = match job.task {
             Task::Compare(entry) => {
-                let data = segment::read(image, &params.geometry, job.index)?;
+                let data = segment::read(image, &params.geometry, job.index, pool)?;
                 (
                     data.read,
                     compare(params, job.index, data, entry, &mut packer)?,
@@ -127,7 +130,6 @@ fn diff(
 ) -> Result<Patch> {
     let geometry = &params.geometry;
     let (mut changed, mut zeroed) = (LeafSet::default(), LeafSet::default());
-    let mut bytes = Vec::new();
     let mut theirs = digests.iter();
     let leaf_bytes = geometry.leaf_bytes() as usize;
     let nonzero = digest::nonzero_leaves(data.bytes(), leaf_bytes);
@@ -140,17 +142,19 @@ fn diff(
             (false, None) => {}
             (false, Some(_)) => zeroed.insert(i),
             (true, Some(old)) if digest::leaf(params.hash, leaf) == *old => {}
-            (true, _) => {
-                changed.insert(i);
-                bytes.extend_from_slice(leaf);
-            }
+            (true, _) => changed.insert(i),
         }
     }
+    let places: Vec<&[u8]> = changed
+        .runs()
+        .iter()
+        .map(|&(first, count)| &data.bytes()[geometry.leaves(first, count, data.len)])
+        .collect();
     Ok(Patch {
         segment: index,
         digest: Some(digest),
         changed,
         zeroed,
-        data: packer.pack(bytes)?,
+        data: packer.pack(&places)?,
     })
 }

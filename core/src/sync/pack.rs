@@ -60,7 +60,8 @@ impl Level {
 pub(super) struct Packer<'a> {
     level: &'a Level,
     compressor: Option<(i32, Compressor<'static>)>,
-    scratch: Vec<u8>,
+    gathered: Vec<u8>,
+    packed: Vec<u8>,
     skip: u32,
     fruitless: u32,
 }
@@ -70,21 +71,33 @@ impl<'a> Packer<'a> {
         Packer {
             level,
             compressor: None,
-            scratch: Vec::new(),
+            gathered: Vec::new(),
+            packed: Vec::new(),
             skip: 0,
             fruitless: 0,
         }
     }
 
-    /// Packs a patch's bytes; stored if compression brings nothing, or brought nothing just now.
-    pub(super) fn pack(&mut self, bytes: Vec<u8>) -> Result<Payload> {
-        let Some(level) = self.level.get().filter(|_| !bytes.is_empty()) else {
-            return Ok(Payload::Stored(bytes));
+    /// Packs a patch's bytes, which are the pieces in order; they are stored if compression brings nothing,
+    /// or brought nothing just now.
+    pub(super) fn pack(&mut self, pieces: &[&[u8]]) -> Result<Payload> {
+        let Some(level) = self.level.get().filter(|_| !pieces.is_empty()) else {
+            return Ok(Payload::Stored(pieces.concat()));
         };
         if self.skip > 0 {
             self.skip -= 1;
-            return Ok(Payload::Stored(bytes));
+            return Ok(Payload::Stored(pieces.concat()));
         }
+        let bytes = match pieces {
+            [piece] => piece,
+            pieces => {
+                self.gathered.clear();
+                pieces
+                    .iter()
+                    .for_each(|p| self.gathered.extend_from_slice(p));
+                self.gathered.as_slice()
+            }
+        };
         let failed = |e| Error::new(Kind::Io, "cannot compress").because(e);
         let compressor = match &mut self.compressor {
             Some((at, compressor)) if *at == level => compressor,
@@ -96,17 +109,17 @@ impl<'a> Packer<'a> {
         };
         // What would save too little does not fit, and compression may stop early.
         let room = bytes.len() - bytes.len() / SAVING_MIN;
-        self.scratch.resize(room.max(64), 0);
-        match compressor.compress_to_buffer(&bytes, &mut self.scratch) {
+        self.packed.resize(room.max(64), 0);
+        match compressor.compress_to_buffer(bytes, &mut self.packed) {
             Ok(len) if len < room => {
                 self.fruitless = 0;
-                Ok(Payload::Zstd(self.scratch[..len].to_vec()))
+                Ok(Payload::Zstd(self.packed[..len].to_vec()))
             }
             // The only other way to fail is a lack of memory, and stored bytes need none.
             Ok(_) | Err(_) => {
                 self.fruitless = (self.fruitless * 2 + 1).min(SKIP_MAX);
                 self.skip = self.fruitless;
-                Ok(Payload::Stored(bytes))
+                Ok(Payload::Stored(bytes.to_vec()))
             }
         }
     }
@@ -204,18 +217,18 @@ mod tests {
         let mut packer = Packer::new(&level);
         let text = b"a block of text ".repeat(4096);
         let is_stored = |p: Payload| matches!(p, Payload::Stored(_));
-        assert!(!is_stored(packer.pack(text.clone()).unwrap()));
-        assert!(is_stored(packer.pack(noise(1 << 16)).unwrap()));
-        assert!(is_stored(packer.pack(text.clone()).unwrap()), "skipped");
-        assert!(!is_stored(packer.pack(text.clone()).unwrap()));
+        assert!(!is_stored(packer.pack(&[&text]).unwrap()));
+        assert!(is_stored(packer.pack(&[&noise(1 << 16)]).unwrap()));
+        assert!(is_stored(packer.pack(&[&text]).unwrap()), "skipped");
+        assert!(!is_stored(packer.pack(&[&text]).unwrap()));
         for n in 0..200 {
-            packer.pack(noise(1 << 16)).unwrap();
+            packer.pack(&[&noise(1 << 16)]).unwrap();
             assert!(packer.skip <= SKIP_MAX, "{n}");
         }
         for _ in 0..SKIP_MAX {
-            packer.pack(text.clone()).unwrap();
+            packer.pack(&[&text]).unwrap();
         }
-        assert!(!is_stored(packer.pack(text).unwrap()));
+        assert!(!is_stored(packer.pack(&[&text]).unwrap()));
     }
 
     #[test]

@@ -1,16 +1,17 @@
 //! Reading a segment: only its data from the image, its holes as zeros.
 
 use super::geometry::Geometry;
-use crate::buf::AlignedBuf;
+use crate::buf::{BufPool, PoolBuf};
 use crate::digest::LeafSet;
 use crate::error::Result;
 use crate::image::Image;
 use crate::range::ByteRange;
+use std::sync::Arc;
 
 /// Bytes of a segment, and how many of them were read from the image.
 pub(super) struct SegmentData {
     /// Holds a whole segment; only `len` bytes belong to it.
-    pub buf: AlignedBuf,
+    pub buf: PoolBuf,
     /// Bytes of the segment: shorter for the image's last one.
     pub len: usize,
     /// Bytes that came from the image.
@@ -18,6 +19,13 @@ pub(super) struct SegmentData {
 }
 
 impl SegmentData {
+    /// A segment of `len` zeros.
+    pub fn zeros(pool: &Arc<BufPool>, len: usize) -> Self {
+        let mut buf = pool.take();
+        buf[..len].fill(0);
+        SegmentData { buf, len, read: 0 }
+    }
+
     /// The segment's bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.buf[..self.len]
@@ -25,13 +33,19 @@ impl SegmentData {
 }
 
 /// Reads segment `index`. Extents are widened to leaves of 4 KiB, as direct I/O wants it.
-pub(super) fn read(image: &dyn Image, geometry: &Geometry, index: u64) -> Result<SegmentData> {
+pub(super) fn read(
+    image: &dyn Image,
+    geometry: &Geometry,
+    index: u64,
+    pool: &Arc<BufPool>,
+) -> Result<SegmentData> {
     let range = geometry.segment(index);
     let mut data = SegmentData {
-        buf: AlignedBuf::zeroed(range.len() as usize),
+        buf: pool.take(),
         len: range.len() as usize,
         read: 0,
     };
+    let place = |at: u64| (at - range.start) as usize;
     let mut at = range.start;
     while at < range.end {
         let Some(extent) = image.next_data(at)? else {
@@ -43,11 +57,15 @@ pub(super) fn read(image: &dyn Image, geometry: &Geometry, index: u64) -> Result
         if part.is_empty() {
             break;
         }
-        let slice = (part.start - range.start) as usize..(part.end - range.start) as usize;
-        image.read_at(&mut data.buf[slice], part.start)?;
+        data.buf[place(at)..place(part.start)].fill(0);
+        image.read_at(
+            &mut data.buf[place(part.start)..place(part.end)],
+            part.start,
+        )?;
         data.read += part.len();
         at = part.end;
     }
+    data.buf[place(at)..place(range.end)].fill(0);
     Ok(data)
 }
 

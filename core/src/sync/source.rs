@@ -7,11 +7,13 @@ use super::outbox::{self, post};
 use super::pack::Level;
 use super::segment;
 use super::{Meter, Params, SideStats, SourceReport, Summary};
+use crate::buf::BufPool;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::image::Image;
 use crate::wire::{limits, Extents, Frame, Link, LinkReader, Received};
 use crossbeam_channel::{Sender, TrySendError};
+use std::sync::Arc;
 
 /// Extents frames that may be sent ahead of the segments being compared.
 const SLICES_AHEAD: usize = 4;
@@ -25,6 +27,7 @@ pub fn run(image: &dyn Image, params: &Params, link: &mut Link, meter: &Meter) -
     let (bytes_in, bytes_out) = (link.reader.bytes(), link.writer.bytes());
     let failure = Failure::new(&[link]);
     let level = Level::new(params);
+    let pool = BufPool::new(params.geometry.segment_bytes() as usize);
     let (frames_tx, frames_rx) = crossbeam_channel::bounded(outbox::queue(&params.geometry));
     let (events_tx, events_rx) = crossbeam_channel::bounded(EVENTS_MAX);
     let (jobs_tx, jobs_rx) = crossbeam_channel::unbounded();
@@ -44,9 +47,9 @@ pub fn run(image: &dyn Image, params: &Params, link: &mut Link, meter: &Meter) -
         let events = events_tx.clone();
         scope.spawn(move || failure.watch(|| read_frames(reader, &events)));
         for _ in 0..super::apply::workers(&params.geometry) {
-            let (jobs, events) = (jobs_rx.clone(), events_tx.clone());
+            let (jobs, events, pool) = (jobs_rx.clone(), events_tx.clone(), Arc::clone(&pool));
             scope.spawn(move || {
-                failure.watch(|| work(image, params, &jobs, &events, level, failure))
+                failure.watch(|| work(image, params, &jobs, &events, &pool, level, failure))
             });
         }
         drop((events_tx, jobs_rx));

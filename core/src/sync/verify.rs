@@ -3,6 +3,7 @@
 
 use super::failure::Failure;
 use super::{segment, Params};
+use crate::buf::BufPool;
 use crate::digest::{self, Digest, ImageDigest};
 use crate::error::{Error, Kind, Result};
 use crate::image::Image;
@@ -79,12 +80,13 @@ impl Touched {
         self.close();
         image.read_from_medium()?;
         let geometry = &params.geometry;
+        let pool = BufPool::new(geometry.segment_bytes() as usize);
         let mut verified = 0;
         for group in &self.groups {
             let mut hash = group_digest(params);
             for index in group.segments.iter().flat_map(|r| r.start..r.end) {
                 failure.check()?;
-                let data = segment::read(image, geometry, index)?;
+                let data = segment::read(image, geometry, index, &pool)?;
                 let digest =
                     digest::segment(params.hash, data.bytes(), geometry.leaf_bytes() as usize);
                 hash.add(index, digest);
