@@ -52,7 +52,7 @@ impl<'a> Applier<'a> {
         Applier {
             image,
             params,
-            pool: BufPool::new(params.geometry.segment_bytes() as usize),
+            pool: params.geometry.buffers(),
             bases: Mutex::new(HashMap::new()),
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),

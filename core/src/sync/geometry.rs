@@ -1,10 +1,12 @@
 //! How an image is cut: into leaves, the unit of change, and segments, the unit of comparison. Pure.
 
+use crate::buf::BufPool;
 use crate::digest::LeafSet;
 use crate::error::{Error, Kind, Result};
 use crate::range::ByteRange;
 use crate::wire::limits::LEAF_BYTES_MAX;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Smallest leaf in bytes, and the unit of `--block-size`.
 pub const LEAF_UNIT: u32 = 4096;
@@ -74,6 +76,11 @@ impl Geometry {
     pub fn segment_bytes(&self) -> u32 {
         let leaves = (SEGMENT_BYTES / self.leaf_bytes).clamp(1, LeafSet::MAX as u32);
         leaves * self.leaf_bytes
+    }
+
+    /// Buffers for whole segments.
+    pub(super) fn buffers(&self) -> Arc<BufPool> {
+        BufPool::new(self.segment(0).len() as usize)
     }
 
     /// Number of segments.

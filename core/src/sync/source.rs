@@ -7,7 +7,6 @@ use super::outbox::{self, post};
 use super::pack::Level;
 use super::segment;
 use super::{Meter, Params, SideStats, SourceReport, Summary};
-use crate::buf::BufPool;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::image::Image;
@@ -27,7 +26,7 @@ pub fn run(image: &dyn Image, params: &Params, link: &mut Link, meter: &Meter) -
     let (bytes_in, bytes_out) = (link.reader.bytes(), link.writer.bytes());
     let failure = Failure::new(&[link]);
     let level = Level::new(params);
-    let pool = BufPool::new(params.geometry.segment_bytes() as usize);
+    let pool = params.geometry.buffers();
     let (frames_tx, frames_rx) = crossbeam_channel::bounded(outbox::queue(&params.geometry));
     let (events_tx, events_rx) = crossbeam_channel::bounded(EVENTS_MAX);
     let (jobs_tx, jobs_rx) = crossbeam_channel::unbounded();

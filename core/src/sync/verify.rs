@@ -3,7 +3,6 @@
 
 use super::failure::Failure;
 use super::{segment, Params};
-use crate::buf::BufPool;
 use crate::digest::{self, Digest, ImageDigest};
 use crate::error::{Error, Kind, Result};
 use crate::image::Image;
@@ -80,7 +79,7 @@ impl Touched {
         self.close();
         image.read_from_medium()?;
         let geometry = &params.geometry;
-        let pool = BufPool::new(geometry.segment_bytes() as usize);
+        let pool = geometry.buffers();
         let mut verified = 0;
         for group in &self.groups {
             let mut hash = group_digest(params);
