@@ -94,7 +94,8 @@ fn sync(cli: Cli) -> ExitCode {
     };
     let began = Instant::now();
     let result = plan(&cli).and_then(|transfer| {
-        run(&transfer, &cli.ssh.options(&stop), &reporter, &stop).map(|summary| (transfer, summary))
+        run(&transfer, &cli.ssh.options(&stop), &reporter, &stop)
+            .map(|(summary, _)| (transfer, summary))
     });
     match result {
         Ok((transfer, summary)) => {
@@ -124,6 +125,7 @@ fn plan(cli: &Cli) -> Result<Transfer> {
         dry_run: cli.dry_run,
         verify: cli.verify,
         bytes_per_s_max: cli.bwlimit,
+        map: false,
     })
 }
 

@@ -145,6 +145,7 @@ fn sync(src: &dyn Image, dst: &dyn Image) -> Result<()> {
         dry_run: false,
         verify: false,
         bytes_per_s_max: None,
+        map: false,
     };
     let (a, b) = UnixStream::pair().unwrap();
     let link = |end: UnixStream| {

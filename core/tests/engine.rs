@@ -22,6 +22,7 @@ fn params(size: u64) -> Params {
         dry_run: false,
         verify: true,
         bytes_per_s_max: None,
+        map: false,
     }
 }
 

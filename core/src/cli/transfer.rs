@@ -6,7 +6,7 @@ use crate::digest::HashKind;
 use crate::error::{Error, Kind, Result};
 use crate::remote::{agent_id, AgentEnd, AgentHandle, AgentPipe, AgentSpec, Remote, SshOptions};
 use crate::stop::Stop;
-use crate::sync::{self, Geometry, Meter, Params, Summary};
+use crate::sync::{self, BlockMap, Geometry, Meter, Params, Summary};
 use crate::wire::{Link, VERSION};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -34,6 +34,8 @@ pub struct Transfer {
     pub verify: bool,
     /// Most bytes a second that the source sends.
     pub bytes_per_s_max: Option<u64>,
+    /// Note what was where on the image.
+    pub map: bool,
 }
 
 const PROGRAM: &str = "rblocksync";
@@ -54,12 +56,13 @@ struct RemoteEnd {
 }
 
 /// Runs the transfer. `stop` ends it early, with everything on the way cleaned up.
+/// Besides the summary there is a map, if one was asked for.
 pub fn run(
     transfer: &Transfer,
     ssh: &SshOptions,
     reporter: &Reporter,
     stop: &Stop,
-) -> Result<Summary> {
+) -> Result<(Summary, Option<BlockMap>)> {
     let (mut source, from) = open(&transfer.source, Role::Source, transfer, ssh, stop)?;
     let (mut target, to) = match open(&transfer.target, Role::Target, transfer, ssh, stop) {
         Ok(opened) => opened,
@@ -79,6 +82,7 @@ pub fn run(
             dry_run: transfer.dry_run,
             verify: transfer.verify,
             bytes_per_s_max: transfer.bytes_per_s_max,
+            map: transfer.map,
         };
         let meter = Arc::new(Meter::new());
         let watch = reporter.watch(&transfer.target.to_string(), meter.clone());
@@ -87,7 +91,7 @@ pub fn run(
         let summary = result?;
         stop.check()?;
         target.commit(transfer.dry_run)?;
-        Ok(summary)
+        Ok((summary, meter.map()))
     });
     let ends = [close(source), close(target)];
     result.map_err(|e| explain(e, ends))

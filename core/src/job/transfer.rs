@@ -103,6 +103,7 @@ impl Transfers<'_> {
             dry_run: false,
             verify: self.options.verify,
             bytes_per_s_max: limit.map(|max| (max / jobs as u64).max(1)),
+            map: false,
         };
         let meter = Arc::new(Meter::new());
         let _watch = self.reporter.watch(way.key, meter.clone());

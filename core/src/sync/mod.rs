@@ -12,6 +12,7 @@ mod compare;
 mod coordinator;
 mod failure;
 mod geometry;
+mod map;
 mod meter;
 mod order;
 mod outbox;
@@ -23,6 +24,7 @@ mod verify;
 mod window;
 
 pub use geometry::Geometry;
+pub use map::{BlockMap, Extent};
 pub use meter::{Meter, Progress};
 pub use relay::relay;
 pub use source::run as run_source;
@@ -45,6 +47,9 @@ pub struct Params {
     pub verify: bool,
     /// Most bytes of changed data a second the source sends.
     pub bytes_per_s_max: Option<u64>,
+    /// Both sides note what was where, see [`Meter::map`].
+    #[serde(default)]
+    pub map: bool,
 }
 
 /// What one side did. All in bytes.
@@ -85,11 +90,23 @@ pub struct Summary {
 }
 
 /// The source's half of a [`Summary`], as it travels in the last frame.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct SourceReport {
     compared: u64,
     changed: u64,
     zeroed: u64,
     side: SideStats,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    map: Option<map::MapReport>,
+}
+
+/// The target's, as it travels in its last frame.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct TargetReport {
+    #[serde(flatten)]
+    side: SideStats,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    map: Option<map::MapReport>,
 }

@@ -115,6 +115,7 @@ pub fn params(segments: usize) -> Params {
         dry_run: false,
         verify: false,
         bytes_per_s_max: None,
+        map: false,
     }
 }
 
