@@ -87,7 +87,7 @@ fn the_map_is_the_same_in_all_ways() {
         let (from, to) = all_ways(&src, &dst)[way].clone();
         let map = dir.path().join("map.png");
         for options in ["--dry-run", "", "--dry-run"] {
-            let before = (options != "").then(|| Untouched::note([&src, &dst]));
+            let before = (!options.is_empty()).then(|| Untouched::note([&src, &dst]));
             Rblocksync::sync(&from, &to)
                 .with(&format!("{options} --map {}", map.display()))
                 .over(&sshd)
