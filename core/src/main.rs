@@ -2,16 +2,18 @@
 
 use clap::Parser;
 use rblocksync::agent::NoService;
+use rblocksync::cli::map::{draw, Canvas, Caption, MapFile};
 use rblocksync::cli::units::{human, human_time};
 use rblocksync::cli::{
     exit_code, run, run_agent, Endpoint, EngineArgs, OutputOptions, Reporter, SshArgs, Transfer,
     EXIT_CODES,
 };
 use rblocksync::error::{Kind, Result};
-use rblocksync::stop::on_signals;
-use rblocksync::sync::Summary;
-use serde_json::json;
+use rblocksync::stop::{on_signals, Stop};
+use rblocksync::sync::{BlockMap, Summary};
+use serde_json::{json, Value};
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -43,6 +45,12 @@ struct Cli {
     block_size: u32,
     #[command(flatten)]
     engine: EngineArgs,
+    /// Draw a map of the image to this file (.svg, .png): holes, unchanged, changed, zeroed
+    ///
+    /// Light grey is a hole, grey is unchanged, orange (yellow if less than a quarter) is changed, blue is zeroed.
+    /// An SVG has names, a legend and tool tips; the bar below a PNG shows the shares of the four, in this order.
+    #[arg(long, value_name = "FILE")]
+    map: Option<PathBuf>,
     #[command(flatten)]
     output: OutputOptions,
     #[command(flatten)]
@@ -54,7 +62,8 @@ Examples:
   rblocksync root@host1:/dev/sda /dev/sdb
   rblocksync --truncate root@host1:/dev/vg/vol vol.img
   rblocksync root@host1:/dev/vg/a root@host2:/dev/vg/a
-  rblocksync --dry-run vm.img root@host2:/var/lib/libvirt/images/vm.img";
+  rblocksync --dry-run vm.img root@host2:/var/lib/libvirt/images/vm.img
+  rblocksync --dry-run --map diff.svg root@host1:/dev/vg/a root@host2:/dev/vg/a";
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -85,15 +94,8 @@ fn sync(cli: Cli) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let began = Instant::now();
-    let result = plan(&cli).and_then(|transfer| {
-        run(&transfer, &cli.ssh.options(&stop), &reporter, &stop).map(|summary| (transfer, summary))
-    });
-    match result {
-        Ok((transfer, summary)) => {
-            report(&reporter, &transfer, &summary, began.elapsed());
-            ExitCode::SUCCESS
-        }
+    match synced(&cli, &reporter, &stop) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let error = match stop.is_stopped() && error.kind() != Kind::Cancelled {
                 true => stop.error().because(error),
@@ -103,6 +105,43 @@ fn sync(cli: Cli) -> ExitCode {
             exit(exit_code(&error, &stop).into())
         }
     }
+}
+
+fn synced(cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> {
+    let began = Instant::now();
+    let mut transfer = plan(cli)?;
+    let images = [&transfer.source, &transfer.target];
+    let file = cli.map.as_deref();
+    let file = file.map(|path| MapFile::create(path, images)).transpose()?;
+    transfer.map = file.is_some() || reporter.draws();
+    let (summary, map) = run(&transfer, &cli.ssh.options(stop), reporter, stop)?;
+    report(reporter, &transfer, &summary, began.elapsed());
+    match map {
+        Some(map) => show(reporter, &transfer, &map, file),
+        None => Ok(()),
+    }
+}
+
+/// Draws the map, where it was asked for.
+fn show(
+    reporter: &Reporter,
+    transfer: &Transfer,
+    map: &BlockMap,
+    file: Option<MapFile>,
+) -> Result<()> {
+    if reporter.draws() {
+        let text = draw(map, &Canvas::stdout());
+        if !text.is_empty() {
+            reporter.say(text, Value::Null);
+        }
+    }
+    let caption = Caption {
+        source: transfer.source.to_string(),
+        target: transfer.target.to_string(),
+        dry_run: transfer.dry_run,
+        time: jiff::Timestamp::now(),
+    };
+    file.map_or(Ok(()), |file| file.write(map, &caption))
 }
 
 /// The validated request.
@@ -115,6 +154,7 @@ fn plan(cli: &Cli) -> Result<Transfer> {
         ignore_size: cli.ignore_size,
         dry_run: cli.dry_run,
         tuning: cli.engine.tuning(),
+        map: false,
     })
 }
 

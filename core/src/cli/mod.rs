@@ -4,6 +4,7 @@ mod agent;
 mod always_term;
 mod endpoint;
 mod exit;
+pub mod map;
 mod options;
 mod report;
 mod transfer;

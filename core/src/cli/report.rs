@@ -44,6 +44,7 @@ pub struct Reporter {
     json: bool,
     bars: Option<MultiProgress>,
     lines: bool,
+    mode: ProgressMode,
 }
 
 /// Seconds between progress lines in a pipe.
@@ -70,12 +71,23 @@ impl Reporter {
             json: options.json,
             bars: (shown && live && !options.json).then(bars),
             lines: shown && !live,
+            mode: options.progress,
         }
     }
 
     /// Whether output is for machines.
     pub fn is_json(&self) -> bool {
         self.json
+    }
+
+    /// Whether people are watching who like a picture at the end.
+    pub fn draws(&self) -> bool {
+        let watched = match self.mode {
+            ProgressMode::Auto => std::io::stdout().is_terminal(),
+            ProgressMode::Always => true,
+            ProgressMode::Never => false,
+        };
+        watched && !self.quiet && !self.json
     }
 
     /// Tells of something that happened: `text` for people, `event` for machines.

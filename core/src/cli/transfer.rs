@@ -5,7 +5,7 @@ use crate::agent::{path_bytes, BlockEnd, BlockRequest, Client, OpenTarget, Opene
 use crate::error::{Error, Kind, Result};
 use crate::remote::{agent_id, AgentEnd, AgentHandle, AgentPipe, AgentSpec, Remote, SshOptions};
 use crate::stop::Stop;
-use crate::sync::{self, Compress, Geometry, Meter, Params, Summary, Tuning};
+use crate::sync::{self, BlockMap, Compress, Geometry, Meter, Params, Summary, Tuning};
 use crate::wire::{Link, VERSION};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -29,6 +29,8 @@ pub struct Transfer {
     pub dry_run: bool,
     /// Hash function, compression and so on. Nothing is compressed between two local ends.
     pub tuning: Tuning,
+    /// Note what was where on the image.
+    pub map: bool,
 }
 
 const PROGRAM: &str = "rblocksync";
@@ -49,12 +51,13 @@ struct RemoteEnd {
 }
 
 /// Runs the transfer. `stop` ends it early, with everything on the way cleaned up.
+/// Besides the summary there is a map, if one was asked for.
 pub fn run(
     transfer: &Transfer,
     ssh: &SshOptions,
     reporter: &Reporter,
     stop: &Stop,
-) -> Result<Summary> {
+) -> Result<(Summary, Option<BlockMap>)> {
     let (mut source, from) = open(&transfer.source, Role::Source, transfer, ssh, stop)?;
     let (mut target, to) = match open(&transfer.target, Role::Target, transfer, ssh, stop) {
         Ok(opened) => opened,
@@ -71,6 +74,7 @@ pub fn run(
         let geometry = Geometry::new(size, transfer.leaf_bytes)?;
         let mut params = Params {
             dry_run: transfer.dry_run,
+            map: transfer.map,
             ..Params::new(geometry, &transfer.tuning)
         };
         if let (End::Local(_), End::Local(_)) = (&source, &target) {
@@ -83,7 +87,7 @@ pub fn run(
         let summary = result?;
         stop.check()?;
         target.commit(transfer.dry_run)?;
-        Ok(summary)
+        Ok((summary, meter.map()))
     });
     let ends = [close(source), close(target)];
     result.map_err(|e| explain(e, ends))

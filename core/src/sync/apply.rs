@@ -3,7 +3,7 @@
 
 use super::geometry::Geometry;
 use super::segment::{self, SegmentData};
-use super::{Params, SideStats};
+use super::{Meter, Params, SideStats};
 use crate::buf::BufPool;
 use crate::digest::{self, LeafSet};
 use crate::error::{Error, Kind, Result};
@@ -40,6 +40,7 @@ pub(super) struct Applier<'a> {
     image: &'a dyn Image,
     params: &'a Params,
     pool: Arc<BufPool>,
+    meter: &'a Meter,
     /// Segments whose leaf digests were asked for, and their bytes once read.
     bases: Mutex<HashMap<u64, Option<SegmentData>>>,
     read: AtomicU64,
@@ -48,11 +49,12 @@ pub(super) struct Applier<'a> {
 }
 
 impl<'a> Applier<'a> {
-    pub(super) fn new(image: &'a dyn Image, params: &'a Params) -> Self {
+    pub(super) fn new(image: &'a dyn Image, params: &'a Params, meter: &'a Meter) -> Self {
         Applier {
             image,
             params,
             pool: params.geometry.buffers(),
+            meter,
             bases: Mutex::new(HashMap::new()),
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
@@ -124,6 +126,7 @@ impl<'a> Applier<'a> {
             self.image.zero(range)?;
         }
         self.zeroed.fetch_add(range.len(), Ordering::Relaxed);
+        self.meter.mark(|map| map.mark_freed(range));
         Ok(())
     }
 

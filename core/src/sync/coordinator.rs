@@ -7,7 +7,7 @@ use super::order::InOrder;
 use super::outbox::post;
 use super::segment::{self, SegmentData};
 use super::source::{mismatch, summary};
-use super::{Meter, Params, SideStats, SourceReport, Summary};
+use super::{Meter, Params, SourceReport, Summary, TargetReport};
 use crate::digest::{Digest, ImageDigest, LeafSet};
 use crate::error::{Error, Kind, Result};
 use crate::image::Image;
@@ -32,7 +32,7 @@ pub(super) enum Event {
         present: LeafSet,
         digests: Vec<Digest>,
     },
-    Finished(Digest, SideStats),
+    Finished(Digest, TargetReport),
     Compared(Compared),
 }
 
@@ -108,6 +108,7 @@ impl<'a> Coordinator<'a> {
         self.flush_same()?;
         image.check_unchanged()?;
         let digest = self.digest.finish(self.params.geometry.size());
+        self.report.map = self.meter.map_report();
         let stats = serde_json::to_vec(&self.report)
             .map_err(|e| Error::new(Kind::Protocol, "cannot encode statistics").because(e))?;
         post(&self.frames, Frame::Done(digest, stats))?;
@@ -116,7 +117,8 @@ impl<'a> Coordinator<'a> {
                 if theirs != digest && !self.params.dry_run {
                     return Err(mismatch(digest, theirs));
                 }
-                Ok(summary(self.params, digest, &self.report, target))
+                self.meter.add_map(target.map.as_ref())?;
+                Ok(summary(self.params, digest, &self.report, target.side))
             }
             _ => Err(Error::new(
                 Kind::Protocol,
@@ -250,6 +252,8 @@ impl<'a> Coordinator<'a> {
             match settled {
                 Settled::Same(digest) => {
                     self.digest.add(index, digest);
+                    let range = self.params.geometry.segment(index);
+                    self.meter.mark(|map| map.mark_unchanged(range));
                     self.same += 1;
                 }
                 Settled::Patch(patch) => self.answer_patch(index, patch)?,
@@ -266,12 +270,15 @@ impl<'a> Coordinator<'a> {
 
     fn answer_patch(&mut self, index: u64, patch: Patch) -> Result<()> {
         let geometry = &self.params.geometry;
-        let len = geometry.segment(index).len() as usize;
+        let range = geometry.segment(index);
+        let len = range.len() as usize;
         let changed = segment::leaf_bytes(&patch.changed, geometry, len);
         let zeroed = segment::leaf_bytes(&patch.zeroed, geometry, len);
         self.digest.add(index, patch.digest);
         self.report.changed += changed;
         self.report.zeroed += zeroed;
+        self.meter
+            .mark(|map| map.mark_patched(range, changed, zeroed));
         if self.params.dry_run {
             self.meter.add_changed(changed);
             self.meter.add_zeroed(zeroed);

@@ -1,9 +1,12 @@
-//! Live counters of a running sync, read by whoever shows progress.
+//! Live counters of a running sync, read by whoever shows progress, and the map if one was asked for.
 
 use super::geometry::Geometry;
-use super::segment;
+use super::map::{BlockMap, MapReport};
+use super::{segment, Params};
+use crate::error::{Error, Kind, Result};
 use crate::wire::Patch;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Counters that the engine's threads add to. All in bytes.
 #[derive(Debug, Default)]
@@ -14,6 +17,7 @@ pub struct Meter {
     changed: AtomicU64,
     zeroed: AtomicU64,
     sent: AtomicU64,
+    map: OnceLock<Mutex<BlockMap>>,
 }
 
 /// A reading of a [`Meter`].
@@ -52,8 +56,47 @@ impl Meter {
         }
     }
 
-    pub(super) fn set_total(&self, bytes: u64) {
-        self.total.store(bytes, Ordering::Relaxed);
+    /// The map, if [`Params::map`] asked for one. It is complete when the sync has succeeded.
+    pub fn map(&self) -> Option<BlockMap> {
+        self.locked_map().map(|map| map.clone())
+    }
+
+    fn locked_map(&self) -> Option<MutexGuard<'_, BlockMap>> {
+        let map = self.map.get()?;
+        Some(map.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Makes ready for a sync.
+    pub(super) fn begin(&self, params: &Params) {
+        self.total.store(params.geometry.size(), Ordering::Relaxed);
+        if params.map {
+            self.map
+                .get_or_init(|| Mutex::new(BlockMap::new(&params.geometry)));
+        }
+    }
+
+    /// Marks something on the map. Once a segment at most, so that a lock is cheap enough.
+    pub(super) fn mark(&self, mark: impl FnOnce(&mut BlockMap)) {
+        if let Some(mut map) = self.locked_map() {
+            mark(&mut map);
+        }
+    }
+
+    /// What this side has marked, for the other one.
+    pub(super) fn map_report(&self) -> Option<MapReport> {
+        self.locked_map().map(|map| map.report())
+    }
+
+    /// Adds what the other side has marked.
+    pub(super) fn add_map(&self, report: Option<&MapReport>) -> Result<()> {
+        match (self.locked_map(), report) {
+            (Some(mut map), Some(report)) => map.add(report),
+            (Some(_), None) => Err(Error::new(
+                Kind::Protocol,
+                "the peer did not send the map that it was asked for",
+            )),
+            (None, _) => Ok(()),
+        }
     }
 
     pub(super) fn set_position(&self, offset: u64) {

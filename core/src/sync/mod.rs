@@ -12,6 +12,7 @@ mod compare;
 mod coordinator;
 mod failure;
 mod geometry;
+mod map;
 mod meter;
 mod order;
 mod outbox;
@@ -24,6 +25,7 @@ mod verify;
 mod window;
 
 pub use geometry::Geometry;
+pub use map::{BlockMap, Extent};
 pub use meter::{Meter, Progress};
 pub use pack::Compress;
 pub use relay::relay;
@@ -49,6 +51,9 @@ pub struct Params {
     pub bytes_per_s_max: Option<u64>,
     /// Compression of what is sent.
     pub compress: Compress,
+    /// Both sides note what was where, see [`Meter::map`].
+    #[serde(default)]
+    pub map: bool,
 }
 
 impl Params {
@@ -61,6 +66,7 @@ impl Params {
             verify: tuning.verify,
             bytes_per_s_max: tuning.bytes_per_s_max,
             compress: tuning.compress,
+            map: false,
         }
     }
 }
@@ -113,11 +119,23 @@ pub struct Summary {
 }
 
 /// The source's half of a [`Summary`], as it travels in the last frame.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct SourceReport {
     compared: u64,
     changed: u64,
     zeroed: u64,
     side: SideStats,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    map: Option<map::MapReport>,
+}
+
+/// The target's, as it travels in its last frame.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct TargetReport {
+    #[serde(flatten)]
+    side: SideStats,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    map: Option<map::MapReport>,
 }

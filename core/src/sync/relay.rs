@@ -3,7 +3,7 @@
 use super::failure::{disconnected, Failure};
 use super::outbox::{self, post};
 use super::source::summary;
-use super::{Meter, Params, SideStats, SourceReport, Summary};
+use super::{Meter, Params, SourceReport, Summary, TargetReport};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::wire::{limits, Entry, Frame, Link, LinkReader, Received};
@@ -17,7 +17,7 @@ pub fn relay(
     params: &Params,
     meter: &Meter,
 ) -> Result<Summary> {
-    meter.set_total(params.geometry.size());
+    meter.begin(params);
     source.reader.set_frame_max(limits::FRAME_MAX);
     target.reader.set_frame_max(limits::CONTROL_FRAME_MAX);
     source.writer.set_stall_max(source.reader.silence_max());
@@ -57,7 +57,9 @@ pub fn relay(
     let (Some((digest, report)), Some(stats)) = (done, finished) else {
         return Err(disconnected(()));
     };
-    let mut summary = summary(params, digest, &report, stats);
+    meter.add_map(report.map.as_ref())?;
+    meter.add_map(stats.map.as_ref())?;
+    let mut summary = summary(params, digest, &report, stats.side);
     summary.wire_out = source.reader.bytes() - out;
     summary.wire_in = target.reader.bytes() - back;
     Ok(summary)
@@ -140,7 +142,7 @@ fn pass_back(
     queue: &Sender<Frame>,
     params: &Params,
     meter: &Meter,
-) -> Result<SideStats> {
+) -> Result<TargetReport> {
     loop {
         let frame = match reader.receive()? {
             Received::Frame(frame) => frame,

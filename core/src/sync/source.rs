@@ -21,7 +21,7 @@ const SLICE_SEGMENTS: u64 = 1 << 20;
 
 /// Sends `image` over `link`. The parameters must be the ones the target was given.
 pub fn run(image: &dyn Image, params: &Params, link: &mut Link, meter: &Meter) -> Result<Summary> {
-    meter.set_total(params.geometry.size());
+    meter.begin(params);
     link.reader.set_frame_max(limits::CONTROL_FRAME_MAX);
     let (bytes_in, bytes_out) = (link.reader.bytes(), link.writer.bytes());
     let failure = Failure::new(&[link]);

@@ -6,7 +6,7 @@ use super::outbox::{self, post};
 use super::source::{mismatch, summary};
 use super::verify::Touched;
 use super::window::Window;
-use super::{Meter, Params, SideStats, SourceReport, Summary};
+use super::{Meter, Params, SideStats, SourceReport, Summary, TargetReport};
 use crate::digest::{self, Digest, ImageDigest};
 use crate::error::{Error, Kind, Result};
 use crate::image::Image;
@@ -18,7 +18,7 @@ use crossbeam_channel::{Receiver, Sender};
 /// Receives into `image` over `link`. The parameters must be the ones the source was given.
 /// When this returns `Ok`, the image is flushed and both sides' digests agreed.
 pub fn run(image: &dyn Image, params: &Params, link: &mut Link, meter: &Meter) -> Result<Summary> {
-    meter.set_total(params.geometry.size());
+    meter.begin(params);
     link.reader
         .set_frame_max((params.geometry.segment_bytes() + 4096).max(limits::CONTROL_FRAME_MAX));
     // While our workers wait to send, we do not read, and so cannot hear that the source is silent.
@@ -27,7 +27,7 @@ pub fn run(image: &dyn Image, params: &Params, link: &mut Link, meter: &Meter) -
     let failure = Failure::new(&[link]);
     let (frames_tx, frames_rx) = crossbeam_channel::bounded(outbox::queue(&params.geometry));
     let (reader, writer) = (&mut link.reader, &mut link.writer);
-    let applier = Applier::new(image, params);
+    let applier = Applier::new(image, params, meter);
     let mut outcome = None;
     std::thread::scope(|scope| {
         let failure = &failure;
@@ -237,7 +237,12 @@ impl<'a> Session<'a> {
         });
         let (ours, stats) = secured?;
         failure.check()?;
-        let json = serde_json::to_vec(&stats)
+        let own = TargetReport {
+            side: stats,
+            map: self.meter.map_report(),
+        };
+        self.meter.add_map(report.map.as_ref())?;
+        let json = serde_json::to_vec(&own)
             .map_err(|e| Error::new(Kind::Protocol, "cannot encode statistics").because(e))?;
         post(frames, Frame::Finished(ours, json))?;
         Ok(summary(self.params, ours, report, stats))

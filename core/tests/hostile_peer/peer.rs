@@ -116,6 +116,7 @@ pub fn params(segments: usize) -> Params {
         verify: false,
         bytes_per_s_max: None,
         compress: Compress::Off,
+        map: false,
     }
 }
 
