@@ -8,7 +8,7 @@ OUT    := $(or $(CARGO_TARGET_DIR),target)
 STATIC := --locked --target $(TARGET) --config 'target.$(TARGET).rustflags=["-C","target-feature=+crt-static"]'
 export LAB_BINARIES := $(abspath $(OUT))/$(TARGET)/release
 
-.PHONY: all build deps demo test check lab bench lab-up lab-down clean
+.PHONY: all build deps demo test check lab bench bench-micro lab-up lab-down clean
 
 all: build
 
@@ -37,8 +37,15 @@ lab-up: deps build
 lab-down:
 	$(CARGO) run --locked -q -p tests --bin lab -- down
 
-bench: deps build
-	$(CARGO) run --locked -q --release -p tests --bin bench
+# More words for it, as in `make bench ARGS="--rounds 5 --json bench.json a b"`: docs/benchmarks.md.
+bench: build
+	tests/lab/deps.sh b3sum rsync zstd
+	$(CARGO) run --locked -q --release -p tests --bin bench -- $(ARGS)
+
+# The hot loops, counted in instructions under valgrind.
+bench-micro:
+	tests/lab/deps.sh valgrind
+	tests/benches/run.sh $(ARGS)
 
 clean:
 	$(CARGO) clean

@@ -50,7 +50,8 @@ pub struct Ends {
 impl Ends {
     /// Starts the server and the relay; keeps its files in `dir`.
     pub fn start(dir: &Path, rblocksync: PathBuf) -> Outcome<Ends> {
-        let sshd = Sshd::start();
+        // scp wants it.
+        let sshd = Sshd::start_with(&[], "Subsystem sftp internal-sftp");
         let relay = Relay::start(sshd.port(), ROUND_TRIP)?;
         let ends = Ends {
             relay,

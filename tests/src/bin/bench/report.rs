@@ -2,7 +2,9 @@
 
 use crate::criteria::{self, Verdict};
 use crate::measure::Sample;
+use crate::scenario::START_UP;
 use crate::series::{Row, Series, FAR, PLAIN};
+use crate::tools::{RBLOCKSYNC, RSYNC};
 use serde_json::{json, Value};
 
 const MIB: f64 = (1 << 20) as f64;
@@ -34,11 +36,13 @@ pub fn print(series: &Series, verdicts: &[Verdict]) {
         series.data as f64 / 1e6,
         series.src_allocated as f64 / 1e6
     );
-    for tool in ["rblocksync", "rsync"] {
+    for tool in [RBLOCKSYNC, RSYNC] {
+        // Of its own start-up nothing can be taken off.
+        if series.scenario.name == START_UP.name {
+            break;
+        }
         if let Some((all, start_up)) = criteria::round_trips(series, tool) {
-            println!(
-                "  {tool} takes {all:.1} round trips more at {FAR}; a start-up takes {start_up:.1}"
-            );
+            println!("  {tool} takes {all:.1} round trips more at {FAR}; of them its start-up takes {start_up:.1}");
         }
     }
     for verdict in verdicts {
@@ -71,14 +75,14 @@ fn print_row(series: &Series, row: &Row, width: usize) {
     let larger = if is_as_sparse(series, row) { "" } else { "!" };
     let times = criteria::times_ours(series, row);
     println!(
-        "  {name:<width$} {:>8.2} {range:>15} {:>8.2} {:>7.2} {:>7.2} {:>10.3} {:>7.1} {:>7.1} {:>9} {:>6}",
+        "  {name:<width$} {:>8.2} {range:>15} {:>8.2} {:>7.2} {:>7.2} {:>10.3} {:>7.1} {:>7} {:>9} {:>6}",
         row.wall_s(),
         row.median(|s| row.less_start_up_s(s)),
         row.median(|s| s.source_cpu_s),
         row.median(|s| s.target_cpu_s),
         row.wire() as f64 / 1e6,
         row.rss(|s| s.source_rss) as f64 / MIB,
-        row.rss(|s| s.target_rss) as f64 / MIB,
+        target_rss(row).map_or("-".to_owned(), |rss| format!("{:.1}", rss as f64 / MIB)),
         format!("{larger}{:.1}", row.median(|s| s.allocated as f64 / 1e6)),
         times.map_or("-".to_owned(), |t| format!("{t:.2}")),
     );
@@ -87,6 +91,11 @@ fn print_row(series: &Series, row: &Row, width: usize) {
 /// Allocates no more than 1 % more than the source; a MiB makes no difference.
 fn is_as_sparse(series: &Series, row: &Row) -> bool {
     row.median(|s| s.allocated as f64) <= series.src_allocated as f64 * 1.01 + MIB
+}
+
+/// None if the tool started nothing there that is recorded.
+fn target_rss(row: &Row) -> Option<u64> {
+    Some(row.rss(|s| s.target_rss)).filter(|rss| *rss > 0)
 }
 
 fn label(row: &Row) -> String {
@@ -149,7 +158,7 @@ fn row_json(series: &Series, row: &Row) -> Value {
         "target_cpu_s": row.median(|s| s.target_cpu_s),
         "wire": row.wire(),
         "source_rss": row.rss(|s| s.source_rss),
-        "target_rss": row.rss(|s| s.target_rss),
+        "target_rss": target_rss(row),
         "allocated": row.median(|s| s.allocated as f64),
         "times_rblocksync": criteria::times_ours(series, row),
         "samples": row.samples.iter().map(sample).collect::<Vec<_>>(),

@@ -38,7 +38,7 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// An image that takes a tool hours if it reads holes.
+    /// An image whose holes alone would keep many a tool busy for minutes or hours.
     pub fn is_huge(&self) -> bool {
         self.shape.size > 1 << 40
     }
