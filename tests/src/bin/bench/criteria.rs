@@ -9,6 +9,9 @@ use crate::tools::{B3SUM, QEMU_IMG, RBLOCKSYNC, RSYNC, TAR};
 /// The file system's own blocks count as allocated too.
 const NO_LARGER: f64 = 1.001;
 const RSS_MIB_MAX: f64 = 96.0;
+const ROUND_TRIPS_MAX: f64 = 2.0;
+/// Rounds that lie further apart than this decide nothing about so few round trips.
+const ROUND_TRIPS_SPREAD_MAX: f64 = 2.0 * ROUND_TRIPS_MAX;
 
 /// One criterion and how it came out.
 pub struct Verdict {
@@ -16,22 +19,28 @@ pub struct Verdict {
     /// None if what it needs was not measured.
     pub value: Option<f64>,
     pub limit: f64,
+    /// The rounds lie too far apart to decide it.
+    pub noisy: bool,
 }
 
 impl Verdict {
+    /// None if it was not measured, or is not decided.
     pub fn is_met(&self) -> Option<bool> {
-        self.value.map(|value| value <= self.limit)
+        let value = self.value.filter(|_| !self.noisy);
+        value.map(|value| value <= self.limit)
     }
 }
 
 /// The criteria of a scenario.
 pub fn judge(series: &Series) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
+    let mut noisy = false;
     let mut add = |text: &str, value: Option<f64>, limit: f64| {
         verdicts.push(Verdict {
             text: text.to_owned(),
             value,
             limit,
+            noisy: false,
         });
     };
     let row = |tool| series.row(tool, PLAIN);
@@ -65,8 +74,11 @@ pub fn judge(series: &Series) -> Vec<Verdict> {
         }
         "d" => add("wall, to rsync's", to(row(RSYNC), wall), 0.1),
         "e" => {
-            let more = round_trips(series, RBLOCKSYNC).map(|(all, start_up)| all - start_up);
-            add("round trips more than over loopback", more, 2.0);
+            let trips = round_trips(series, RBLOCKSYNC);
+            let more = trips.as_ref().map(|t| t.all - t.start_up);
+            let text = "round trips more than over loopback";
+            add(text, more, ROUND_TRIPS_MAX);
+            noisy = trips.is_some_and(|t| t.range.1 - t.range.0 > ROUND_TRIPS_SPREAD_MAX);
         }
         "f" => {
             let alone = series.row(RBLOCKSYNC, ALONE);
@@ -77,17 +89,37 @@ pub fn judge(series: &Series) -> Vec<Verdict> {
     let mib = |rss: fn(&Sample) -> u64| ours.map(|r| r.rss(rss) as f64 / MIB as f64);
     add("RSS MiB, source", mib(|s| s.source_rss), RSS_MIB_MAX);
     add("RSS MiB, target", mib(|s| s.target_rss), RSS_MIB_MAX);
+    // It is about the first criterion of such a scenario, never about memory.
+    if let Some(first) = verdicts.first_mut() {
+        first.noisy = noisy;
+    }
     verdicts
 }
 
-/// By how many round trips a tool takes longer through the relay: in all, and in its start-up.
-pub fn round_trips(series: &Series, tool: &str) -> Option<(f64, f64)> {
+/// By how many round trips a tool takes longer through the relay.
+pub struct RoundTrips {
+    /// The median over the rounds.
+    pub all: f64,
+    /// The least and the most that a round had. Far apart, the rest of the machine is what was measured.
+    pub range: (f64, f64),
+    /// What of it is start-up.
+    pub start_up: f64,
+}
+
+/// None if one of the two ways was not measured.
+pub fn round_trips(series: &Series, tool: &str) -> Option<RoundTrips> {
     let (near, far) = (series.row(tool, PLAIN)?, series.row(tool, FAR)?);
-    let rounds = near.samples.iter().zip(&far.samples);
-    let more = median(rounds.map(|(n, f)| f.wall_s - n.wall_s).collect());
-    let start_up = far.start_up_s - near.start_up_s;
     let trip = ROUND_TRIP.as_secs_f64();
-    Some((more / trip, start_up / trip))
+    let rounds = near.samples.iter().zip(&far.samples);
+    let more: Vec<f64> = rounds.map(|(n, f)| (f.wall_s - n.wall_s) / trip).collect();
+    Some(RoundTrips {
+        range: (
+            more.iter().copied().fold(f64::INFINITY, f64::min),
+            more.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        ),
+        all: median(more),
+        start_up: (far.start_up_s - near.start_up_s) / trip,
+    })
 }
 
 type Of = fn(&Row, &Sample) -> f64;

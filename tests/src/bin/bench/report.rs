@@ -41,14 +41,18 @@ pub fn print(series: &Series, verdicts: &[Verdict]) {
         if series.scenario.name == START_UP.name {
             break;
         }
-        if let Some((all, start_up)) = criteria::round_trips(series, tool) {
-            println!("  {tool} takes {all:.1} round trips more at {FAR}; of them its start-up takes {start_up:.1}");
+        if let Some(trips) = criteria::round_trips(series, tool) {
+            println!(
+                "  {tool} takes {:.1} round trips more at {FAR} (by round: {:.1} to {:.1}); its start-up takes {:.1} of them",
+                trips.all, trips.range.0, trips.range.1, trips.start_up
+            );
         }
     }
     for verdict in verdicts {
         let met = match verdict.is_met() {
             Some(true) => "met",
             Some(false) => "NOT MET",
+            None if verdict.noisy => "too noisy to tell",
             None => "not measured",
         };
         let value = verdict.value.map_or("-".to_owned(), short);
@@ -120,7 +124,7 @@ pub fn json(series: &Series, verdicts: &[Verdict]) -> Value {
     let rows: Vec<Value> = series.rows.iter().map(|r| row_json(series, r)).collect();
     let criteria: Vec<Value> = verdicts
         .iter()
-        .map(|v| json!({"text": v.text, "value": v.value, "limit": v.limit, "met": v.is_met()}))
+        .map(|v| json!({"text": v.text, "value": v.value, "limit": v.limit, "met": v.is_met(), "noisy": v.noisy}))
         .collect();
     json!({
         "scenario": series.scenario.name,
