@@ -11,7 +11,7 @@ export LAB_BINARIES := $(abspath $(OUT))/$(TARGET)/release
 # The tests on two hypervisor guests, the longest first.
 LABS := pvesync_lab pvesync_endings lvm_lab lab_selftest
 
-.PHONY: all build deps demo test check bench lab-up lab-down clean $(LABS)
+.PHONY: all build deps demo test check bench bench-micro lab-up lab-down clean $(LABS)
 
 all: build
 
@@ -46,8 +46,15 @@ lab-up: deps build
 lab-down:
 	$(CARGO) run --locked -q -p tests --bin lab -- down
 
-bench: deps build
-	$(CARGO) run --locked -q --release -p tests --bin bench
+# More words for it, as in `make bench ARGS="--rounds 5 --json bench.json a b"`: docs/benchmarks.md.
+bench: build
+	tests/lab/deps.sh b3sum rsync zstd
+	$(CARGO) run --locked -q --release -p tests --bin bench -- $(ARGS)
+
+# The hot loops, counted in instructions under valgrind.
+bench-micro:
+	tests/lab/deps.sh valgrind
+	tests/benches/run.sh $(ARGS)
 
 clean:
 	$(CARGO) clean

@@ -10,6 +10,7 @@ packages="
     busybox-static dmsetup e2fsprogs iproute2 lvm2 mount thin-provisioning-tools util-linux xfsprogs
     openssh-client openssh-server openssh-sftp-server
     qemu-system-x86 qemu-utils seabios
+    $*
 "
 
 say() { echo "deps.sh: $*" >&2; }

@@ -48,7 +48,10 @@ fn push_pull_and_remote_to_remote_in_all_spellings() {
             format!("{to}{}", dst.display()),
         );
         let sync = || Rblocksync::sync(&from, &to).over(&sshd);
-        let first = sync().with("--truncate --json --verify").run().summary();
+        let first = sync()
+            .with("--truncate --json --verify --compress off")
+            .run()
+            .summary();
         assert_equal(&src, &dst);
         assert!(allocated(&dst) <= allocated(&src) + 65536, "{from} {to}");
         assert_eq!(first.bytes("target.written"), 16 * MIB, "{from} {to}");

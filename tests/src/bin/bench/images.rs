@@ -1,100 +1,138 @@
-//! The images of the benchmark, always the same from a seed, their data as compressible as programs are.
+//! Making the images, always the same from a seed, their data as compressible as programs are.
 
+use crate::scenario::{Before, Shape, MIB};
+use crate::Outcome;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+const BLOCK: u64 = 4096;
 
-const MIB: u64 = 1 << 20;
-
-/// What is measured.
-#[derive(Clone, Copy)]
-pub enum Scenario {
-    FirstCopy,
-    NoChange,
-    Scattered,
-    MostlyHole,
-    Huge,
-    Dense,
+/// A source, and what the destination is to be made of before each run.
+pub struct Images {
+    pub src: PathBuf,
+    old: Option<PathBuf>,
+    /// As asked for, or smaller where the file system has no files of that size.
+    pub size: u64,
+    /// Bytes of data that the source was made with.
+    pub data: u64,
+    /// Bytes that were rewritten after that.
+    pub changed: u64,
 }
 
-impl Scenario {
-    pub fn all() -> [Scenario; 6] {
-        use Scenario::*;
-        [FirstCopy, NoChange, Scattered, MostlyHole, Huge, Dense]
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Scenario::FirstCopy => "a",
-            Scenario::NoChange => "b",
-            Scenario::Scattered => "c",
-            Scenario::MostlyHole => "d",
-            Scenario::Huge => "f",
-            Scenario::Dense => "g",
-        }
-    }
-
-    pub fn describe(self) -> &'static str {
-        match self {
-            Scenario::FirstCopy => "first copy of 600 MiB in a sparse file of 2 GiB",
-            Scenario::NoChange => "the same, nothing changed",
-            Scenario::Scattered => "the same, 1 % of its 4 KiB blocks changed here and there",
-            Scenario::MostlyHole => "8 GiB with 200 MiB of data, nothing changed",
-            Scenario::Huge => "4 TiB with 1 GiB of data, nothing changed",
-            Scenario::Dense => "4 GiB without a hole, nothing changed",
-        }
-    }
-
-    pub fn is_first_copy(self) -> bool {
-        matches!(self, Scenario::FirstCopy)
-    }
-
-    pub fn is_huge(self) -> bool {
-        matches!(self, Scenario::Huge)
-    }
-
-    /// Size, bytes of data and number of stretches that the data lies in.
-    fn shape(self) -> (u64, u64, u64) {
-        match self {
-            Scenario::MostlyHole => (8192 * MIB, 200 * MIB, 20),
-            Scenario::Huge => (4096 * 1024 * MIB, 1024 * MIB, 64),
-            Scenario::Dense => (4096 * MIB, 4096 * MIB, 1),
-            _ => (2048 * MIB, 600 * MIB, 30),
-        }
-    }
-
-    /// Makes the source, and what the destination is at first: nothing, or an older state of it.
-    pub fn build(self, src: &Path, old: &Path) -> Outcome<u64> {
-        let (size, data, stretches) = self.shape();
-        let file = File::create_new(src)?;
-        file.set_len(size)?;
+impl Images {
+    /// Makes them in `dir`, their names beginning with `name`.
+    pub fn build(dir: &Path, name: &str, shape: Shape, before: Before) -> Outcome<Images> {
+        let src = dir.join(format!("{name}.src"));
+        let file = File::create_new(&src)?;
+        let mut images = Images {
+            size: largest(&file, shape.size)?,
+            src,
+            old: None,
+            data: shape.data,
+            changed: 0,
+        };
+        let each = shape.data / shape.stretches;
+        let step = images.size / shape.stretches / BLOCK * BLOCK;
         let mut bytes = Material::new();
-        let (each, step) = (data / stretches, size / stretches);
-        for i in 0..stretches {
+        for i in 0..shape.stretches {
             for at in (0..each).step_by(MIB as usize) {
                 let len = MIB.min(each - at) as usize;
                 file.write_all_at(bytes.next(len), i * step + at)?;
             }
         }
         file.sync_all()?;
-        if !self.is_first_copy() {
-            restore(src, old)?;
+        if before != Before::Nothing {
+            let old = dir.join(format!("{name}.old"));
+            copy(&images.src, &old)?;
+            images.old = Some(old);
         }
-        if let Scenario::Scattered = self {
-            let blocks = data / 4096;
-            let mut random = Random(7);
-            for _ in 0..blocks / 100 {
-                let block = random.next() % blocks * 4096;
-                let at = block / each * step + block % each;
-                file.write_all_at(&random.next().to_le_bytes(), at)?;
-            }
+        if before == Before::Older {
+            images.changed = rewrite(&file, images.size / BLOCK)?;
             file.sync_all()?;
         }
-        Ok(data)
+        Ok(images)
     }
+
+    /// Makes the destination what it is to be before a run, written out and in the page cache.
+    pub fn restore(&self, dst: &Path) -> Outcome<()> {
+        match &self.old {
+            Some(old) => copy(old, dst),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a destination holds the same as the source. Holes are not read.
+    pub fn check_equal(&self, dst: &Path) -> Outcome<()> {
+        let size = std::fs::metadata(dst)?.len();
+        if size != self.size {
+            return Err(format!("the copy has {size} bytes, not {}", self.size).into());
+        }
+        let output = Command::new("qemu-img")
+            .args(["compare", "-f", "raw", "-F", "raw"])
+            .args([&self.src, dst])
+            .output()?;
+        match output.status.success() {
+            true => Ok(()),
+            false => {
+                let said = String::from_utf8_lossy(&output.stdout);
+                Err(format!("the copy is not equal: {}", said.trim()).into())
+            }
+        }
+    }
+
+    /// Removes the files.
+    pub fn remove(&self) -> Outcome<()> {
+        std::fs::remove_file(&self.src)?;
+        match &self.old {
+            Some(old) => Ok(std::fs::remove_file(old)?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Sets the length, or the largest one below it that the file system allows.
+fn largest(file: &File, size: u64) -> Outcome<u64> {
+    let mut sizes = vec![size, size.saturating_sub(BLOCK)];
+    sizes.extend((1..8).map(|n| size >> n));
+    for size in &sizes {
+        match file.set_len(*size) {
+            Err(e) if e.kind() == std::io::ErrorKind::FileTooLarge => continue,
+            set => return Ok(set.map(|()| *size)?),
+        }
+    }
+    Err("the file system has no large files".into())
+}
+
+/// Rewrites 1 % of the blocks, anywhere, so also in holes, with bytes that cannot be compressed.
+fn rewrite(file: &File, blocks: u64) -> Outcome<u64> {
+    let mut random = Random(7);
+    let mut chosen = BTreeSet::new();
+    while (chosen.len() as u64) < blocks / 100 {
+        chosen.insert(random.next() % blocks);
+    }
+    for block in &chosen {
+        let bytes: Vec<u8> = (0..BLOCK / 8)
+            .flat_map(|_| random.next().to_le_bytes())
+            .collect();
+        file.write_all_at(&bytes, block * BLOCK)?;
+    }
+    Ok(chosen.len() as u64 * BLOCK)
+}
+
+/// Copies with holes, and waits until it is on the disk, so that no run pays for writing it out.
+fn copy(from: &Path, to: &Path) -> Outcome<()> {
+    let status = Command::new("cp")
+        .args(["--sparse=always", "--reflink=never"])
+        .args([from, to])
+        .status()?;
+    if !status.success() {
+        return Err("cp failed".into());
+    }
+    Ok(File::open(to)?.sync_all()?)
 }
 
 struct Random(u64);
@@ -157,36 +195,5 @@ impl Material {
             leaf[..n].copy_from_slice(&stamp[..n]);
         }
         piece
-    }
-}
-
-/// Copies `from`, holes kept, to `to`; without `from`, nothing is made.
-pub fn restore(from: &Path, to: &Path) -> Outcome<()> {
-    if !from.exists() {
-        return Ok(());
-    }
-    let status = std::process::Command::new("cp")
-        .args(["--sparse=always", "--reflink=auto"])
-        .args([from, to])
-        .status()?;
-    match status.success() {
-        true => Ok(()),
-        false => Err("cp failed".into()),
-    }
-}
-
-/// Fails unless both hold the same, comparing only where either has data.
-pub fn check_equal(a: &Path, b: &Path, tool: &str) -> Outcome<()> {
-    let output = std::process::Command::new("qemu-img")
-        .args(["compare", "-f", "raw", "-F", "raw"])
-        .args([a, b])
-        .output()?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(format!(
-            "{tool} made something else: {}",
-            String::from_utf8_lossy(&output.stdout)
-        )
-        .into()),
     }
 }

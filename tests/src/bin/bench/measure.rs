@@ -1,122 +1,143 @@
-//! Measuring one command: time, CPU of the whole machine, bytes over loopback, peak memory.
+//! Measuring one run of one tool.
 
+use crate::ends::{Ends, Way};
+use crate::record;
+use crate::Outcome;
+use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
-type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
-
-/// Programs whose memory counts: the machine may run others meanwhile.
-const MEASURED: [&str; 5] = ["rblocksync", "rsync", "tar", "dd", "b3sum"];
+/// A tool that hangs is given up after this.
+const RUN_SECONDS_MAX: &str = "1800";
 
 /// One run.
 #[derive(Clone, Copy, Default)]
 pub struct Sample {
     pub wall_s: f64,
-    /// CPU time that the machine spent while it ran: both ends, ssh, and whatever else went on.
-    pub cpu_s: f64,
-    /// Bytes over the loopback interface, both directions.
+    /// Of the tool and all that it started here, its ssh among it.
+    pub source_cpu_s: f64,
+    /// Of the server and all that it started for the tool.
+    pub target_cpu_s: f64,
+    /// CPU time that the machine spent meanwhile on anything else.
+    pub others_cpu_s: f64,
+    /// Bytes over the loopback interface, both directions; through the relay: what went through it.
     pub wire: u64,
-    /// Largest resident size of any one process that the run started.
-    pub rss: u64,
+    /// Largest resident size of any one process, in bytes.
+    pub source_rss: u64,
+    pub target_rss: u64,
     /// Bytes that the destination takes on its disk.
     pub allocated: u64,
 }
 
-/// Whether a program is on the path.
-pub fn installed(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+/// What a tool's script works on; it finds these in its environment as SRC, DST and HOST.
+#[derive(Clone, Copy)]
+pub struct Places<'a> {
+    pub src: &'a Path,
+    pub dst: &'a Path,
+    pub way: Way,
 }
 
-/// Runs a command to its end. It must succeed.
-pub fn run(mut command: Command) -> Outcome<Sample> {
-    let before = processes();
-    let (cpu, wire) = (cpu_s()?, loopback_bytes()?);
-    let done = AtomicBool::new(false);
-    let began = Instant::now();
-    let (output, wall_s, rss) = std::thread::scope(|scope| {
-        let watch = scope.spawn(|| {
-            let mut peak = 0;
-            while !done.load(Ordering::Relaxed) {
-                for pid in processes().into_iter().filter(|p| !before.contains(p)) {
-                    peak = peak.max(peak_rss(pid));
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            peak
-        });
-        let output = command.stdin(Stdio::null()).stdout(Stdio::null()).output();
-        let wall_s = began.elapsed().as_secs_f64();
-        done.store(true, Ordering::Relaxed);
-        (output, wall_s, watch.join().unwrap_or(0))
-    });
-    let output = output?;
+/// Runs a tool's script to its end. It must succeed.
+pub fn run(script: &str, places: Places, ends: &Ends) -> Outcome<Sample> {
+    remove(&ends.records)?;
+    ends.wait_until_idle()?;
+    let mut path = vec![ends.programs.clone()];
+    path.extend(std::env::split_paths(
+        &std::env::var_os("PATH").unwrap_or_default(),
+    ));
+    let mut command = Command::new(&ends.recorder);
+    command
+        .arg(record::OPTION)
+        .arg(&ends.records)
+        .args(["source", "timeout", "-k", "5", RUN_SECONDS_MAX])
+        .args(["bash", "-o", "pipefail", "-c", script])
+        .env("PATH", std::env::join_paths(path)?)
+        .env("RBLOCKSYNC", &ends.rblocksync)
+        .env("SRC", places.src)
+        .env("DST", places.dst)
+        .env("HOST", places.way.host())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    let bytes = || match places.way {
+        Way::Near => loopback_bytes(),
+        Way::Far => Ok(ends.relay.bytes()),
+    };
+    let (target_cpu, machine_cpu, wire) = (ends.target_cpu_s()?, machine_cpu_s()?, bytes()?);
+    let output = command.output()?;
     if !output.status.success() {
-        return Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr)).into());
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{}: {}", output.status, said.trim()).into());
     }
+    ends.wait_until_idle()?;
+    let target_cpu_s = ends.target_cpu_s()? - target_cpu;
+    let wire = bytes()? - wire;
+    let records = fs::read_to_string(&ends.records)?;
+    let source = record::of_side(&records, "source");
+    let source = source.first().ok_or("the recorder wrote nothing down")?;
+    let target = record::of_side(&records, "target");
+    let all = machine_cpu_s()? - machine_cpu;
     Ok(Sample {
-        wall_s,
-        cpu_s: cpu_s()? - cpu,
-        wire: loopback_bytes()? - wire,
-        rss,
-        allocated: 0,
+        wall_s: source.wall_s,
+        source_cpu_s: source.cpu_s,
+        target_cpu_s,
+        others_cpu_s: (all - source.cpu_s - target_cpu_s).max(0.0),
+        wire,
+        source_rss: source.rss,
+        target_rss: target.iter().map(|r| r.rss).max().unwrap_or(0),
+        allocated: allocated(places.dst)?,
     })
 }
 
-fn processes() -> Vec<u32> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries
-        .filter_map(|e| e.file_name().to_str()?.parse().ok())
-        .collect()
-}
-
-fn peak_rss(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let name = status.lines().next().and_then(|l| l.strip_prefix("Name:"));
-    if !name.is_some_and(|n| MEASURED.contains(&n.trim())) {
-        return 0;
-    }
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|l| l.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
-}
-
-fn cpu_s() -> Outcome<f64> {
-    let stat = std::fs::read_to_string("/proc/stat")?;
+fn machine_cpu_s() -> Outcome<f64> {
+    let stat = fs::read_to_string("/proc/stat")?;
     let line = stat.lines().next().unwrap_or_default();
-    let ticks: Vec<u64> = line
-        .split_whitespace()
-        .skip(1)
-        .filter_map(|f| f.parse().ok())
-        .collect();
+    let ticks = line.split_whitespace().skip(1);
+    let ticks: Vec<u64> = ticks.filter_map(|f| f.parse().ok()).collect();
     // user, nice, system; then idle, iowait, irq, softirq.
     let busy: u64 = [0, 1, 2, 5, 6].iter().filter_map(|i| ticks.get(*i)).sum();
-    Ok(busy as f64 / 100.0)
+    Ok(busy as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
 fn loopback_bytes() -> Outcome<u64> {
-    let text = std::fs::read_to_string("/sys/class/net/lo/statistics/tx_bytes")?;
+    let text = fs::read_to_string("/sys/class/net/lo/statistics/tx_bytes")?;
     Ok(text.trim().parse()?)
 }
 
 /// Bytes that a file takes on its disk; 0 if there is none.
 pub fn allocated(path: &Path) -> Outcome<u64> {
-    Ok(std::fs::metadata(path).map_or(0, |m| m.blocks() * 512))
+    match fs::metadata(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        found => Ok(found?.blocks() * 512),
+    }
 }
 
 /// Removes a file that may not be there.
 pub fn remove(path: &Path) -> Outcome<()> {
-    match std::fs::remove_file(path) {
+    match fs::remove_file(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
         _ => Ok(()),
     }
 }
 
-/// The middle value.
+/// The middle value; of an even number the mean of the two in the middle.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
+    match values.len() {
+        0 => 0.0,
+        n if n % 2 == 1 => values[n / 2],
+        n => (values[n / 2 - 1] + values[n / 2]) / 2.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_middle_of_values() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert_eq!(median(Vec::new()), 0.0);
+    }
 }
