@@ -2,7 +2,7 @@
 //! directory, after a frame, a request or a recorded output has changed.
 
 use rblocksync::digest::{Digest, HashKind, LeafSet};
-use rblocksync::wire::{Entry, Extents, Frame, Hello, Patch};
+use rblocksync::wire::{Entry, Extents, Frame, Hello, Patch, Payload};
 use rblocksync_fuzz::session::{encoded, Setup, RIGHT};
 use std::path::Path;
 
@@ -33,10 +33,24 @@ fn patch(
     Frame::Patch(Patch {
         segment,
         digest,
-        data: vec![9; changed.len() * leaf],
+        data: vec![9; changed.len() * leaf].into(),
         changed,
         zeroed,
     })
+}
+
+/// The same with its bytes as one Zstandard frame: a header that names no size, and one block that repeats
+/// one byte.
+fn packed(patch: Frame) -> Frame {
+    let Frame::Patch(mut patch) = patch else {
+        return patch;
+    };
+    let head = (patch.data.packed_len() as u32) << 3 | 1 << 1 | 1;
+    let mut bytes = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x58];
+    bytes.extend_from_slice(&head.to_le_bytes()[..3]);
+    bytes.push(9);
+    patch.data = Payload::Zstd(bytes);
+    Frame::Patch(patch)
 }
 
 fn extents(start: u64, end: u64, runs: &[(u64, u64)]) -> Frame {
@@ -79,6 +93,16 @@ fn frames() -> Vec<(&'static str, Frame)> {
             patch(7, Some(Digest([1; 32])), leaves([1]), leaves([8]), 64),
         ),
         ("patch-zeros", patch(7, None, leaves([]), leaves(0..256), 0)),
+        (
+            "patch-zstd",
+            packed(patch(
+                7,
+                Some(Digest([1; 32])),
+                leaves([1]),
+                leaves([8]),
+                4096,
+            )),
+        ),
         ("done", Frame::Done(RIGHT, b"{}".to_vec())),
         ("finished", Frame::Finished(RIGHT, b"{}".to_vec())),
     ]
@@ -139,6 +163,17 @@ fn sessions() -> Written {
                 Frame::Same(1),
                 change(),
                 empty(),
+                done(),
+            ],
+        ),
+        (
+            "compressed",
+            false,
+            true,
+            large,
+            vec![
+                extents(0, 3, &[(1, 1)]),
+                packed(patch(1, Some(RIGHT), leaves(0..32), leaves([]), 4096)),
                 done(),
             ],
         ),
@@ -233,11 +268,11 @@ fn texts() -> Written {
         ("resize", r#"{"resize":1048576}"#),
         (
             "sync",
-            r#"{"sync":["target",{"geometry":{"size":1048576,"leaf_bytes":4096},"hash":"blake3","dry_run":false,"verify":false,"bytes_per_s_max":null}]}"#,
+            r#"{"sync":["target",{"geometry":{"size":1048576,"leaf_bytes":4096},"hash":"blake3","dry_run":false,"verify":false,"bytes_per_s_max":null,"compress":"auto"}]}"#,
         ),
         (
             "params",
-            r#"{"geometry":{"size":1048577,"leaf_bytes":4096},"hash":"sha256","dry_run":false,"verify":true,"bytes_per_s_max":1}"#,
+            r#"{"geometry":{"size":1048577,"leaf_bytes":4096},"hash":"sha256","dry_run":false,"verify":true,"bytes_per_s_max":1,"compress":{"level":3}}"#,
         ),
         (
             "error",

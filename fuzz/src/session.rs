@@ -6,8 +6,8 @@
 use rblocksync::digest::{self, Digest, HashKind, ImageDigest};
 use rblocksync::image::{Image, MemoryImage};
 use rblocksync::stop::Stop;
-use rblocksync::sync::{Geometry, Params};
-use rblocksync::wire::{Frame, Link, Patch};
+use rblocksync::sync::{Compress, Geometry, Params};
+use rblocksync::wire::{Frame, Link, Patch, Unpacker};
 use std::os::fd::OwnedFd;
 
 /// Stands for the digest that is right.
@@ -58,6 +58,11 @@ impl Setup {
             dry_run: how & 2 != 0,
             verify: how & 4 != 0,
             bytes_per_s_max: None,
+            compress: match how >> 3 & 3 {
+                0 => Compress::Auto,
+                1 => Compress::Off,
+                level => Compress::Level(level),
+            },
         };
         Some((Setup { params, bytes }, rest))
     }
@@ -112,19 +117,28 @@ impl Setup {
         digest.finish(geometry.size())
     }
 
-    /// Puts a patch on an image's bytes as far as it fits.
+    /// Puts a patch on an image's bytes; one that does not fit changes nothing.
     pub fn patch(&self, bytes: &mut [u8], patch: &Patch) {
         let range = self.params.geometry.segment(patch.segment);
         let segment = &mut bytes[range.start as usize..range.end as usize];
         let leaf = self.params.geometry.leaf_bytes() as usize;
-        let mut data = patch.data.as_slice();
-        for (i, place) in segment.chunks_mut(leaf).enumerate().take(256) {
+        let changed: usize = segment
+            .chunks(leaf)
+            .enumerate()
+            .filter(|(i, _)| patch.changed.contains(*i))
+            .map(|(_, leaf)| leaf.len())
+            .sum();
+        let mut unpacker = Unpacker::default();
+        let Ok(mut data) = unpacker.unpack(&patch.data, changed) else {
+            return;
+        };
+        for (i, place) in segment.chunks_mut(leaf).enumerate() {
             if patch.zeroed.contains(i) {
                 place.fill(0);
             }
             if patch.changed.contains(i) {
-                let (head, rest) = data.split_at(place.len().min(data.len()));
-                place[..head.len()].copy_from_slice(head);
+                let (head, rest) = data.split_at(place.len());
+                place.copy_from_slice(head);
                 data = rest;
             }
         }
