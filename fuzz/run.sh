@@ -50,14 +50,16 @@ case ${1:-} in
         each=$((${2:-60} / $(wc -w <<< "$targets")))
         fresh=$(mktemp -d)
         trap 'rm -rf "$fresh"' EXIT
+        failed=0
         for name in $targets; do
             mkdir "$fresh/$name"
-            fuzz "$name" "$((each > 0 ? each : 1))" "$fresh/$name" "fuzz/seeds/$name"
+            fuzz "$name" "$((each > 0 ? each : 1))" "$fresh/$name" "fuzz/seeds/$name" || failed=1
         done
+        exit $failed
         ;;
     repro)
         build --bin "$2"
-        exec "$binaries/$2" -timeout=10 -rss_limit_mb=512 "$3"
+        FUZZ_TELL=1 exec "$binaries/$2" -timeout=10 -rss_limit_mb=512 "$3"
         ;;
     "" | -*)
         sed -n 's/^# \{0,1\}//p' "$0" | sed -n 2,9p >&2

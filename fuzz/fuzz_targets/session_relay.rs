@@ -5,7 +5,7 @@ use libfuzzer_sys::fuzz_target;
 use rblocksync::sync::{relay, Meter};
 use rblocksync::wire::{Frame, Hello};
 use rblocksync_fuzz::memory;
-use rblocksync_fuzz::session::{encoded, link, Setup, SIDE_BYTES_MAX};
+use rblocksync_fuzz::session::{encoded, link, tell, Setup, SIDE_BYTES_MAX};
 use rblocksync_fuzz::stream::{pieces, Far, Sender};
 
 /// Says what is meant for this end: the frames whose type is that of a target's, or all others.
@@ -24,7 +24,7 @@ fuzz_target!(|input: &[u8]| {
     };
     let (source, near_source) = Far::pair();
     let (target, near_target) = Far::pair();
-    let (_, peak) = memory::peak_of(|| {
+    let (result, peak) = memory::peak_of(|| {
         source.run(
             |sender| play(input, false, sender),
             |_| {},
@@ -40,5 +40,6 @@ fuzz_target!(|input: &[u8]| {
             },
         )
     });
+    tell(&result);
     assert!(peak < SIDE_BYTES_MAX + 64 * input.len(), "{peak} bytes");
 });

@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use rblocksync::sync::{run_source, Meter};
 use rblocksync::wire::{Entry, Extents, Frame, Hello, Patch};
 use rblocksync_fuzz::memory;
-use rblocksync_fuzz::session::{encoded, link, put_digest, Setup, RIGHT, SIDE_BYTES_MAX};
+use rblocksync_fuzz::session::{encoded, link, put_digest, tell, Setup, RIGHT, SIDE_BYTES_MAX};
 use rblocksync_fuzz::stream::{frame_of, pieces, Far, Sender};
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -138,6 +138,7 @@ fuzz_target!(|input: &[u8]| {
             || run_source(&image, &setup.params, &mut link(near), &Meter::new()),
         )
     });
+    tell(&result);
     assert!(peak < SIDE_BYTES_MAX + 32 * input.len(), "{peak} bytes");
     assert!(image.bytes() == setup.bytes, "the source was written to");
     if let Ok(summary) = result {

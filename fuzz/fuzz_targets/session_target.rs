@@ -8,7 +8,7 @@ use rblocksync::digest::Digest;
 use rblocksync::sync::{run_target, Meter};
 use rblocksync::wire::{Frame, Hello};
 use rblocksync_fuzz::memory;
-use rblocksync_fuzz::session::{encoded, link, put_digest, Setup, RIGHT, SIDE_BYTES_MAX};
+use rblocksync_fuzz::session::{encoded, link, put_digest, tell, Setup, RIGHT, SIDE_BYTES_MAX};
 use rblocksync_fuzz::stream::{frame_of, pieces, Far, Sender};
 
 /// What the far end said that may have changed the image.
@@ -55,11 +55,18 @@ fn play(setup: &Setup, input: &[u8], said: &mut Said, sender: &mut Sender) {
             _ => {}
         }
         sender.send(&piece);
+        if let Some(Frame::Done(..)) = frame_of(&piece) {
+            // A source that went now would be missed.
+            sender.wait(|frames| {
+                let ended = matches!(frames.last(), Some(Frame::Finished(..) | Frame::Error(_)));
+                ended.then_some(())
+            });
+        }
     }
 }
 
 /// Waits until the target has reported `count` segments.
-fn reported(sender: &Sender, count: u64) {
+fn reported(sender: &mut Sender, count: u64) {
     sender.wait(|frames| {
         let reported: usize = frames
             .iter()
@@ -86,6 +93,7 @@ fuzz_target!(|input: &[u8]| {
             || run_target(&image, &setup.params, &mut link(near), &Meter::new()),
         )
     });
+    tell(&result);
     assert!(peak < SIDE_BYTES_MAX + 32 * input.len(), "{peak} bytes");
     let after = image.bytes();
     if setup.params.dry_run {

@@ -5,6 +5,10 @@ use libfuzzer_sys::fuzz_target;
 use pvesync::storage_cfg::{StorageCfg, StorageEntry};
 
 fn print(entry: &StorageEntry) -> String {
+    // The storage `local` that is there without being written down; written, it would hold less.
+    if entry.properties.is_empty() && entry.content.len() > 2 {
+        return String::new();
+    }
     let mut text = format!("{}: {}\n", entry.kind(), entry.id);
     for (key, value) in &entry.properties {
         text.push_str(&format!("\t{key} {value}\n"));

@@ -150,6 +150,16 @@ pub fn link(near: (OwnedFd, OwnedFd)) -> Link {
     Link::handshake(near.0, near.1, "fuzz", "peer", Stop::new()).expect("a proper hello")
 }
 
+/// Says how a session ended, if one input is looked at.
+pub fn tell(result: &rblocksync::error::Result<rblocksync::sync::Summary>) {
+    if std::env::var_os("FUZZ_TELL").is_some() {
+        match result {
+            Ok(summary) => eprintln!("{summary:?}"),
+            Err(error) => eprintln!("{:?}: {error}", error.kind()),
+        }
+    }
+}
+
 /// The bytes of a frame.
 pub fn encoded(frame: &Frame) -> Vec<u8> {
     let mut bytes = Vec::new();

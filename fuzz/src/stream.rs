@@ -8,8 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
-/// So long the far end waits for what it should hear before it speaks out of turn.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// So long the far end waits, once, for what it should hear before it speaks out of turn.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Cuts a stream into frames, each with its length field. The last piece may be no whole frame.
 pub fn pieces(mut input: &[u8]) -> Vec<&[u8]> {
@@ -47,6 +47,7 @@ pub struct Far(UnixStream);
 pub struct Sender<'a> {
     stream: &'a UnixStream,
     heard: &'a Heard,
+    patience: Duration,
 }
 
 /// What came so far.
@@ -100,6 +101,7 @@ impl Far {
                 say(&mut Sender {
                     stream: &self.0,
                     heard: &heard,
+                    patience: PATIENCE,
                 });
                 let _ = self.0.shutdown(Shutdown::Write);
             });
@@ -126,16 +128,17 @@ impl Sender<'_> {
     }
 
     /// Waits, a moment at most, until `enough` of what was heard so far, or the end; gives what it gave.
-    pub fn wait<T>(&self, mut enough: impl FnMut(&[Frame]) -> Option<T>) -> Option<T> {
+    pub fn wait<T>(&mut self, mut enough: impl FnMut(&[Frame]) -> Option<T>) -> Option<T> {
         let mut frames = self.heard.frames();
         loop {
             let found = enough(&frames.0);
             if found.is_some() || frames.1 {
                 return found;
             }
-            let waited = self.heard.more.wait_timeout(frames, PATIENCE);
+            let waited = self.heard.more.wait_timeout(frames, self.patience);
             let (guard, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             if timeout.timed_out() {
+                self.patience = Duration::from_millis(1);
                 return None;
             }
             frames = guard;
