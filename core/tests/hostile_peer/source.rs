@@ -273,9 +273,12 @@ fn a_stream_cut_anywhere_is_an_error() {
 /// The target's statistics are for show: no number in them does any harm.
 #[test]
 fn statistics_that_lie_do_no_harm() {
-    let summary = Side::new(Arc::new(MemoryImage::new(SEGMENT)), params(1))
+    let zeros = MemoryImage::new(SEGMENT);
+    zeros.write_at(&[0; LEAF], 0).unwrap();
+    let summary = Side::new(Arc::new(zeros), params(1))
         .run_as_source(|p| {
             p.hello();
+            report(p, &[Entry::Digest(segment_digest(1))]);
             let stats = format!(r#"{{"read":{0},"written":{0},"zeroed":{0}}}"#, u64::MAX);
             let digest = p.until(|frame| match frame {
                 Frame::Done(digest, _) => Some(digest),
