@@ -11,7 +11,7 @@ export LAB_BINARIES := $(abspath $(OUT))/$(TARGET)/release
 # The tests on two hypervisor guests, the longest first.
 LABS := pvesync_lab pvesync_endings lvm_lab lab_selftest
 
-.PHONY: all build deps demo test check bench bench-micro lab-up lab-down clean $(LABS)
+.PHONY: all build deps demo test check bench bench-micro fuzz fuzz-smoke fuzz-lock lab-up lab-down clean $(LABS)
 
 all: build
 
@@ -29,6 +29,7 @@ test: deps check build
 	$(CARGO) test --locked --workspace -- --test-threads=2
 	$(CARGO) test --locked -p tests --no-run $(LABS:%=--test %)
 	$(MAKE) -j2 --output-sync $(LABS)
+	$(MAKE) fuzz-smoke
 
 # Each boots a lab of its own; `make build` first.
 $(LABS):
@@ -36,7 +37,9 @@ $(LABS):
 
 check:
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked --manifest-path fuzz/Cargo.toml --target-dir $(OUT) --all-targets -- -D warnings
 	$(CARGO) doc --locked --workspace --no-deps -q
 	tests/lab/cargo-deny.sh
 
@@ -55,6 +58,21 @@ bench: build
 bench-micro:
 	tests/lab/deps.sh valgrind
 	tests/benches/run.sh $(ARGS)
+
+# One fuzz target, long: `make fuzz FUZZ=session_target SECONDS=3600`.
+FUZZ    ?= session_target
+SECONDS ?= 600
+fuzz:
+	fuzz/run.sh $(FUZZ) $(SECONDS)
+
+# All fuzz targets, a minute in all.
+fuzz-smoke:
+	fuzz/run.sh smoke 60
+
+# After the dependencies of a crate have changed: the fuzz targets are a workspace of their own.
+fuzz-lock:
+	cp Cargo.lock fuzz/Cargo.lock
+	$(CARGO) metadata --manifest-path fuzz/Cargo.toml --format-version 1 > /dev/null
 
 clean:
 	$(CARGO) clean

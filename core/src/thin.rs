@@ -33,6 +33,13 @@ pub fn mapped(lv: &Lv) -> Result<RangeSet> {
     mapped_in(lv, &Places::system()).map_err(doing)
 }
 
+/// A door for the fuzzer: reads the output of thin_dump.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub fn parse_dump(xml: &[u8], thin_id: u32, size: u64) -> Result<RangeSet> {
+    dump::parse(xml, thin_id, size)
+}
+
 fn mapped_in(lv: &Lv, places: &Places) -> Result<RangeSet> {
     let (LvKind::Thin, Some(pool), Some(thin_id)) = (lv.kind, &lv.pool, lv.thin_id) else {
         return Err(Error::new(Kind::Usage, "it is not a thin volume"));

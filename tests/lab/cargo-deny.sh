@@ -13,5 +13,8 @@ if ! "$cargo" deny --version > /dev/null 2>&1; then
     "$cargo" install --locked cargo-deny --version "$version"
 fi
 # Nothing is fetched that a build has not fetched already.
-"$cargo" fetch --locked --quiet --target x86_64-unknown-linux-gnu
-exec "$cargo" deny --offline check bans licenses sources
+for manifest in Cargo.toml fuzz/Cargo.toml; do
+    "$cargo" fetch --locked --quiet --manifest-path "$manifest" --target x86_64-unknown-linux-gnu
+    "$cargo" deny --offline --manifest-path "$manifest" --config "$PWD/deny.toml" check \
+        --allow license-exception-not-encountered bans licenses sources
+done

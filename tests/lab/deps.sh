@@ -6,7 +6,7 @@ cd "$(dirname "$0")"
 
 packages="
     bash coreutils diffutils findutils grep gzip hostname mawk procps sed tar
-    binutils cpio gcc kmod libc6-dev lz4 make xz-utils zstd
+    binutils cpio g++ gcc kmod libc6-dev lz4 make xz-utils zstd
     busybox-static dmsetup e2fsprogs iproute2 lvm2 mount thin-provisioning-tools util-linux xfsprogs
     openssh-client openssh-server openssh-sftp-server
     qemu-system-x86 qemu-utils seabios

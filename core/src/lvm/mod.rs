@@ -23,3 +23,10 @@ pub use ops::{
 pub use pool::{pool, pool_of, Pool, PoolMode, PoolStatus};
 pub(crate) use pool::{pool_target, status_of_target};
 pub use report::{Lv, LvKind};
+
+/// A door for the fuzzer: reads the output of `lvs`.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub fn parse_report(json: &[u8]) -> crate::error::Result<Vec<Lv>> {
+    report::parse(json)
+}

@@ -24,6 +24,9 @@ const SAME_BATCH: u32 = 32;
 /// leaf digests, one outcome for each, and its last frame.
 pub(super) const EVENTS_MAX: usize = 2 * (limits::WINDOW + limits::WANTS_MAX) + 1;
 
+/// How often one who waits looks whether another thread has failed. Fuzzing ends most sessions that way.
+const LOOK_EVERY: Duration = Duration::from_millis(if cfg!(feature = "fuzzing") { 2 } else { 100 });
+
 /// What the coordinator waits for.
 pub(super) enum Event {
     Segments(Vec<Entry>),
@@ -301,7 +304,7 @@ impl<'a> Coordinator<'a> {
 /// Waits for an event. Idle workers keep the channel open, so a failure elsewhere must be looked for.
 fn next_event(events: &Receiver<Event>, failure: &Failure) -> Result<Event> {
     loop {
-        match events.recv_timeout(Duration::from_millis(100)) {
+        match events.recv_timeout(LOOK_EVERY) {
             Ok(event) => return Ok(event),
             Err(RecvTimeoutError::Timeout) => failure.check()?,
             Err(gone) => return Err(disconnected(gone)),

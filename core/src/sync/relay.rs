@@ -10,6 +10,10 @@ use crate::wire::{limits, Entry, Frame, Link, LinkReader, Received};
 use crossbeam_channel::Sender;
 use std::collections::VecDeque;
 
+/// Most runs of data that a source may have listed and not answered: what a target takes ahead, what it is
+/// at, and what is on the way.
+const LISTED_MAX: usize = (limits::SLICES_MAX + 4) * limits::RUNS_MAX;
+
 /// Passes a sync's frames between the agent that is the source and the one that is the target.
 pub fn relay(
     source: &mut Link,
@@ -100,6 +104,12 @@ fn pass_on(
                 }
             }
             Frame::Extents(extents) => {
+                if listed.len() + extents.runs.len() > LISTED_MAX {
+                    return Err(Error::new(
+                        Kind::Protocol,
+                        "the source listed too much data ahead of the comparison",
+                    ));
+                }
                 let mut at = extents.start;
                 for (skip, take) in &extents.runs {
                     let first = at + skip;

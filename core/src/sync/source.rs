@@ -164,7 +164,8 @@ pub(super) fn summary(
         size: params.geometry.size(),
         compared: report.compared,
         changed: report.changed,
-        zeroed: report.zeroed + target.zeroed,
+        // The other end's numbers: they may be anything.
+        zeroed: report.zeroed.saturating_add(target.zeroed),
         source: report.side,
         target,
         wire_out: 0,

@@ -48,6 +48,19 @@ impl Link {
         peer: &str,
         stop: Stop,
     ) -> Result<Link> {
+        let limit = Duration::from_secs(limits::SILENCE_S_MAX);
+        Link::handshake_within(limit, input, output, program, peer, stop)
+    }
+
+    /// The same with another limit for the time until the whole of the peer's hello is there.
+    pub fn handshake_within(
+        limit: Duration,
+        input: OwnedFd,
+        output: OwnedFd,
+        program: &str,
+        peer: &str,
+        stop: Stop,
+    ) -> Result<Link> {
         let (reading, writing) = (stop.child(), stop.child());
         let mut link = Link {
             reader: LinkReader {
@@ -67,7 +80,20 @@ impl Link {
         let ours = Hello::ours(program);
         link.writer.send(&Frame::Hello(ours.clone()))?;
         link.writer.flush()?;
-        match link.reader.next()? {
+        // A peer that sends its hello byte by byte would keep us here for hours.
+        let deadline = Some(Instant::now() + limit);
+        link.reader.stream.get_mut().set_deadline(deadline);
+        let first = link.reader.next().map_err(|e| {
+            match link.reader.stream.get_ref().is_late() && e.kind() == Kind::Remote {
+                true => Error::new(
+                    Kind::Remote,
+                    format!("{peer} said no hello within {limit:?}"),
+                ),
+                false => e,
+            }
+        })?;
+        link.reader.stream.get_mut().set_deadline(None);
+        match first {
             Some(Received::Frame(Frame::Hello(theirs))) => {
                 ours.agree(&theirs).map_err(|e| e.context(peer))?;
             }

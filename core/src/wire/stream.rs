@@ -18,6 +18,8 @@ pub struct StreamReader {
     fd: OwnedFd,
     stop: Stop,
     silence_max: Duration,
+    /// When all reading must be over, if there is such a moment.
+    deadline: Option<Instant>,
 }
 
 /// The writing direction.
@@ -35,12 +37,22 @@ impl StreamReader {
             fd,
             stop,
             silence_max: Duration::from_secs(limits::SILENCE_S_MAX),
+            deadline: None,
         })
     }
 
     /// Sets how long nothing may come before the peer counts as gone.
     pub(super) fn set_silence_max(&mut self, limit: Duration) {
         self.silence_max = limit;
+    }
+
+    /// Sets the moment from which on nothing more is waited for.
+    pub(super) fn set_deadline(&mut self, deadline: Option<Instant>) {
+        self.deadline = deadline;
+    }
+
+    pub(super) fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|at| Instant::now() >= at)
     }
 
     pub(super) fn silence_max(&self) -> Duration {
@@ -89,6 +101,9 @@ impl Read for StreamReader {
                 Err(Errno::AGAIN) => {}
                 Err(Errno::INTR) => continue,
                 done => return done.map_err(io::Error::from),
+            }
+            if self.is_late() {
+                return Err(io::ErrorKind::TimedOut.into());
             }
             if !wait(&self.fd, PollFlags::IN, &self.stop)? {
                 self.check_silence(began)?;

@@ -3,7 +3,7 @@
 use crate::peer::*;
 use rblocksync::error::Kind;
 use rblocksync::stop::Stop;
-use rblocksync::wire::{Frame, Hello, Received};
+use rblocksync::wire::{limits, Frame, Hello, Link, Received};
 use std::time::{Duration, Instant};
 
 fn meet(script: impl FnOnce(&mut Peer) + Send + 'static, kind: Kind, words: &str) {
@@ -43,6 +43,83 @@ fn a_stranger_is_refused_at_the_door() {
         Kind::Remote,
         "peer",
     );
+}
+
+/// Neither one who says nothing nor one who never gets to the end of its hello keeps us at the door.
+#[test]
+fn a_hello_that_takes_too_long_is_refused() {
+    for drip in [false, true] {
+        let began = Instant::now();
+        let script = move |p: &mut Peer| {
+            let hello = stream(&[Frame::Hello(Hello::ours("slow"))]);
+            for byte in hello.chunks(1).take(if drip { 15 } else { 0 }) {
+                p.send_bytes(byte);
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        };
+        let result = against(script, |end| {
+            let input = end.try_clone().unwrap();
+            let limit = Duration::from_millis(700);
+            Link::handshake_within(limit, input.into(), end.into(), "test", "peer", Stop::new())
+                .map(|_| ())
+        });
+        refused(result, Kind::Remote, "said no hello within 700ms");
+        assert!(began.elapsed() < Duration::from_secs(5));
+    }
+}
+
+/// What was announced costs nothing until it comes.
+#[test]
+fn a_length_that_lies_costs_no_memory() {
+    within_memory("link::a_length_that_lies_costs_no_memory", 2 << 20, || {
+        let script = |p: &mut Peer| {
+            p.hello();
+            p.send_bytes(&[0xff, 0xff, 0xff, 0x00, 0x25, 1, 2, 3]);
+        };
+        let result = against(script, |end| {
+            let mut link = handshake(end, Stop::new())?;
+            link.reader.set_frame_max(limits::FRAME_MAX);
+            link.reader.set_silence_max(Duration::from_millis(300));
+            link.reader.receive().map(|_| ())
+        });
+        refused(result, Kind::Remote, "nothing heard for");
+    });
+}
+
+/// Short frames that announce long lists, one after the other, and pings: nothing of them stays.
+#[test]
+fn endless_frames_cost_no_memory() {
+    within_memory("link::endless_frames_cost_no_memory", 4 << 20, || {
+        let script = |p: &mut Peer| {
+            p.hello();
+            let empty = stream(&[
+                Frame::Ping,
+                Frame::Extents(extents(0, 0, &[])),
+                Frame::Same(1),
+            ]);
+            let many = empty.repeat(1000);
+            (0..50).for_each(|_| p.send_bytes(&many));
+            p.close();
+        };
+        let mut frames = 0;
+        let result = against(script, move |end| {
+            let mut link = handshake(end, Stop::new())?;
+            while let Received::Frame(_) = link.reader.receive()? {
+                frames += 1;
+            }
+            Ok(frames)
+        });
+        assert_eq!(result.unwrap(), 100_000);
+        // Each of them announces as many runs as may be, and has none.
+        let mut lie = stream(&[Frame::Extents(extents(0, 1 << 40, &[]))]);
+        let at = lie.len() - 4;
+        lie[at..].copy_from_slice(&(limits::RUNS_MAX as u32).to_le_bytes());
+        let began = Instant::now();
+        for _ in 0..1000 {
+            assert!(Frame::decode(&lie[4..]).is_err());
+        }
+        assert!(began.elapsed() < Duration::from_secs(5));
+    });
 }
 
 #[test]

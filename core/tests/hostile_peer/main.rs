@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod link;
+mod memory;
 mod peer;
 mod relay;
 mod requests;

@@ -1,5 +1,6 @@
 //! The scripted peer, and the harness that runs one side against it.
 
+use crate::memory;
 use rblocksync::digest::{self, Digest, HashKind, ImageDigest, LeafSet};
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::image::{Image, MemoryImage};
@@ -81,6 +82,11 @@ impl Peer {
     /// Nothing more will come from us.
     pub fn close(&mut self) {
         self.stream.shutdown(std::net::Shutdown::Both).unwrap();
+    }
+
+    /// Nothing more will come from us, but we still take what comes.
+    pub fn shut(&mut self) {
+        self.stream.shutdown(std::net::Shutdown::Write).unwrap();
     }
 
     /// As a source: lists all of an image of `segments` segments as data.
@@ -235,6 +241,38 @@ pub fn against<T: Send + 'static>(
     result
 }
 
+/// Runs `body`, of the test `name`, and fails if all of it takes more than `bytes_max` bytes at its peak. It
+/// runs in a process of its own, where no other test's memory is counted.
+pub fn within_memory(name: &str, bytes_max: usize, body: impl FnOnce()) {
+    const ALONE: &str = "HOSTILE_PEER_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        let ((), peak) = memory::peak_of(body);
+        assert!(
+            peak <= bytes_max,
+            "{peak} bytes, but at most {bytes_max} are allowed"
+        );
+        return;
+    }
+    let out = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture"])
+        .env(ALONE, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&out.stdout);
+    assert!(
+        out.status.success() && said.contains("1 passed"),
+        "{name} alone: {said}{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+}
+
+/// The bytes of these frames, as they travel.
+pub fn stream(frames: &[Frame]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frames.iter().for_each(|frame| frame.encode(&mut bytes));
+    bytes
+}
+
 /// The error must be of this kind and hold these words.
 pub fn refused<T>(result: Result<T>, kind: Kind, words: &str) {
     let error = match result {
@@ -247,6 +285,40 @@ pub fn refused<T>(result: Result<T>, kind: Kind, words: &str) {
         "{:?}: {text}\nbut wanted {kind:?}: {words}",
         error.kind()
     );
+}
+
+/// A large image that is full of ones.
+pub struct Ones(pub u64);
+
+impl Image for Ones {
+    fn size(&self) -> u64 {
+        self.0
+    }
+    fn read_at(&self, buf: &mut [u8], _: u64) -> Result<()> {
+        buf.fill(1);
+        Ok(())
+    }
+    fn write_at(&self, _: &[u8], _: u64) -> Result<()> {
+        Err(Error::new(Kind::Space, "ones take nothing"))
+    }
+    fn zero(&self, _: ByteRange) -> Result<()> {
+        Err(Error::new(Kind::Space, "ones take nothing"))
+    }
+    fn next_data(&self, offset: u64) -> Result<Option<ByteRange>> {
+        Ok((offset < self.0).then(|| ByteRange::new(offset, self.0)))
+    }
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+    fn check_unchanged(&self) -> Result<()> {
+        Ok(())
+    }
+    fn read_from_medium(&self) -> Result<()> {
+        Ok(())
+    }
+    fn name(&self) -> String {
+        "ones".into()
+    }
 }
 
 /// A large image that is one hole.

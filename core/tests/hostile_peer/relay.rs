@@ -4,11 +4,20 @@ use crate::peer::*;
 use rblocksync::error::{Kind, Result};
 use rblocksync::stop::Stop;
 use rblocksync::sync::{relay, Meter, Summary};
-use rblocksync::wire::{Entry, Frame};
+use rblocksync::wire::{limits, Entry, Frame};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 /// Runs the relay between a source and a target that follow these scripts.
 fn between(
+    source: impl FnOnce(&mut Peer) + Send + 'static,
+    target: impl FnOnce(&mut Peer) + Send + 'static,
+) -> Result<Summary> {
+    between_within(LONG * 10, source, target)
+}
+
+fn between_within(
+    silence_max: Duration,
     source: impl FnOnce(&mut Peer) + Send + 'static,
     target: impl FnOnce(&mut Peer) + Send + 'static,
 ) -> Result<Summary> {
@@ -21,6 +30,8 @@ fn between(
     let result = against(source, move |end| {
         let mut source = handshake(end, Stop::new())?;
         let mut target = handshake(near, Stop::new())?;
+        source.reader.set_silence_max(silence_max);
+        target.reader.set_silence_max(silence_max);
         relay(&mut source, &mut target, &params(4), &Meter::new())
     });
     drop(target.join().expect("the script of the target"));
@@ -114,4 +125,121 @@ fn an_end_that_vanishes_or_fails_is_the_cause() {
     let why = "cannot read /dev/x";
     refused(between(fails, waits(why)), Kind::Io, why);
     refused(between(waits(why), fails), Kind::Io, why);
+}
+
+/// What is no frame, or half of one, or too long for its direction.
+#[test]
+fn broken_frames_of_either_end_are_refused() {
+    let over = |len: u32| len.to_le_bytes().to_vec();
+    let cases = [
+        (
+            vec![9, 0, 0, 0, 0x22, 7, 0],
+            Kind::Remote,
+            "ended the connection",
+        ),
+        (vec![1, 0, 0, 0, 0x77], Kind::Protocol, "unknown type 0x77"),
+        (
+            vec![3, 0, 0, 0, 0x25, 1, 1],
+            Kind::Protocol,
+            "middle of a field",
+        ),
+        (over(limits::FRAME_MAX + 1), Kind::Protocol, "a frame of"),
+    ];
+    for (bytes, kind, words) in cases {
+        for at_source in [true, false] {
+            let bytes = bytes.clone();
+            let breaks = move |p: &mut Peer| {
+                p.hello();
+                p.send_bytes(&bytes);
+                p.shut();
+            };
+            let waits = move |p: &mut Peer| {
+                p.hello();
+                told(p, words);
+            };
+            let result = match at_source {
+                true => between(breaks, waits),
+                false => between(waits, breaks),
+            };
+            refused(result, kind, words);
+        }
+    }
+    let large = |p: &mut Peer| {
+        p.hello();
+        p.send_bytes(&(limits::CONTROL_FRAME_MAX + 1).to_le_bytes());
+    };
+    let waits = |p: &mut Peer| {
+        p.hello();
+        told(p, "a frame of");
+    };
+    refused(between(waits, large), Kind::Protocol, "a frame of");
+}
+
+#[test]
+fn an_end_that_says_nothing_is_given_up() {
+    let short = Duration::from_millis(400);
+    let pings = |p: &mut Peer| {
+        p.hello();
+        // Lives well beyond the other's end.
+        for _ in 0..40 {
+            p.send(Frame::Ping);
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    let silent = "nothing heard for 400ms";
+    let result = between_within(short, pings, |p| p.hello());
+    refused(result, Kind::Remote, silent);
+    let result = between_within(short, |p| p.hello(), pings);
+    refused(result, Kind::Remote, silent);
+}
+
+/// What a source lists and never answers must not pile up between two ends that play together.
+#[test]
+fn endless_lists_are_refused_in_bounded_memory() {
+    let name = "relay::endless_lists_are_refused_in_bounded_memory";
+    within_memory(name, 96 << 20, || {
+        let takes_all = |p: &mut Peer| {
+            p.hello();
+            told(p, "too much data ahead");
+        };
+        let endless = |p: &mut Peer| {
+            p.hello();
+            let runs = vec![(1, 1); limits::RUNS_MAX];
+            let bytes = stream(&[Frame::Extents(extents(0, 1 << 44, &runs))]);
+            (0..400).for_each(|_| p.send_bytes(&bytes));
+        };
+        refused(
+            between(endless, takes_all),
+            Kind::Protocol,
+            "too much data ahead",
+        );
+    });
+}
+
+/// Numbers that make no sense are passed on to the end that refuses them, and do no harm on the way.
+#[test]
+fn numbers_that_lie_do_no_harm() {
+    let digest = image_digest(&[None; 4]);
+    let summary = between(
+        move |p| {
+            p.hello();
+            p.send(Frame::Extents(extents(1 << 43, 1 << 44, &[(0, 1 << 43)])));
+            p.send(Frame::Same(u32::MAX));
+            let mut patch = fill_patch(u64::MAX, 9);
+            patch.data = vec![9].into();
+            p.send(Frame::Patch(patch));
+            p.send(Frame::Want(u64::MAX));
+            let stats = format!(r#"{{"zeroed":{}}}"#, u64::MAX);
+            p.send(Frame::Done(digest, stats.into_bytes()));
+            p.receive();
+        },
+        move |p| {
+            p.hello();
+            p.until(|frame| matches!(frame, Frame::Done(..)).then_some(()));
+            let stats = format!(r#"{{"zeroed":{}}}"#, u64::MAX);
+            p.send(Frame::Finished(digest, stats.into_bytes()));
+        },
+    )
+    .unwrap();
+    assert_eq!(summary.zeroed, u64::MAX);
 }

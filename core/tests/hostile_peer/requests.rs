@@ -85,3 +85,30 @@ fn an_oversized_request_is_refused_without_being_read() {
     });
     refused(result, Kind::Protocol, "a frame of 67108864 bytes");
 }
+
+/// JSON that nests without end, or that is many small things: refused or answered, in bounded memory.
+#[test]
+fn requests_that_are_bombs_are_answered() {
+    let name = "requests::requests_that_are_bombs_are_answered";
+    within_memory(name, 320 << 20, || {
+        agent(|p| {
+            p.hello();
+            let deep = "[".repeat(1 << 20);
+            let wide = format!("[{}0]", "0,".repeat(1 << 20));
+            for (json, words) in [
+                (format!("{{\"host\":{deep}"), "unknown form"),
+                (format!("{{\"block\":{deep}"), "unknown form"),
+                (format!("{{\"host\":{wide}}}"), "only serves images"),
+                (
+                    format!("{{\"block\":{{\"open-source\":{wide}}}}}"),
+                    "empty or holds a NUL",
+                ),
+            ] {
+                let answer = ask(p, json.as_bytes());
+                assert!(answer.contains(words), "{answer}");
+            }
+            p.close();
+        })
+        .unwrap();
+    });
+}

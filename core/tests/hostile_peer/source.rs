@@ -2,6 +2,7 @@
 
 use crate::peer::*;
 use rblocksync::error::Kind;
+use rblocksync::image::{Image, MemoryImage};
 use rblocksync::sync::Geometry;
 use rblocksync::wire::{Entry, Frame};
 use std::sync::atomic::Ordering;
@@ -186,6 +187,107 @@ fn a_flood_is_refused() {
         }
     });
     refused(result, Kind::Protocol, "the target sent");
+}
+
+/// The same with all that the target may report, and without an end: what is kept of it has a limit.
+#[test]
+fn a_flood_takes_bounded_memory() {
+    within_memory("source::a_flood_takes_bounded_memory", 160 << 20, || {
+        for flood in [
+            Frame::Segments(vec![Entry::Absent; 256]),
+            Frame::Segments(vec![Entry::Digest(segment_digest(1)); 256]),
+            Frame::Leaves {
+                segment: 0,
+                present: leaves(0..256),
+                digests: vec![segment_digest(1); 256],
+            },
+        ] {
+            let image = Arc::new(Ones(1 << 40));
+            let mut params = params(1);
+            params.geometry = Geometry::new(1 << 40, LEAF as u32).unwrap();
+            let result = Side::new(image, params).run_as_source(move |p| {
+                p.hello();
+                let bytes = stream(&[flood]).repeat(100);
+                (0..200).for_each(|_| p.send_bytes(&bytes));
+            });
+            refused(result, Kind::Protocol, "the target ");
+        }
+    });
+}
+
+/// Leaf digests of leaves that the segment does not have: the patch has all that is there, and no more.
+#[test]
+fn leaf_digests_past_the_end_of_a_short_segment_do_no_harm() {
+    let short = MemoryImage::new(3 * LEAF + 100);
+    short.write_at(&[NEW; 3 * LEAF + 100], 0).unwrap();
+    let mut params = params(1);
+    params.geometry = Geometry::new(short.size(), LEAF as u32).unwrap();
+    Side::new(Arc::new(short), params)
+        .run_as_source(|p| {
+            p.hello();
+            report(p, &[Entry::Digest(segment_digest(1))]);
+            p.send(Frame::Ping);
+            p.until(|frame| (frame == Frame::Want(0)).then_some(()));
+            p.send(Frame::Leaves {
+                segment: 0,
+                present: leaves(0..256),
+                digests: vec![segment_digest(1); 256],
+            });
+            let digest = p.until(|frame| match frame {
+                Frame::Patch(patch) => {
+                    assert_eq!((patch.changed, patch.zeroed), (leaves(0..4), leaves([])));
+                    assert_eq!(patch.data, vec![NEW; 3 * LEAF + 100].into());
+                    None
+                }
+                Frame::Done(digest, _) => Some(digest),
+                _ => None,
+            });
+            p.send(Frame::Finished(digest, b"{}".to_vec()));
+        })
+        .unwrap();
+}
+
+/// A target of which only the beginning comes, whatever it is cut off in.
+#[test]
+fn a_stream_cut_anywhere_is_an_error() {
+    let two = Frame::Segments(vec![Entry::Digest(segment_digest(NEW)); 2]);
+    let digest = image_digest(&[Some(segment_digest(NEW)); 4]);
+    let reports = stream(&[two.clone(), two]);
+    let end = stream(&[Frame::Finished(digest, b"{}".to_vec())]);
+    for cut in (0..reports.len() + end.len()).step_by(7) {
+        let first = reports[..cut.min(reports.len())].to_vec();
+        let last = end[..cut.saturating_sub(reports.len())].to_vec();
+        let result = Side::new(filled(4, NEW), params(4)).run_as_source(move |p| {
+            p.hello();
+            p.send_bytes(&first);
+            if !last.is_empty() {
+                p.until(|frame| matches!(frame, Frame::Done(..)).then_some(()));
+                p.send_bytes(&last);
+            }
+            p.shut();
+        });
+        refused(result, Kind::Remote, "ended the connection");
+    }
+}
+
+/// The target's statistics are for show: no number in them does any harm.
+#[test]
+fn statistics_that_lie_do_no_harm() {
+    let zeros = MemoryImage::new(SEGMENT);
+    zeros.write_at(&[0; LEAF], 0).unwrap();
+    let summary = Side::new(Arc::new(zeros), params(1))
+        .run_as_source(|p| {
+            p.hello();
+            report(p, &[Entry::Digest(segment_digest(1))]);
+            let stats = format!(r#"{{"read":{0},"written":{0},"zeroed":{0}}}"#, u64::MAX);
+            let digest = p.until(|frame| match frame {
+                Frame::Done(digest, _) => Some(digest),
+                _ => None,
+            });
+            p.send(Frame::Finished(digest, stats.into_bytes()));
+        })
+        .unwrap();
+    assert_eq!(summary.zeroed, u64::MAX);
 }
 
 /// A huge image without data, and a target that takes its time with each list it is sent: the lists must

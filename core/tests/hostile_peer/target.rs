@@ -5,7 +5,7 @@ use rblocksync::error::{Kind, Result};
 use rblocksync::image::{Image, MemoryImage};
 use rblocksync::range::ByteRange;
 use rblocksync::stop::Stop;
-use rblocksync::sync::Summary;
+use rblocksync::sync::{Geometry, Summary};
 use rblocksync::wire::{Entry, Frame, Patch, Payload};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -222,6 +222,162 @@ fn wrong_patches_are_refused_before_a_byte_is_written() {
     ] {
         refuse_patch(patch, Kind::Protocol, malformed);
     }
+}
+
+#[test]
+fn patches_of_segments_that_are_not_there_are_refused() {
+    for segment in [1, 4, 1 << 44, u64::MAX] {
+        let patch = Patch {
+            segment,
+            ..fill_patch(0, 9)
+        };
+        refuse_patch(patch, Kind::Protocol, "a patch out of turn");
+    }
+}
+
+/// A zstd frame of some kilobytes that becomes a gibibyte of zeros: a header that names no size, and blocks
+/// that repeat one byte.
+fn bomb() -> Vec<u8> {
+    let block = 128 << 10;
+    let mut bytes = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x58];
+    for i in 0..8192u32 {
+        let head = block << 3 | 1 << 1 | u32::from(i == 8191);
+        bytes.extend_from_slice(&head.to_le_bytes()[..3]);
+        bytes.push(0);
+    }
+    bytes
+}
+
+/// Whatever a patch's bytes say they are: they become a segment, or nothing.
+#[test]
+fn a_bomb_is_refused_before_it_takes_memory() {
+    let name = "target::a_bomb_is_refused_before_it_takes_memory";
+    within_memory(name, 64 << 20, || {
+        for encoding in 0..=4 {
+            let Patch { changed, .. } = fill_patch(0, 9);
+            let mut bytes = stream(&[Frame::Patch(Patch {
+                changed,
+                data: bomb().into(),
+                ..fill_patch(0, 9)
+            })]);
+            // Behind the length, the type, the segment, the digest and two sets of leaves.
+            let at = 4 + 1 + 8 + 33 + 64;
+            assert_eq!(bytes[at + 1..], bomb(), "the form of a patch has changed");
+            bytes[at] = encoding;
+            let script = move |p: &mut Peer| {
+                p.list_all(4);
+                p.reports(4);
+                p.send_bytes(&bytes);
+            };
+            refuse(script, Kind::Protocol, "patch");
+        }
+    });
+}
+
+/// A segment of one leaf of the largest size: the largest frame there is, many times in turn.
+#[test]
+fn the_largest_patches_take_bounded_memory() {
+    let name = "target::the_largest_patches_take_bounded_memory";
+    within_memory(name, 320 << 20, || {
+        let large = 16 << 20;
+        let mut params = params(1);
+        params.geometry = Geometry::new(large as u64 * 64, large as u32).unwrap();
+        let result = Side::new(Arc::new(Hole(large as u64 * 64)), params).run_as_target(move |p| {
+            p.hello();
+            p.list_all(64);
+            p.reports(64);
+            let bytes = stream(&[Frame::Patch(Patch {
+                segment: 0,
+                digest: Some(segment_digest(9)),
+                changed: leaves([0]),
+                zeroed: leaves([]),
+                data: vec![9; large].into(),
+            })]);
+            // All of them are wrong, but it takes some time to find that out.
+            for index in 0..64u64 {
+                let mut bytes = bytes.clone();
+                bytes[5..13].copy_from_slice(&index.to_le_bytes());
+                p.send_bytes(&bytes);
+            }
+        });
+        refused(result, Kind::Digest, "with a wrong digest");
+    });
+}
+
+/// A session of which only the beginning comes, whatever it is cut off in: an error, and each segment holds
+/// what it held or what was promised for it.
+#[test]
+fn a_stream_cut_anywhere_is_an_error() {
+    let zeros = Patch {
+        segment: 2,
+        digest: None,
+        changed: leaves([]),
+        zeroed: leaves(0..256),
+        data: vec![].into(),
+    };
+    let rest = stream(&[
+        Frame::Want(1),
+        Frame::Same(2),
+        Frame::Patch(zeros),
+        Frame::Done(
+            image_digest(&[Some(segment_digest(OLD)); 4]),
+            b"{}".to_vec(),
+        ),
+    ]);
+    for cut in (0..rest.len()).step_by(5) {
+        let image = filled(3, OLD);
+        let part = rest[..cut].to_vec();
+        let result = Side::new(image.clone(), params(3)).run_as_target(move |p| {
+            p.hello();
+            p.list_all(3);
+            p.reports(3);
+            p.send_bytes(&part);
+            p.shut();
+        });
+        refused(result, Kind::Remote, "ended the connection");
+        let bytes = image.bytes();
+        assert!(bytes[..2 * SEGMENT].iter().all(|b| *b == OLD));
+        assert!(bytes[2 * SEGMENT..]
+            .iter()
+            .all(|b| *b == bytes[2 * SEGMENT]));
+    }
+}
+
+/// The source's statistics are for show: no number in them does any harm.
+#[test]
+fn statistics_that_lie_do_no_harm() {
+    let image = filled(1, OLD);
+    let summary = Side::new(image, params(1))
+        .run_as_target(|p| {
+            p.hello();
+            p.send(Frame::Extents(extents(0, 1, &[])));
+            let stats = format!(r#"{{"compared":{0},"changed":{0},"zeroed":{0}}}"#, u64::MAX);
+            p.send(Frame::Done(image_digest(&[None]), stats.into_bytes()));
+        })
+        .unwrap();
+    assert_eq!((summary.changed, summary.zeroed), (u64::MAX, u64::MAX));
+}
+
+#[test]
+fn statistics_that_are_a_bomb_are_refused() {
+    let name = "target::statistics_that_are_a_bomb_are_refused";
+    within_memory(name, 64 << 20, || {
+        for bomb in ["[", "{\"side\":", "{\"x\":["] {
+            refuse(
+                move |p| {
+                    p.list_all(4);
+                    p.reports(4);
+                    p.send(Frame::Same(4));
+                    p.send(Frame::Done(
+                        segment_digest(1),
+                        bomb.repeat(400_000).into_bytes(),
+                    ));
+                },
+                Kind::Protocol,
+                "malformed statistics",
+            );
+        }
+    });
 }
 
 #[test]

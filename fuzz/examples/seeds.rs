@@ -1,0 +1,382 @@
+//! Writes the seeds: `cargo run --manifest-path fuzz/Cargo.toml --example seeds` in the repository's top
+//! directory, after a frame, a request or a recorded output has changed.
+
+use rblocksync::digest::{Digest, HashKind, LeafSet};
+use rblocksync::wire::{Entry, Extents, Frame, Hello, Patch, Payload};
+use rblocksync_fuzz::session::{encoded, Setup, RIGHT};
+use std::path::Path;
+
+type Written = std::io::Result<()>;
+
+const OLD: Entry = Entry::Digest(RIGHT);
+const OTHER: Entry = Entry::Digest(Digest([7; 32]));
+
+fn write(target: &str, name: &str, bytes: impl AsRef<[u8]>) -> Written {
+    let dir = Path::new("fuzz/seeds").join(target);
+    std::fs::create_dir_all(&dir)?;
+    std::fs::write(dir.join(name), bytes)
+}
+
+fn leaves(which: impl IntoIterator<Item = usize>) -> LeafSet {
+    let mut set = LeafSet::default();
+    which.into_iter().for_each(|i| set.insert(i));
+    set
+}
+
+fn patch(
+    segment: u64,
+    digest: Option<Digest>,
+    changed: LeafSet,
+    zeroed: LeafSet,
+    leaf: usize,
+) -> Frame {
+    Frame::Patch(Patch {
+        segment,
+        digest,
+        data: vec![9; changed.len() * leaf].into(),
+        changed,
+        zeroed,
+    })
+}
+
+/// The same with its bytes as one Zstandard frame: a header that names no size, and one block that repeats
+/// one byte.
+fn packed(patch: Frame) -> Frame {
+    let Frame::Patch(mut patch) = patch else {
+        return patch;
+    };
+    let head = (patch.data.packed_len() as u32) << 3 | 1 << 1 | 1;
+    let mut bytes = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x58];
+    bytes.extend_from_slice(&head.to_le_bytes()[..3]);
+    bytes.push(9);
+    patch.data = Payload::Zstd(bytes);
+    Frame::Patch(patch)
+}
+
+fn extents(start: u64, end: u64, runs: &[(u64, u64)]) -> Frame {
+    Frame::Extents(Extents {
+        start,
+        end,
+        runs: runs.to_vec(),
+    })
+}
+
+fn leaf_digests(segment: u64, count: usize) -> Frame {
+    Frame::Leaves {
+        segment,
+        present: leaves(0..count),
+        digests: vec![Digest([3; 32]); count],
+    }
+}
+
+/// One frame of each type.
+fn frames() -> Vec<(&'static str, Frame)> {
+    vec![
+        ("hello", Frame::Hello(Hello::ours("seed"))),
+        (
+            "error",
+            Frame::Error(br#"{"kind":"space","message":"no room","advice":"make some"}"#.to_vec()),
+        ),
+        ("ping", Frame::Ping),
+        ("request", Frame::Request(br#"{"block":"commit"}"#.to_vec())),
+        ("reply", Frame::Reply(br#"{"done":null}"#.to_vec())),
+        ("extents", extents(1, 400, &[(0, 2), (300, 1)])),
+        (
+            "segments",
+            Frame::Segments(vec![Entry::Absent, Entry::Zero, OTHER]),
+        ),
+        ("want", Frame::Want(7)),
+        ("leaves", leaf_digests(7, 3)),
+        ("same", Frame::Same(258)),
+        (
+            "patch",
+            patch(7, Some(Digest([1; 32])), leaves([1]), leaves([8]), 64),
+        ),
+        ("patch-zeros", patch(7, None, leaves([]), leaves(0..256), 0)),
+        (
+            "patch-zstd",
+            packed(patch(
+                7,
+                Some(Digest([1; 32])),
+                leaves([1]),
+                leaves([8]),
+                4096,
+            )),
+        ),
+        ("done", Frame::Done(RIGHT, b"{}".to_vec())),
+        ("finished", Frame::Finished(RIGHT, b"{}".to_vec())),
+    ]
+}
+
+fn stream(frames: &[Frame]) -> Vec<u8> {
+    frames.iter().flat_map(encoded).collect()
+}
+
+fn sessions() -> Written {
+    let done = || {
+        Frame::Done(
+            RIGHT,
+            br#"{"compared":1,"changed":2,"zeroed":3,"side":{"read":4}}"#.to_vec(),
+        )
+    };
+    let finished = || Frame::Finished(RIGHT, br#"{"written":7}"#.to_vec());
+    let large = (2 << 20) + 100;
+    let change = || patch(1, Some(RIGHT), leaves([1, 2]), leaves([3]), 4096);
+    let empty = || patch(2, None, leaves([]), leaves([0]), 4096);
+    for (name, dry_run, verify, size, frames) in [
+        ("nothing", false, false, 0, vec![done()]),
+        (
+            "all-zeros",
+            false,
+            false,
+            5000,
+            vec![extents(0, 1, &[]), done()],
+        ),
+        (
+            "same",
+            false,
+            false,
+            large,
+            vec![extents(0, 3, &[(0, 3)]), Frame::Same(3), done()],
+        ),
+        (
+            "dry-run",
+            true,
+            false,
+            large,
+            vec![
+                extents(0, 3, &[(0, 3)]),
+                Frame::Want(1),
+                Frame::Same(3),
+                done(),
+            ],
+        ),
+        (
+            "changed",
+            false,
+            true,
+            large,
+            vec![
+                extents(0, 1, &[(0, 1)]),
+                extents(1, 3, &[(0, 2)]),
+                Frame::Want(1),
+                Frame::Same(1),
+                change(),
+                empty(),
+                done(),
+            ],
+        ),
+        (
+            "compressed",
+            false,
+            true,
+            large,
+            vec![
+                extents(0, 3, &[(1, 1)]),
+                packed(patch(1, Some(RIGHT), leaves(0..32), leaves([]), 4096)),
+                done(),
+            ],
+        ),
+        (
+            "hole",
+            false,
+            true,
+            large,
+            vec![extents(0, 3, &[(1, 1)]), change(), Frame::Ping, done()],
+        ),
+        (
+            "wrong-digest",
+            false,
+            false,
+            1 << 20,
+            vec![
+                extents(0, 1, &[(0, 1)]),
+                patch(0, Some(Digest([1; 32])), leaves([0]), leaves([]), 4096),
+            ],
+        ),
+    ] {
+        let mut input = Setup::head(HashKind::Blake3, dry_run, verify, size).to_vec();
+        input.extend(stream(&frames));
+        write("session_target", name, &input)?;
+    }
+    for (name, dry_run, size, frames) in [
+        ("nothing", false, 0, vec![finished()]),
+        (
+            "same",
+            false,
+            large,
+            vec![Frame::Segments(vec![OLD; 3]), finished()],
+        ),
+        (
+            "absent",
+            false,
+            70_000,
+            vec![Frame::Segments(vec![Entry::Absent]), finished()],
+        ),
+        (
+            "differs",
+            false,
+            large,
+            vec![
+                Frame::Segments(vec![OTHER, Entry::Zero, OTHER]),
+                leaf_digests(0, 200),
+                leaf_digests(2, 1),
+                finished(),
+            ],
+        ),
+        (
+            "dry-run",
+            true,
+            5000,
+            vec![Frame::Segments(vec![OTHER]), leaf_digests(0, 2), finished()],
+        ),
+        (
+            "error",
+            false,
+            5000,
+            vec![Frame::Error(
+                br#"{"kind":"io","message":"m","advice":null}"#.to_vec(),
+            )],
+        ),
+    ] {
+        let mut input = Setup::head(HashKind::Sha256, dry_run, false, size).to_vec();
+        input.extend(stream(&frames));
+        write("session_source", name, &input)?;
+    }
+    let mut input = Setup::head(HashKind::Blake3, false, false, large).to_vec();
+    input.extend(stream(&[
+        extents(0, 3, &[(0, 3)]),
+        Frame::Segments(vec![Entry::Absent, OTHER, Entry::Zero]),
+        Frame::Want(1),
+        leaf_digests(1, 2),
+        Frame::Same(1),
+        change(),
+        Frame::Same(1),
+        done(),
+        finished(),
+    ]));
+    write("session_relay", "whole", &input)
+}
+
+fn texts() -> Written {
+    for (name, json) in [
+        ("open-source", r#"{"open-source":[47,120]}"#),
+        (
+            "open-target",
+            r#"{"open-target":{"path":[47,121],"create":true,"dry_run":false}}"#,
+        ),
+        ("resize", r#"{"resize":1048576}"#),
+        (
+            "sync",
+            r#"{"sync":["target",{"geometry":{"size":1048576,"leaf_bytes":4096},"hash":"blake3","dry_run":false,"verify":false,"bytes_per_s_max":null,"compress":"auto"}]}"#,
+        ),
+        (
+            "params",
+            r#"{"geometry":{"size":1048577,"leaf_bytes":4096},"hash":"sha256","dry_run":false,"verify":true,"bytes_per_s_max":1,"compress":{"level":3}}"#,
+        ),
+        (
+            "error",
+            r#"{"kind":"not-found","message":"x","advice":"y"}"#,
+        ),
+        ("stats", r#"{"read":1,"written":2,"zeroed":3,"verified":4}"#),
+        (
+            "opened",
+            r#"{"size":1,"is_device":false,"is_new":true,"identity":null}"#,
+        ),
+        ("describe", r#"{"describe":{"keep":true}}"#),
+        ("generations", r#"{"generations":"101"}"#),
+        (
+            "generation",
+            r#"{"version":1,"pair":"67e55044-10b1-426f-9247-bb680e5fe0c8","epoch":1,"number":2,"parent":1,"taken_at":"2026-11-23T19:43:44Z","consistency":"crash","notes":[],"disks":[],"excluded":[],"config":"x"}"#,
+        ),
+    ] {
+        write("requests", name, json)?;
+    }
+    let head = r#"<superblock uuid="" time="1" transaction="2" version="2" data_block_size="128" nr_data_blocks="0">"#;
+    let mappings = r#"<range_mapping origin_begin="0" data_begin="0" length="48" time="0"/><single_mapping origin_block="100" data_block="48" time="0"/>"#;
+    let device = |id: u32, inner: &str| {
+        format!(
+            r#"<device dev_id="{id}" mapped_blocks="49" transaction="0" creation_time="0" snap_time="1">{inner}</device>"#
+        )
+    };
+    write(
+        "thin_dump",
+        "v0.9",
+        format!(
+            "{head}\n{}{}</superblock>\n",
+            device(1, mappings),
+            device(2, mappings)
+        ),
+    )?;
+    write(
+        "thin_dump",
+        "v1",
+        format!(
+            "{head}<def name=\"7\">{mappings}</def>{}</superblock>",
+            device(1, r#"<ref name="7"/>"#)
+        ),
+    )?;
+    write(
+        "lvs_json",
+        "recorded",
+        std::fs::read("core/src/lvm/testdata/lvs.json")?,
+    )?;
+    let greeting = r#"{"QMP":{"version":{},"capabilities":[]}}"#;
+    write(
+        "qmp",
+        "monitor",
+        format!(
+            "0{greeting}\n{}\n{}\n{}\n{}\n",
+            r#"{"return":{},"id":1}"#,
+            r#"{"event":"STOP","timestamp":{}}"#,
+            r#"{"return":{"running":true,"status":"running"},"id":2}"#,
+            r#"{"error":{"class":"GenericError","desc":"no"},"id":3}"#,
+        ),
+    )?;
+    write(
+        "qmp",
+        "agent",
+        "1left over\n\x01{\"return\":@0}\n{\"return\":\"thawed\"}\n{\"return\":2}\n{\"error\":{\"desc\":\"no\"}}\n",
+    )?;
+    for entry in std::fs::read_dir("pve-plugin/tests/fixtures")? {
+        let path = entry?.path();
+        let name = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        match path.extension() {
+            Some(e) if e == "conf" => write("vm_config", &name, std::fs::read(&path)?)?,
+            _ => write("storage_cfg", &name, std::fs::read(&path)?)?,
+        }
+    }
+    for (i, text) in [
+        "101",
+        "local-lvm:vm-101-disk-0",
+        "local:101/vm-101-disk-0.qcow2",
+        "local:100/base-100-disk-0.qcow2/101/vm-101-disk-0.qcow2",
+        "local-lvm:base-100-disk-0",
+        "local:101/vm-101-cloudinit.qcow2",
+        "local:iso/debian.iso,media=cdrom",
+        "local-lvm:vm-101-disk-0,size=32G,iothread=1,replicate=0",
+        "none,media=cdrom",
+        "/dev/disk/by-id/x,backup=0",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        write("volid", &format!("{i}"), text)?;
+    }
+    Ok(())
+}
+
+fn main() -> Written {
+    for (name, frame) in frames() {
+        let bytes = encoded(&frame);
+        write("frame", name, &bytes[4..])?;
+        let hello = encoded(&Frame::Hello(Hello::ours("seed")));
+        write("handshake", name, [hello, bytes].concat())?;
+    }
+    sessions()?;
+    texts()
+}
