@@ -1,7 +1,7 @@
-//! Block-device ioctls that rustix has no safe wrapper for: the only module with `unsafe` code.
+//! System calls that rustix has no safe wrapper for: the only module with `unsafe` code.
 #![allow(unsafe_code)]
 
-use rustix::fd::AsFd;
+use rustix::fd::{AsFd, AsRawFd};
 use rustix::io::Result;
 use rustix::ioctl::{ioctl, Getter, Ioctl, IoctlOutput, Opcode};
 use std::ffi::c_void;
@@ -36,6 +36,18 @@ unsafe impl Ioctl for Discard {
 pub fn discard(device: impl AsFd, offset: u64, len: u64) -> Result<()> {
     // SAFETY: `Discard` describes BLKDISCARD as linux/fs.h does.
     unsafe { ioctl(device, Discard([offset, len])) }
+}
+
+/// Starts writing dirty pages of `len` bytes at `offset` of a file to the medium, and does not wait for it:
+/// sync_file_range(2). Nothing is durable by it.
+pub fn start_writeback(file: impl AsFd, offset: u64, len: u64) -> std::io::Result<()> {
+    let (offset, len) = (offset.cast_signed(), len.cast_signed());
+    let fd = file.as_fd().as_raw_fd();
+    // SAFETY: takes numbers only, and the descriptor is open for as long as `file` is borrowed.
+    match unsafe { libc::sync_file_range(fd, offset, len, libc::SYNC_FILE_RANGE_WRITE) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
 }
 
 /// Size of a block device in bytes.

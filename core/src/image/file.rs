@@ -1,8 +1,9 @@
 //! A regular file as an image: buffered I/O, holes by SEEK_DATA and SEEK_HOLE, zeros by punching.
 
-use super::Image;
+use super::{cache, Image};
 use crate::error::{Error, Kind, Result};
 use crate::range::ByteRange;
+use crate::sys;
 use rustix::fs::{fallocate, seek, FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 use std::fs::File;
@@ -25,6 +26,7 @@ impl FileImage {
         let meta = file
             .metadata()
             .map_err(|e| Error::io(format!("cannot stat {}", path.display()), e))?;
+        cache::expect_no_order(&file);
         Ok(FileImage {
             file,
             path: path.to_owned(),
@@ -53,7 +55,7 @@ impl Image for FileImage {
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.file.read_exact_at(buf, offset).map_err(|e| {
+        cache::read(&self.file, buf, offset).map_err(|e| {
             if e.kind() == std::io::ErrorKind::UnexpectedEof {
                 Error::new(
                     Kind::Io,
@@ -70,6 +72,11 @@ impl Image for FileImage {
         self.file
             .write_all_at(buf, offset)
             .map_err(|e| self.err("write", offset, e))
+    }
+
+    fn start_writeback(&self, range: ByteRange) {
+        // A hint. What it cannot write is told by the flush.
+        let _ = sys::start_writeback(&self.file, range.start, range.len());
     }
 
     fn zero(&self, range: ByteRange) -> Result<()> {
@@ -118,7 +125,9 @@ impl Image for FileImage {
     fn flush(&self) -> Result<()> {
         self.file
             .sync_all()
-            .map_err(|e| Error::io(format!("cannot flush {}", self.name()), e))
+            .map_err(|e| Error::io(format!("cannot flush {}", self.name()), e))?;
+        cache::drop_clean(&self.file);
+        Ok(())
     }
 
     fn check_unchanged(&self) -> Result<()> {

@@ -4,6 +4,7 @@
 //! which ranges hold data, and [`Image::zero`] makes a range read as zeros however the backend can.
 
 mod block;
+mod cache;
 mod file;
 mod guard;
 mod memory;
@@ -37,6 +38,10 @@ pub trait Image: Send + Sync {
 
     /// Writes all of `buf` at `offset`. Durable only after [`Image::flush`].
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()>;
+
+    /// Hint that no more is written to `range` for now: it may go to the medium while other work goes on,
+    /// so that less is left for [`Image::flush`].
+    fn start_writeback(&self, _range: ByteRange) {}
 
     /// Makes `range` read as zeros: deallocated where that is possible and proved, else written.
     fn zero(&self, range: ByteRange) -> Result<()>;

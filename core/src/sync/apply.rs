@@ -193,6 +193,7 @@ impl<'a> Applier<'a> {
                 range.start + place.end as u64,
             ))?;
         }
+        self.image.start_writeback(range);
         Ok(())
     }
 
