@@ -146,6 +146,7 @@ fn sync(src: &dyn Image, dst: &dyn Image) -> Result<()> {
         verify: false,
         bytes_per_s_max: None,
         compress: Compress::Auto,
+        threads: None,
         map: false,
     };
     let (a, b) = UnixStream::pair().unwrap();

@@ -23,6 +23,7 @@ fn params(size: u64) -> Params {
         verify: true,
         bytes_per_s_max: None,
         compress: Compress::Auto,
+        threads: None,
         map: false,
     }
 }

@@ -23,6 +23,7 @@ fn params(dry_run: bool) -> Params {
         verify: false,
         bytes_per_s_max: None,
         compress: Compress::Auto,
+        threads: None,
         map: true,
     }
 }

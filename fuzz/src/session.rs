@@ -63,6 +63,7 @@ impl Setup {
                 1 => Compress::Off,
                 level => Compress::Level(level),
             },
+            threads: None,
             map: false,
         };
         Some((Setup { params, bytes }, rest))

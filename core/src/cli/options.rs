@@ -41,6 +41,9 @@ pub struct EngineArgs {
     /// Compress what is sent: auto follows the speed of the link, off, or a zstd level from 1 to 19
     #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = parse_compress)]
     pub compress: Compress,
+    /// Threads on each side that read, hash and write; by default twice the processors, 4 to 8
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub threads: Option<u8>,
 }
 
 impl EngineArgs {
@@ -51,6 +54,7 @@ impl EngineArgs {
             verify: self.verify,
             bytes_per_s_max: self.bwlimit,
             compress: self.compress,
+            threads: self.threads,
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Applying patches on the target: the new segment is built in memory and must have the digest the
 //! source promised before a byte of it is written.
 
-use super::geometry::Geometry;
 use super::segment::{self, SegmentData};
 use super::{Meter, Params, SideStats};
 use crate::buf::BufPool;
@@ -19,10 +18,16 @@ const WORKED_BYTES_MAX: u32 = 24 << 20;
 
 /// Threads for disk work on one side. Direct I/O wants several requests in flight even where there
 /// are few cores; more than eight bring nothing. Large segments get fewer, for the memory they take.
-pub(super) fn workers(geometry: &Geometry) -> usize {
-    let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    let fit = (WORKED_BYTES_MAX / geometry.segment_bytes()).max(2) as usize;
-    (2 * cores).clamp(4, 8).min(fit)
+pub(super) fn workers(params: &Params) -> usize {
+    let fit = (WORKED_BYTES_MAX / params.geometry.segment_bytes()).max(2) as usize;
+    let wanted = params.threads.map_or_else(
+        || {
+            let cores = std::thread::available_parallelism().map_or(2, usize::from);
+            (2 * cores).clamp(4, 8)
+        },
+        usize::from,
+    );
+    wanted.clamp(1, fit)
 }
 
 /// What a patch goes onto.

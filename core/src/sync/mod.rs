@@ -51,6 +51,8 @@ pub struct Params {
     pub bytes_per_s_max: Option<u64>,
     /// Compression of what is sent.
     pub compress: Compress,
+    /// Threads for disk work and hashing on each side; `None`: as many as suit the host.
+    pub threads: Option<u8>,
     /// Both sides note what was where, see [`Meter::map`].
     #[serde(default)]
     pub map: bool,
@@ -66,6 +68,7 @@ impl Params {
             verify: tuning.verify,
             bytes_per_s_max: tuning.bytes_per_s_max,
             compress: tuning.compress,
+            threads: tuning.threads,
             map: false,
         }
     }
@@ -79,6 +82,7 @@ pub struct Tuning {
     pub verify: bool,
     pub bytes_per_s_max: Option<u64>,
     pub compress: Compress,
+    pub threads: Option<u8>,
 }
 
 /// What one side did. All in bytes.

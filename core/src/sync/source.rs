@@ -45,7 +45,7 @@ pub fn run(image: &dyn Image, params: &Params, link: &mut Link, meter: &Meter) -
         scope.spawn(move || failure.watch(|| list(image, params, &frames, &slices_tx, failure)));
         let events = events_tx.clone();
         scope.spawn(move || failure.watch(|| read_frames(reader, &events)));
-        for _ in 0..super::apply::workers(&params.geometry) {
+        for _ in 0..super::apply::workers(params) {
             let (jobs, events, pool) = (jobs_rx.clone(), events_tx.clone(), Arc::clone(&pool));
             scope.spawn(move || {
                 failure.watch(|| work(image, params, &jobs, &events, &pool, level, failure))

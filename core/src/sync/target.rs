@@ -109,7 +109,7 @@ impl<'a> Session<'a> {
         std::thread::scope(|scope| {
             let (params, applier, failure, window) =
                 (self.params, self.applier, self.failure, &window);
-            for _ in 0..apply::workers(&self.params.geometry) {
+            for _ in 0..apply::workers(self.params) {
                 let jobs = jobs_rx.clone();
                 scope.spawn(move || {
                     failure.watch(|| work(params, applier, window, &jobs, frames, failure))

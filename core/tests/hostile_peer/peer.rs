@@ -122,6 +122,7 @@ pub fn params(segments: usize) -> Params {
         verify: false,
         bytes_per_s_max: None,
         compress: Compress::Off,
+        threads: None,
         map: false,
     }
 }
