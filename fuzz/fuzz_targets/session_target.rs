@@ -85,12 +85,13 @@ fuzz_target!(|input: &[u8]| {
     };
     let image = setup.image();
     let mut said = Said::default();
+    let meter = Meter::new();
     let (far, near) = Far::pair();
     let (result, peak) = memory::peak_of(|| {
         far.run(
             |sender| play(&setup, input, &mut said, sender),
             |_| {},
-            || run_target(&image, &setup.params, &mut link(near), &Meter::new()),
+            || run_target(&image, &setup.params, &mut link(near), &meter),
         )
     });
     tell(&result);
@@ -116,6 +117,7 @@ fuzz_target!(|input: &[u8]| {
         );
     }
     if let Ok(summary) = result {
+        setup.check_map(&meter);
         assert_eq!(summary.digest, setup.image_digest(&after));
     }
 });
