@@ -57,6 +57,7 @@ fn play(setup: &Setup, input: &[u8], said: &mut Said, sender: &mut Sender) {
         sender.send(&piece);
         if let Some(Frame::Done(..)) = frame_of(&piece) {
             // A source that went now would be missed.
+            sender.insist();
             sender.wait(|frames| {
                 let ended = matches!(frames.last(), Some(Frame::Finished(..) | Frame::Error(_)));
                 ended.then_some(())
