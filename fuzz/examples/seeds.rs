@@ -112,14 +112,19 @@ fn stream(frames: &[Frame]) -> Vec<u8> {
     frames.iter().flat_map(encoded).collect()
 }
 
+/// The same session with a map.
+fn with_map(input: &mut [u8]) {
+    input[0] |= 32;
+}
+
 fn sessions() -> Written {
     let done = || {
         Frame::Done(
             RIGHT,
-            br#"{"compared":1,"changed":2,"zeroed":3,"side":{"read":4}}"#.to_vec(),
+            br#"{"compared":1,"changed":2,"zeroed":3,"side":{"read":4},"map":[]}"#.to_vec(),
         )
     };
-    let finished = || Frame::Finished(RIGHT, br#"{"written":7}"#.to_vec());
+    let finished = || Frame::Finished(RIGHT, br#"{"written":7,"map":[[1,0,0,0]]}"#.to_vec());
     let large = (2 << 20) + 100;
     let change = || patch(1, Some(RIGHT), leaves([1, 2]), leaves([3]), 4096);
     let empty = || patch(2, None, leaves([]), leaves([0]), 4096);
@@ -198,6 +203,8 @@ fn sessions() -> Written {
         let mut input = Setup::head(HashKind::Blake3, dry_run, verify, size).to_vec();
         input.extend(stream(&frames));
         write("session_target", name, &input)?;
+        with_map(&mut input);
+        write("session_target", &format!("{name}-map"), &input)?;
     }
     for (name, dry_run, size, frames) in [
         ("nothing", false, 0, vec![finished()]),
@@ -242,6 +249,8 @@ fn sessions() -> Written {
         let mut input = Setup::head(HashKind::Sha256, dry_run, false, size).to_vec();
         input.extend(stream(&frames));
         write("session_source", name, &input)?;
+        with_map(&mut input);
+        write("session_source", &format!("{name}-map"), &input)?;
     }
     let mut input = Setup::head(HashKind::Blake3, false, false, large).to_vec();
     input.extend(stream(&[
@@ -255,7 +264,9 @@ fn sessions() -> Written {
         done(),
         finished(),
     ]));
-    write("session_relay", "whole", &input)
+    write("session_relay", "whole", &input)?;
+    with_map(&mut input);
+    write("session_relay", "whole-map", &input)
 }
 
 fn texts() -> Written {

@@ -22,6 +22,7 @@ fuzz_target!(|input: &[u8]| {
     let Some((setup, input)) = Setup::take(input) else {
         return;
     };
+    let meter = Meter::new();
     let (source, near_source) = Far::pair();
     let (target, near_target) = Far::pair();
     let (result, peak) = memory::peak_of(|| {
@@ -34,7 +35,7 @@ fuzz_target!(|input: &[u8]| {
                     |_| {},
                     || {
                         let (mut source, mut target) = (link(near_source), link(near_target));
-                        relay(&mut source, &mut target, &setup.params, &Meter::new())
+                        relay(&mut source, &mut target, &setup.params, &meter)
                     },
                 )
             },
@@ -42,4 +43,7 @@ fuzz_target!(|input: &[u8]| {
     });
     tell(&result);
     assert!(peak < SIDE_BYTES_MAX + 64 * input.len(), "{peak} bytes");
+    if result.is_ok() {
+        setup.check_map(&meter);
+    }
 });

@@ -130,18 +130,20 @@ fuzz_target!(|input: &[u8]| {
     let image = setup.image();
     let open = Mutex::default();
     let mut answered = VecDeque::new();
+    let meter = Meter::new();
     let (far, near) = Far::pair();
     let (result, peak) = memory::peak_of(|| {
         far.run(
             |sender| play(&setup, input, &open, sender),
             |frame| hear(&setup, &open, &mut answered, frame),
-            || run_source(&image, &setup.params, &mut link(near), &Meter::new()),
+            || run_source(&image, &setup.params, &mut link(near), &meter),
         )
     });
     tell(&result);
     assert!(peak < SIDE_BYTES_MAX + 32 * input.len(), "{peak} bytes");
     assert!(image.bytes() == setup.bytes, "the source was written to");
     if let Ok(summary) = result {
+        setup.check_map(&meter);
         assert!(setup.params.dry_run || summary.digest == setup.image_digest(&setup.bytes));
     }
 });

@@ -57,6 +57,7 @@ fn play(setup: &Setup, input: &[u8], said: &mut Said, sender: &mut Sender) {
         sender.send(&piece);
         if let Some(Frame::Done(..)) = frame_of(&piece) {
             // A source that went now would be missed.
+            sender.insist();
             sender.wait(|frames| {
                 let ended = matches!(frames.last(), Some(Frame::Finished(..) | Frame::Error(_)));
                 ended.then_some(())
@@ -85,12 +86,13 @@ fuzz_target!(|input: &[u8]| {
     };
     let image = setup.image();
     let mut said = Said::default();
+    let meter = Meter::new();
     let (far, near) = Far::pair();
     let (result, peak) = memory::peak_of(|| {
         far.run(
             |sender| play(&setup, input, &mut said, sender),
             |_| {},
-            || run_target(&image, &setup.params, &mut link(near), &Meter::new()),
+            || run_target(&image, &setup.params, &mut link(near), &meter),
         )
     });
     tell(&result);
@@ -116,6 +118,7 @@ fuzz_target!(|input: &[u8]| {
         );
     }
     if let Ok(summary) = result {
+        setup.check_map(&meter);
         assert_eq!(summary.digest, setup.image_digest(&after));
     }
 });

@@ -4,9 +4,10 @@
 //! give the same session.
 
 use rblocksync::digest::{self, Digest, HashKind, ImageDigest};
+use rblocksync::error::Result;
 use rblocksync::image::{Image, MemoryImage};
 use rblocksync::stop::Stop;
-use rblocksync::sync::{Compress, Geometry, Params};
+use rblocksync::sync::{Compress, Geometry, Meter, Params, Summary, Tuning};
 use rblocksync::wire::{Frame, Link, Patch, Unpacker};
 use std::os::fd::OwnedFd;
 
@@ -49,13 +50,11 @@ impl Setup {
                 leaf.fill(i as u8 | 1);
             }
         }
-        let params = Params {
-            geometry: Geometry::new(size as u64, leaf).ok()?,
+        let tuning = Tuning {
             hash: match how & 1 {
                 0 => HashKind::Blake3,
                 _ => HashKind::Sha256,
             },
-            dry_run: how & 2 != 0,
             verify: how & 4 != 0,
             bytes_per_s_max: None,
             compress: match how >> 3 & 3 {
@@ -66,6 +65,9 @@ impl Setup {
             threads: None,
             map: false,
         };
+        let mut params = Params::new(Geometry::new(size as u64, leaf).ok()?, &tuning);
+        params.dry_run = how & 2 != 0;
+        params.map = how & 32 != 0;
         Some((Setup { params, bytes }, rest))
     }
 
@@ -119,6 +121,13 @@ impl Setup {
         digest.finish(geometry.size())
     }
 
+    /// The map of a session that succeeded covers the image, each byte once.
+    pub fn check_map(&self, meter: &Meter) {
+        if let Some(map) = meter.map() {
+            assert_eq!(map.total().len(), self.params.geometry.size());
+        }
+    }
+
     /// Puts a patch on an image's bytes; one that does not fit changes nothing.
     pub fn patch(&self, bytes: &mut [u8], patch: &Patch) {
         let range = self.params.geometry.segment(patch.segment);
@@ -153,7 +162,7 @@ pub fn link(near: (OwnedFd, OwnedFd)) -> Link {
 }
 
 /// Says how a session ended, if one input is looked at.
-pub fn tell(result: &rblocksync::error::Result<rblocksync::sync::Summary>) {
+pub fn tell(result: &Result<Summary>) {
     if std::env::var_os("FUZZ_TELL").is_some() {
         match result {
             Ok(summary) => eprintln!("{summary:?}"),

@@ -127,6 +127,11 @@ impl Sender<'_> {
         let _ = self.stream.write_all(bytes);
     }
 
+    /// From now on waits as long as it takes: what is waited for, or the end, is sure to come.
+    pub fn insist(&mut self) {
+        self.patience = Duration::from_secs(5);
+    }
+
     /// Waits, a moment at most, until `enough` of what was heard so far, or the end; gives what it gave.
     pub fn wait<T>(&mut self, mut enough: impl FnMut(&[Frame]) -> Option<T>) -> Option<T> {
         let mut frames = self.heard.frames();
