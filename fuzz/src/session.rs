@@ -63,7 +63,6 @@ impl Setup {
                 level => Compress::Level(level),
             },
             threads: None,
-            map: false,
         };
         let mut params = Params::new(Geometry::new(size as u64, leaf).ok()?, &tuning);
         params.dry_run = how & 2 != 0;
