@@ -28,8 +28,7 @@ demo: deps build
 test: deps check build
 	$(CARGO) test --locked --workspace -- --test-threads=2
 	$(CARGO) test --locked -p tests --no-run $(LABS:%=--test %)
-	$(MAKE) -j2 --output-sync $(LABS)
-	$(MAKE) fuzz-smoke
+	$(MAKE) -j2 --output-sync $(LABS) fuzz-smoke
 
 # Each boots a lab of its own; `make build` first.
 $(LABS):
