@@ -56,13 +56,12 @@ impl Setup {
                 _ => HashKind::Sha256,
             },
             verify: how & 4 != 0,
-            bytes_per_s_max: None,
             compress: match how >> 3 & 3 {
                 0 => Compress::Auto,
                 1 => Compress::Off,
                 level => Compress::Level(level),
             },
-            threads: None,
+            ..Tuning::default()
         };
         let mut params = Params::new(Geometry::new(size as u64, leaf).ok()?, &tuning);
         params.dry_run = how & 2 != 0;
