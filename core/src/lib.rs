@@ -3,6 +3,7 @@
 //! ARCHITECTURE.md at the top of the repository tells how the modules fit together.
 
 pub mod agent;
+pub mod bell;
 pub mod buf;
 pub mod cli;
 pub mod cmd;

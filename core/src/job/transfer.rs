@@ -3,6 +3,7 @@
 use super::sync::{SourceVm, SyncOptions, LEAF_BYTES};
 use super::target_agent::TargetAgent;
 use crate::agent::{path_bytes, BlockEnd, BlockRequest, Client, OpenTarget, Opened, Role};
+use crate::bell::Bell;
 use crate::cli::Reporter;
 use crate::error::{Error, Kind, Result};
 use crate::remote::Remote;
@@ -45,14 +46,14 @@ impl Transfers<'_> {
         let next = Mutex::new(0..count);
         let done: Mutex<Vec<Option<Summary>>> = Mutex::new(vec![None; count]);
         let first_error = Mutex::new(None);
-        let (finished, running) = (Stop::new(), AtomicUsize::new(jobs));
+        let (finished, running) = (Bell::new()?, AtomicUsize::new(jobs));
         std::thread::scope(|scope| {
             for _ in 0..jobs {
                 scope.spawn(|| loop {
                     let index = next.lock().unwrap_or_else(PoisonError::into_inner).next();
                     let Some(index) = index.filter(|_| !stop.is_stopped()) else {
                         if running.fetch_sub(1, Ordering::AcqRel) == 1 {
-                            finished.stop();
+                            finished.ring();
                         }
                         return;
                     };

@@ -7,11 +7,11 @@ use super::source::{mismatch, summary};
 use super::verify::Touched;
 use super::window::Window;
 use super::{Meter, Params, SideStats, SourceReport, Summary, TargetReport};
+use crate::bell::Bell;
 use crate::digest::{self, Digest, ImageDigest};
 use crate::error::{Error, Kind, Result};
 use crate::image::Image;
 use crate::range::ByteRange;
-use crate::stop::Stop;
 use crate::wire::{limits, Entry, Extents, Frame, Link, LinkReader, Patch, Received, Unpacker};
 use crossbeam_channel::{Receiver, Sender};
 
@@ -228,11 +228,11 @@ impl<'a> Session<'a> {
         frames: &Sender<Frame>,
     ) -> Result<Summary> {
         let failure = self.failure;
-        let done = Stop::new();
+        let done = Bell::new()?;
         let secured = std::thread::scope(|scope| {
             scope.spawn(|| failure.watch(|| reader.watch(&done)));
             let secured = self.secure(theirs);
-            done.stop();
+            done.ring();
             secured
         });
         let (ours, stats) = secured?;

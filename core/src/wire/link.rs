@@ -4,7 +4,8 @@ use super::frame::Frame;
 use super::hello::Hello;
 use super::limits;
 use super::link_writer::{ErrorReport, LinkWriter};
-use super::stream::{StreamReader, StreamWriter};
+use super::stream::{Ready, StreamReader, StreamWriter};
+use crate::bell::Bell;
 use crate::error::{Error, Kind, Result};
 use crate::stop::Stop;
 use rustix::fd::OwnedFd;
@@ -147,19 +148,20 @@ impl LinkReader {
         }
     }
 
-    /// Watches the peer while nothing but signs of life is due from it, until `done` is set. Whatever
+    /// Watches the peer while nothing but signs of life is due from it, until `done` is rung. Whatever
     /// else comes, the end of the link included, is an error.
-    pub fn watch(&mut self, done: &Stop) -> Result<()> {
+    pub fn watch(&mut self, done: &Bell) -> Result<()> {
         let mut heard = Instant::now();
-        while !done.is_stopped() {
+        while !done.is_rung() {
             if self.stream.buffer().is_empty() {
                 let stream = self.stream.get_ref();
-                let ready = stream.is_ready().and_then(|ready| match ready {
-                    true => Ok(true),
-                    false => stream.check_silence(heard).map(|()| false),
-                });
-                if !ready.map_err(|e| self.io_error(e))? {
-                    continue;
+                match stream.wait_or(done).map_err(|e| self.io_error(e))? {
+                    Ready::Input => {}
+                    Ready::Rung => continue,
+                    Ready::Nothing => {
+                        stream.check_silence(heard).map_err(|e| self.io_error(e))?;
+                        continue;
+                    }
                 }
             }
             match self.next()? {

@@ -2,6 +2,7 @@
 //! to notice that work was stopped, or that the peer has fallen silent.
 
 use super::limits;
+use crate::bell::Bell;
 use crate::error::{Error, Result};
 use crate::stop::Stop;
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
@@ -59,9 +60,16 @@ impl StreamReader {
         self.silence_max
     }
 
-    /// Waits for a tick at most until there is something to read, or the end; false if there is not.
-    pub(super) fn is_ready(&self) -> io::Result<bool> {
-        wait(&self.fd, PollFlags::IN, &self.stop)
+    /// Waits for a tick at most until there is something to read, or the end, or `bell` is rung.
+    pub(super) fn wait_or(&self, bell: &Bell) -> io::Result<Ready> {
+        let (fd, bell) = (self.fd.as_fd(), bell.as_fd());
+        let mut fds = [fd, bell].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        poll_for_a_tick(&mut fds, &self.stop)?;
+        Ok(match fds.map(|fd| !fd.revents().is_empty()) {
+            [_, true] => Ready::Rung,
+            [true, false] => Ready::Input,
+            [false, false] => Ready::Nothing,
+        })
     }
 
     /// An error if nothing came since `heard` for too long.
@@ -141,7 +149,18 @@ impl Write for StreamWriter {
 }
 
 /// Waits until `fd` is ready (true) or a tick has passed (false); an error once `stop` is set.
+/// What ended a wait.
+pub(super) enum Ready {
+    Input,
+    Rung,
+    Nothing,
+}
+
 fn wait(fd: &OwnedFd, flags: PollFlags, stop: &Stop) -> io::Result<bool> {
+    poll_for_a_tick(&mut [PollFd::new(fd, flags)], stop)
+}
+
+fn poll_for_a_tick(fds: &mut [PollFd], stop: &Stop) -> io::Result<bool> {
     if stop.is_stopped() {
         // Not of kind `Interrupted`, on which `write_all` and `read_to_end` would try again for ever.
         return Err(io::Error::other(StoppedError));
@@ -150,7 +169,7 @@ fn wait(fd: &OwnedFd, flags: PollFlags, stop: &Stop) -> io::Result<bool> {
         tv_sec: 0,
         tv_nsec: TICK.subsec_nanos().into(),
     };
-    match poll(&mut [PollFd::new(fd, flags)], Some(&timeout)) {
+    match poll(fds, Some(&timeout)) {
         Ok(ready) => Ok(ready > 0),
         Err(Errno::INTR) => Ok(false),
         Err(e) => Err(e.into()),

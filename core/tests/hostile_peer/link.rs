@@ -1,6 +1,7 @@
 //! Before and below the sync: the handshake, the framing, silence.
 
 use crate::peer::*;
+use rblocksync::bell::Bell;
 use rblocksync::error::Kind;
 use rblocksync::stop::Stop;
 use rblocksync::wire::{limits, Frame, Hello, Link, Received};
@@ -259,7 +260,7 @@ fn a_watched_peer_may_only_ping() {
             let mut link = handshake(end, Stop::new())?;
             link.reader
                 .set_silence_max(Duration::from_millis(silence_ms));
-            link.reader.watch(&Stop::new())
+            link.reader.watch(&Bell::new()?)
         })
     };
     let close = |p: &mut Peer| {
@@ -280,10 +281,24 @@ fn a_watched_peer_may_only_ping() {
         p.send(Frame::Ping);
         p.send(Frame::Want(7));
     };
+    // However long it would still wait for the next look at its flags.
+    against(
+        |p| p.hello(),
+        |end| {
+            let mut link = handshake(end, Stop::new())?;
+            let done = Bell::new()?;
+            std::thread::scope(|scope| {
+                let watching = scope.spawn(|| link.reader.watch(&done));
+                done.ring();
+                watching.join().unwrap()
+            })
+        },
+    )
+    .unwrap();
     against(script, |end| {
         let mut link = handshake(end, Stop::new())?;
-        let done = Stop::new();
-        done.stop();
+        let done = Bell::new()?;
+        done.ring();
         link.reader.watch(&done)?;
         // Nothing was lost by it.
         match link.reader.receive()? {
