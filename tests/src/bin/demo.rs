@@ -78,8 +78,8 @@ fn demo() -> Outcome {
     title("A third sync is killed in the middle (kill -9)");
     let before = generation_digest(b, "rbs2")?;
     wait_for_writes(a, written + 300)?;
-    println!("hva# pvesync vm 101 --to hvb --bwlimit 100K &");
-    let mut run = a.spawn("pvesync vm 101 --to hvb --bwlimit 100K --json")?;
+    println!("hva# pvesync vm 101 --to hvb --compress off --bwlimit 100K &");
+    let mut run = a.spawn("pvesync vm 101 --to hvb --compress off --bwlimit 100K --json")?;
     wait_for_transfer(a, &mut run)?;
     run.signal("KILL")?;
     println!("hva# kill -9 %1");
