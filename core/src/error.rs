@@ -85,6 +85,16 @@ impl Error {
         self
     }
 
+    /// Puts more after the text, cause and all, keeping kind and advice.
+    pub fn followed_by(self, more: impl fmt::Display) -> Self {
+        Error {
+            kind: self.kind,
+            what: format!("{}; {more}", self.message()),
+            advice: self.advice,
+            source: None,
+        }
+    }
+
     /// What class of failure this is.
     pub fn kind(&self) -> Kind {
         self.kind
@@ -155,6 +165,12 @@ mod tests {
         assert_eq!(
             e.to_string(),
             "disk scsi0: cannot open /x: No space left on device (os error 28) (free some space)"
+        );
+        let e = e.followed_by("so it ended");
+        assert_eq!(e.kind(), Kind::Space);
+        assert_eq!(
+            e.to_string(),
+            "disk scsi0: cannot open /x: No space left on device (os error 28); so it ended (free some space)"
         );
     }
 }

@@ -6,6 +6,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 use tests::lab::pattern::{self, Violation, REGION};
 use tests::lab::{suite, Error, Guest, Lab, Options, Result};
+use tests::named;
 
 /// Set in the process that is to be killed while it holds a lab.
 const VICTIM: &str = "LAB_SELFTEST_VICTIM";
@@ -16,39 +17,18 @@ fn main() -> ExitCode {
     }
     suite::run(
         Options::default(),
-        &[
-            (
-                "a_killed_process_leaves_no_guests",
-                a_killed_process_leaves_no_guests,
-            ),
-            ("the_thin_pool_is_real", the_thin_pool_is_real),
-            (
-                "both_storages_do_what_proxmox_needs",
-                both_storages_do_what_proxmox_needs,
-            ),
-            (
-                "guests_reach_each_other_by_ssh",
-                guests_reach_each_other_by_ssh,
-            ),
-            ("the_link_can_be_slow_and_cut", the_link_can_be_slow_and_cut),
-            (
-                "background_commands_can_be_killed",
-                background_commands_can_be_killed,
-            ),
-            ("files_travel_unchanged", files_travel_unchanged),
-            (
-                "a_power_cut_keeps_what_was_synced",
-                a_power_cut_keeps_what_was_synced,
-            ),
-            ("a_locked_vm_does_not_start", a_locked_vm_does_not_start),
-            (
-                "a_running_vm_writes_in_order_on_two_thin_volumes",
-                a_running_vm_writes_in_order_on_two_thin_volumes,
-            ),
-            (
-                "a_running_vm_writes_on_a_file_too_and_goes_on_after_a_restart",
-                a_running_vm_writes_on_a_file_too,
-            ),
+        named![
+            a_killed_process_leaves_no_guests,
+            the_thin_pool_is_real,
+            both_storages_do_what_proxmox_needs,
+            guests_reach_each_other_by_ssh,
+            the_link_can_be_slow_and_cut,
+            background_commands_can_be_killed,
+            files_travel_unchanged,
+            a_power_cut_keeps_what_was_synced,
+            a_locked_vm_does_not_start,
+            a_running_vm_writes_in_order_on_two_thin_volumes,
+            a_running_vm_writes_on_a_file_too_and_goes_on_after_a_restart,
         ],
     )
 }
@@ -319,7 +299,7 @@ fn a_running_vm_writes_in_order_on_two_thin_volumes(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn a_running_vm_writes_on_a_file_too(lab: &Lab) -> Result<()> {
+fn a_running_vm_writes_on_a_file_too_and_goes_on_after_a_restart(lab: &Lab) -> Result<()> {
     let a = lab.a();
     let (volume, file) = (
         "/dev/pve/vm-101-disk-0",

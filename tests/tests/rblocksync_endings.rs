@@ -5,13 +5,13 @@
 
 use rustix::process::{kill_process, Pid, Signal};
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tests::cli::{
-    agents, all_ways, checksum, connections, on, pair, server, sparse_image, Outcome, Rblocksync,
-    Running, Untouched, MIB,
+    agents, all_ways, checksum, connections, on, pair, resize, server, sparse_image, Outcome,
+    Rblocksync, Running, Untouched, MIB,
 };
 use tests::sshd::{eventually, Sshd};
 
@@ -223,18 +223,10 @@ fn a_source_that_changes_is_an_error() {
             run.finish().refused(1, &["src", words]);
         }
     };
-    let resize = |size: u64| {
-        File::options()
-            .write(true)
-            .open(&src)
-            .unwrap()
-            .set_len(size)
-            .unwrap()
-    };
     // Shorter while it was read, or at its end if what was left to read looked like a hole.
-    with(&src, 3, &|| resize(MIB), "while it was");
+    with(&src, 3, &|| resize(&src, MIB), "while it was");
     let words = "it had 100663296 bytes and now has 100663297";
-    with(&src, 3, &|| resize(size + 1), words);
+    with(&src, 3, &|| resize(&src, size + 1), words);
     let replace = || {
         let other = dir.path().join("other");
         fs::copy(&src, &other).unwrap();

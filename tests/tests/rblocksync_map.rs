@@ -2,16 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-use rustix::fs::OFlags;
-use std::fs::File;
-use std::io::{Cursor, Read};
-use std::os::fd::OwnedFd;
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::{tempdir, TempDir};
 use tests::cli::{
-    all_ways, binary, checksum, on, rblocksync, scribble, server, sparse_image, Rblocksync,
-    Untouched, MIB,
+    all_ways, binary, checksum, on, rblocksync, scribble, server, shown_on, sparse_image, terminal,
+    Rblocksync, Untouched, MIB,
 };
 
 /// A source of 16 MiB with 12 MiB of data, and a target that differs in one leaf and in one segment,
@@ -197,29 +194,10 @@ fn a_sync_that_fails_leaves_no_map_and_a_map_that_fails_is_told() {
     assert_eq!(dir.path().read_dir().unwrap().count(), 4);
 }
 
-/// A pseudo-terminal of so many columns: the program's end, and ours.
-fn terminal(columns: u16) -> (OwnedFd, OwnedFd) {
-    use rustix::pty::{grantpt, openpt, ptsname, unlockpt, OpenptFlags};
-    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-    grantpt(&ours).unwrap();
-    unlockpt(&ours).unwrap();
-    let name = ptsname(&ours, Vec::new()).unwrap();
-    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let theirs = rustix::fs::open(name, flags, rustix::fs::Mode::empty()).unwrap();
-    let size = rustix::termios::Winsize {
-        ws_row: 24,
-        ws_col: columns,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    rustix::termios::tcsetwinsize(&ours, size).unwrap();
-    (theirs, ours)
-}
-
 /// What a terminal gets on standard output.
 fn on_terminal(columns: u16, options: &str, vars: &[(&str, &str)]) -> String {
     let (_dir, src, dst) = pair();
-    let (theirs, ours) = terminal(columns);
+    let (theirs, ours) = terminal(Some(columns));
     let mut child = Command::new(binary())
         .args(options.split_whitespace())
         .args([&src, &dst])
@@ -228,14 +206,9 @@ fn on_terminal(columns: u16, options: &str, vars: &[(&str, &str)]) -> String {
         .stdout(theirs)
         .spawn()
         .unwrap();
-    let reader = std::thread::spawn(move || {
-        let mut shown = Vec::new();
-        // The last end closed is an error on this side.
-        let _ = File::from(ours).read_to_end(&mut shown);
-        String::from_utf8_lossy(&shown).replace('\r', "")
-    });
+    let reader = shown_on(ours);
     assert!(child.wait().unwrap().success());
-    reader.join().unwrap()
+    reader.join().unwrap().replace('\r', "")
 }
 
 #[test]

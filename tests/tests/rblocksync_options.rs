@@ -2,16 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-use rustix::fs::OFlags;
-use std::fs::File;
-use std::io::Read;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use tempfile::{tempdir, TempDir};
 use tests::cli::{
-    binary, checksum, rblocksync, scribble, sparse_image, Rblocksync, Untouched, MIB,
+    binary, checksum, rblocksync, resize, scribble, shown_on, sparse_image, terminal, Rblocksync,
+    Untouched, MIB,
 };
 
 /// A source of 16 MiB with 12 MiB of data, and a target that differs in one leaf and has data of its own.
@@ -56,12 +53,7 @@ fn a_dry_run_tells_what_the_run_then_does() {
 fn a_dry_run_with_truncate_makes_nothing() {
     let (dir, src, dst) = pair();
     let new = dir.path().join("new");
-    File::options()
-        .write(true)
-        .open(&dst)
-        .unwrap()
-        .set_len(9 * MIB)
-        .unwrap();
+    resize(&dst, 9 * MIB);
     let untouched = Untouched::note([&src, &dst, &new, &dir.path().to_owned()]);
     for (target, changed) in [(&new, 12 * MIB), (&dst, 4 * MIB + 4096)] {
         let summary = Rblocksync::sync(&src, target)
@@ -270,22 +262,10 @@ fn a_pipe_gets_plain_lines() {
     assert!(!run.stderr.contains('\x1b'), "{run:?}");
 }
 
-/// A pseudo-terminal: the program's end, and ours.
-fn terminal() -> (OwnedFd, OwnedFd) {
-    use rustix::pty::{grantpt, openpt, ptsname, unlockpt, OpenptFlags};
-    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-    grantpt(&ours).unwrap();
-    unlockpt(&ours).unwrap();
-    let name = ptsname(&ours, Vec::new()).unwrap();
-    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let theirs = rustix::fs::open(name, flags, rustix::fs::Mode::empty()).unwrap();
-    (theirs, ours)
-}
-
 #[test]
 fn a_terminal_gets_a_live_line() {
     let (dir, src, _) = pair();
-    let (theirs, ours) = terminal();
+    let (theirs, ours) = terminal(None);
     let mut child = Command::new(binary())
         .args(["--truncate", "--bwlimit", "8M"])
         .args([&src, &dir.path().join("new")])
@@ -294,12 +274,7 @@ fn a_terminal_gets_a_live_line() {
         .stderr(theirs)
         .spawn()
         .unwrap();
-    let reader = std::thread::spawn(move || {
-        let mut shown = Vec::new();
-        // The last end closed is an error on this side.
-        let _ = File::from(ours).read_to_end(&mut shown);
-        String::from_utf8_lossy(&shown).into_owned()
-    });
+    let reader = shown_on(ours);
     assert!(child.wait().unwrap().success());
     // The command holds the terminal's other end as long as it lives: here it has gone.
     let shown = reader.join().unwrap();

@@ -4,14 +4,14 @@
 #![allow(clippy::unwrap_used)]
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 use tempfile::tempdir;
 use tests::cli::{
-    all_ways, is_root, on, pair, rblocksync, refused_everywhere, server, sparse_image, Loop, Mount,
-    Outcome, Rblocksync, Untouched, MIB,
+    all_ways, is_root, on, pair, rblocksync, refused_everywhere, resize, server, sparse_image,
+    Loop, Mount, Outcome, Rblocksync, Untouched, MIB,
 };
 use tests::sshd::Sshd;
 
@@ -84,12 +84,7 @@ fn the_same_thing_twice() {
 #[test]
 fn sizes_that_differ() {
     let ((dir, src, dst), sshd) = (pair(), server());
-    File::options()
-        .write(true)
-        .open(&dst)
-        .unwrap()
-        .set_len(9 * MIB)
-        .unwrap();
+    resize(&dst, 9 * MIB);
     let noted = [&*src, &*dst, dir.path()];
     let words = &[
         "sizes differ",
@@ -195,12 +190,7 @@ fn a_target_that_fills_up() {
     // With room, the next run goes on with what is there.
     let part = mount.dir().join(".dst.rblocksync-part");
     assert!(part.exists());
-    File::options()
-        .write(true)
-        .open(&src)
-        .unwrap()
-        .set_len(16 * MIB)
-        .unwrap();
+    resize(&src, 16 * MIB);
     let run = Rblocksync::sync(&src, &dst)
         .with("--truncate --json")
         .run()

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tempfile::{tempdir, TempDir};
 use tests::cli::{
     allocated, binary, checksum, is_root, on, scribble, server, sparse_image, Loop, Rblocksync,
-    Untouched, MIB,
+    Untouched, MIB, ODD_NAMES,
 };
 use tests::sshd::{processes, Sshd};
 
@@ -155,19 +155,8 @@ fn options_reach_the_other_end() {
 fn names_are_data_there_too() {
     let (sshd, dir) = (server(), tempdir().unwrap());
     let src = sparse_image(dir.path().join("src"), MIB, &[(0, 1)], 1);
-    for name in [
-        &b"a b"[..],
-        b"it's \"so\"",
-        b";touch x;",
-        b"$(touch x)",
-        b"`touch x`",
-        b"a\nb",
-        b"-rf",
-        b"*",
-        b"vm:1.img",
-        b"a\xff\xfeb",
-        b"\\",
-    ] {
+    let more: [&[u8]; 3] = [b"-rf", b"vm:1.img", b"\\"];
+    for name in ODD_NAMES.into_iter().chain(more) {
         let there = dir.path().join(OsStr::from_bytes(name));
         let back = dir.path().join("back");
         for (src, dst) in [

@@ -303,16 +303,6 @@ fn explain(error: Error, ends: [Ended; 2]) -> Error {
         .collect();
     match why.is_empty() {
         true => error,
-        false => {
-            let advice = error.advice().map(str::to_owned);
-            let error = Error::new(
-                error.kind(),
-                format!("{}; {}", error.message(), why.join("; ")),
-            );
-            match advice {
-                Some(advice) => error.advise(advice),
-                None => error,
-            }
-        }
+        false => error.followed_by(why.join("; ")),
     }
 }

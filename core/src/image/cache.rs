@@ -15,9 +15,9 @@ pub(super) fn expect_no_order(file: &File) {
     let _ = fadvise(file, 0, None, Advice::Random);
 }
 
-/// Drops what needs no writing any more.
-pub(super) fn drop_clean(file: &File) {
-    let _ = fadvise(file, 0, None, Advice::DontNeed);
+/// Drops all that needs no writing any more.
+pub(super) fn drop_clean(file: &File) -> rustix::io::Result<()> {
+    fadvise(file, 0, None, Advice::DontNeed)
 }
 
 /// Fills `buf` from `offset`, and drops from the cache what was not in it before.

@@ -194,7 +194,7 @@ fn changed(path: &Path, how: impl std::fmt::Display) -> Error {
 pub(super) fn drop_cache(file: &File, name: &str) -> Result<()> {
     file.sync_all()
         .map_err(|e| Error::io(format!("cannot flush {name}"), e))?;
-    rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)
+    super::cache::drop_clean(file)
         .map_err(|e| Error::io(format!("cannot drop the cache of {name}"), e.into()))
 }
 

@@ -1,8 +1,8 @@
 //! An agent on the target, for as long as it is needed.
 
 use crate::agent::Client;
-use crate::error::{Error, Kind, Result};
-use crate::remote::{agent_id, AgentEnd, AgentHandle, AgentPipe, AgentSpec, Remote};
+use crate::error::{Kind, Result};
+use crate::remote::{agent_id, AgentHandle, AgentPipe, AgentSpec, Remote};
 use crate::stop::Stop;
 use crate::wire::VERSION;
 use std::time::Duration;
@@ -27,7 +27,7 @@ impl TargetAgent {
         let host = session.host().to_string();
         match Client::connect(stdout, stdin, program, &host, stop.clone()) {
             Ok(client) => Ok(TargetAgent { client, handle }),
-            Err(e) => Err(with_end(e, &handle.finish(AGENT_END_TIMEOUT))),
+            Err(e) => Err(e.followed_by(handle.finish(AGENT_END_TIMEOUT))),
         }
     }
 
@@ -38,16 +38,8 @@ impl TargetAgent {
         drop(self.client);
         let end = self.handle.finish(AGENT_END_TIMEOUT);
         result.map_err(|e| match e.kind() == Kind::Remote && !end.is_success() {
-            true => with_end(e, &end),
+            true => e.followed_by(end),
             false => e,
         })
-    }
-}
-
-fn with_end(e: Error, end: &AgentEnd) -> Error {
-    let error = Error::new(e.kind(), format!("{}; {end}", e.message()));
-    match e.advice() {
-        Some(advice) => error.advise(advice),
-        None => error,
     }
 }

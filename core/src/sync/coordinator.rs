@@ -281,16 +281,16 @@ impl<'a> Coordinator<'a> {
         self.digest.add(index, patch.digest);
         self.report.changed += changed;
         self.report.zeroed += zeroed;
+        self.meter.add_changed(changed);
+        self.meter.add_zeroed(zeroed);
         self.meter
             .mark(|map| map.mark_patched(range, changed, zeroed));
         if self.params.dry_run {
-            self.meter.add_changed(changed);
-            self.meter.add_zeroed(zeroed);
             self.same += 1;
             return Ok(());
         }
         self.flush_same()?;
-        self.meter.add_patch(&patch, geometry);
+        self.meter.add_sent(patch.data.packed_len() as u64);
         post(&self.frames, Frame::Patch(patch))
     }
 

@@ -107,7 +107,7 @@ impl Meter {
         self.compared.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Notes a patch that crosses the link.
+    /// Notes all of a patch that comes over the link.
     pub(super) fn add_patch(&self, patch: &Patch, geometry: &Geometry) {
         let len = geometry.segment(patch.segment).len() as usize;
         self.add_changed(segment::leaf_bytes(&patch.changed, geometry, len));

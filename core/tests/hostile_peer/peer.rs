@@ -288,59 +288,32 @@ pub fn refused<T>(result: Result<T>, kind: Kind, words: &str) {
     );
 }
 
-/// A large image that is full of ones.
-pub struct Ones(pub u64);
-
-impl Image for Ones {
-    fn size(&self) -> u64 {
-        self.0
-    }
-    fn read_at(&self, buf: &mut [u8], _: u64) -> Result<()> {
-        buf.fill(1);
-        Ok(())
-    }
-    fn write_at(&self, _: &[u8], _: u64) -> Result<()> {
-        Err(Error::new(Kind::Space, "ones take nothing"))
-    }
-    fn zero(&self, _: ByteRange) -> Result<()> {
-        Err(Error::new(Kind::Space, "ones take nothing"))
-    }
-    fn next_data(&self, offset: u64) -> Result<Option<ByteRange>> {
-        Ok((offset < self.0).then(|| ByteRange::new(offset, self.0)))
-    }
-    fn flush(&self) -> Result<()> {
-        Ok(())
-    }
-    fn check_unchanged(&self) -> Result<()> {
-        Ok(())
-    }
-    fn read_from_medium(&self) -> Result<()> {
-        Ok(())
-    }
-    fn name(&self) -> String {
-        "ones".into()
-    }
+/// A large image of which every byte is the same: one hole if that is zero, else all data.
+pub struct Uniform {
+    pub size: u64,
+    pub byte: u8,
 }
 
-/// A large image that is one hole.
-pub struct Hole(pub u64);
-
-impl Image for Hole {
+impl Image for Uniform {
     fn size(&self) -> u64 {
-        self.0
+        self.size
     }
     fn read_at(&self, buf: &mut [u8], _: u64) -> Result<()> {
-        buf.fill(0);
+        buf.fill(self.byte);
         Ok(())
     }
     fn write_at(&self, _: &[u8], _: u64) -> Result<()> {
-        Err(Error::new(Kind::Space, "a hole takes nothing"))
+        Err(Error::new(Kind::Space, "it takes nothing"))
     }
-    fn zero(&self, _: ByteRange) -> Result<()> {
-        Ok(())
+    fn zero(&self, range: ByteRange) -> Result<()> {
+        match self.byte {
+            0 => Ok(()),
+            _ => self.write_at(&[], range.start),
+        }
     }
-    fn next_data(&self, _: u64) -> Result<Option<ByteRange>> {
-        Ok(None)
+    fn next_data(&self, offset: u64) -> Result<Option<ByteRange>> {
+        let data = self.byte != 0 && offset < self.size;
+        Ok(data.then(|| ByteRange::new(offset, self.size)))
     }
     fn flush(&self) -> Result<()> {
         Ok(())
@@ -352,6 +325,6 @@ impl Image for Hole {
         Ok(())
     }
     fn name(&self) -> String {
-        "a hole".into()
+        "uniform image".into()
     }
 }

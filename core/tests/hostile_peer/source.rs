@@ -202,7 +202,10 @@ fn a_flood_takes_bounded_memory() {
                 digests: vec![segment_digest(1); 256],
             },
         ] {
-            let image = Arc::new(Ones(1 << 40));
+            let image = Arc::new(Uniform {
+                size: 1 << 40,
+                byte: 1,
+            });
             let mut params = params(1);
             params.geometry = Geometry::new(1 << 40, LEAF as u32).unwrap();
             let result = Side::new(image, params).run_as_source(move |p| {
@@ -299,7 +302,7 @@ fn a_huge_hole_is_listed_in_few_frames() {
     params.geometry = Geometry::new(size, LEAF as u32).unwrap();
     let lists = Arc::new(AtomicU64::new(0));
     let counted = lists.clone();
-    Side::new(Arc::new(Hole(size)), params)
+    Side::new(Arc::new(Uniform { size, byte: 0 }), params)
         .run_as_source(move |p| {
             p.hello();
             let digest = p.until(|frame| match frame {

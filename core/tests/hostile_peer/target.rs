@@ -86,13 +86,19 @@ fn lists_that_lie_are_refused() {
 #[test]
 fn a_source_that_lists_far_ahead_is_refused() {
     let segments = 200 * 30;
-    let result = Side::new(Arc::new(Hole(segments << 20)), params(segments as usize))
-        .run_as_target(move |p| {
-            p.hello();
-            for start in (0..segments).step_by(200) {
-                p.send(Frame::Extents(extents(start, start + 200, &[(0, 200)])));
-            }
-        });
+    let result = Side::new(
+        Arc::new(Uniform {
+            size: segments << 20,
+            byte: 0,
+        }),
+        params(segments as usize),
+    )
+    .run_as_target(move |p| {
+        p.hello();
+        for start in (0..segments).step_by(200) {
+            p.send(Frame::Extents(extents(start, start + 200, &[(0, 200)])));
+        }
+    });
     refused(result, Kind::Protocol, "too much data ahead");
 }
 
@@ -282,7 +288,14 @@ fn the_largest_patches_take_bounded_memory() {
         let large = 16 << 20;
         let mut params = params(1);
         params.geometry = Geometry::new(large as u64 * 64, large as u32).unwrap();
-        let result = Side::new(Arc::new(Hole(large as u64 * 64)), params).run_as_target(move |p| {
+        let result = Side::new(
+            Arc::new(Uniform {
+                size: large as u64 * 64,
+                byte: 0,
+            }),
+            params,
+        )
+        .run_as_target(move |p| {
             p.hello();
             p.list_all(64);
             p.reports(64);

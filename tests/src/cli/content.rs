@@ -30,6 +30,12 @@ pub fn scribble(path: impl AsRef<Path>, offset: u64, len: usize, seed: u64) {
     file.sync_all().expect("writing an image");
 }
 
+/// Gives a file that is there another size.
+pub fn resize(path: impl AsRef<Path>, size: u64) {
+    let file = OpenOptions::new().write(true).open(path).expect("an image");
+    file.set_len(size).expect("an image");
+}
+
 /// Makes a file of `size` bytes that is a hole but for `data`: ranges in MiB as `(first, count)`.
 pub fn sparse_image(path: impl AsRef<Path>, size: u64, data: &[(u64, u64)], seed: u64) -> PathBuf {
     let path = path.as_ref().to_owned();

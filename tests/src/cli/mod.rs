@@ -4,13 +4,27 @@ mod command;
 mod content;
 mod disk;
 mod program;
+mod terminal;
 mod ways;
 
 pub use command::{rblocksync, Outcome, Rblocksync, Running, Summary};
-pub use content::{allocated, checksum, scribble, sparse_image, stamp, Untouched};
+pub use content::{allocated, checksum, resize, scribble, sparse_image, stamp, Untouched};
 pub use disk::{is_root, Loop, Mount};
 pub use program::binary;
+pub use terminal::{shown_on, terminal};
 pub use ways::{agents, all_ways, connections, on, pair, refused_everywhere, server};
+
+/// Names that a shell, an option parser or a text would make something else of.
+pub const ODD_NAMES: [&[u8]; 8] = [
+    b"a b",
+    b"it's \"so\"",
+    b";touch x;",
+    b"$(touch x)",
+    b"`touch x`",
+    b"a\nb",
+    b"*",
+    b"a\xff\xfeb",
+];
 
 /// A mebibyte.
 pub const MIB: u64 = 1 << 20;
