@@ -10,6 +10,7 @@ pub mod cmd;
 mod crash;
 pub mod digest;
 pub mod error;
+pub mod fingerprint;
 pub mod hypervisor;
 pub mod image;
 pub mod job;

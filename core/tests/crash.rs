@@ -5,6 +5,7 @@
 
 use rblocksync::digest::HashKind;
 use rblocksync::error::{Error, Kind, Result};
+use rblocksync::fingerprint::Key;
 use rblocksync::image::{Image, MemoryImage};
 use rblocksync::range::ByteRange;
 use rblocksync::stop::Stop;
@@ -147,6 +148,7 @@ fn sync(src: &dyn Image, dst: &dyn Image) -> Result<()> {
         bytes_per_s_max: None,
         compress: Compress::Auto,
         threads: None,
+        leaf_key: Key([7; 16]),
         map: false,
     };
     let (a, b) = UnixStream::pair().unwrap();

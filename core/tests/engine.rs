@@ -5,6 +5,7 @@
 use proptest::prelude::*;
 use rblocksync::digest::HashKind;
 use rblocksync::error::{Error, Kind, Result};
+use rblocksync::fingerprint::Key;
 use rblocksync::image::{Image, MemoryImage};
 use rblocksync::range::ByteRange;
 use rblocksync::stop::Stop;
@@ -24,6 +25,7 @@ fn params(size: u64) -> Params {
         bytes_per_s_max: None,
         compress: Compress::Auto,
         threads: None,
+        leaf_key: Key([7; 16]),
         map: false,
     }
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use rblocksync::digest::HashKind;
+use rblocksync::fingerprint::Key;
 use rblocksync::image::{Image, MemoryImage, View};
 use rblocksync::stop::Stop;
 use rblocksync::sync::{
@@ -24,6 +25,7 @@ fn params(dry_run: bool) -> Params {
         bytes_per_s_max: None,
         compress: Compress::Auto,
         threads: None,
+        leaf_key: Key([7; 16]),
         map: true,
     }
 }

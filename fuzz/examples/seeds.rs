@@ -61,11 +61,11 @@ fn extents(start: u64, end: u64, runs: &[(u64, u64)]) -> Frame {
     })
 }
 
-fn leaf_digests(segment: u64, count: usize) -> Frame {
+fn fingerprints(segment: u64, count: usize) -> Frame {
     Frame::Leaves {
         segment,
         present: leaves(0..count),
-        digests: vec![Digest([3; 32]); count],
+        fingerprints: vec![3; count],
     }
 }
 
@@ -86,7 +86,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
             Frame::Segments(vec![Entry::Absent, Entry::Zero, OTHER]),
         ),
         ("want", Frame::Want(7)),
-        ("leaves", leaf_digests(7, 3)),
+        ("leaves", fingerprints(7, 3)),
         ("same", Frame::Same(258)),
         (
             "patch",
@@ -226,8 +226,8 @@ fn sessions() -> Written {
             large,
             vec![
                 Frame::Segments(vec![OTHER, Entry::Zero, OTHER]),
-                leaf_digests(0, 200),
-                leaf_digests(2, 1),
+                fingerprints(0, 200),
+                fingerprints(2, 1),
                 finished(),
             ],
         ),
@@ -235,7 +235,7 @@ fn sessions() -> Written {
             "dry-run",
             true,
             5000,
-            vec![Frame::Segments(vec![OTHER]), leaf_digests(0, 2), finished()],
+            vec![Frame::Segments(vec![OTHER]), fingerprints(0, 2), finished()],
         ),
         (
             "error",
@@ -257,7 +257,7 @@ fn sessions() -> Written {
         extents(0, 3, &[(0, 3)]),
         Frame::Segments(vec![Entry::Absent, OTHER, Entry::Zero]),
         Frame::Want(1),
-        leaf_digests(1, 2),
+        fingerprints(1, 2),
         Frame::Same(1),
         change(),
         Frame::Same(1),
@@ -279,11 +279,11 @@ fn texts() -> Written {
         ("resize", r#"{"resize":1048576}"#),
         (
             "sync",
-            r#"{"sync":["target",{"geometry":{"size":1048576,"leaf_bytes":4096},"hash":"blake3","dry_run":false,"verify":false,"bytes_per_s_max":null,"compress":"auto"}]}"#,
+            r#"{"sync":["target",{"geometry":{"size":1048576,"leaf_bytes":4096},"hash":"blake3","dry_run":false,"verify":false,"bytes_per_s_max":null,"leaf_key":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16],"compress":"auto"}]}"#,
         ),
         (
             "params",
-            r#"{"geometry":{"size":1048577,"leaf_bytes":4096},"hash":"sha256","dry_run":false,"verify":true,"bytes_per_s_max":1,"compress":{"level":3}}"#,
+            r#"{"geometry":{"size":1048577,"leaf_bytes":4096},"hash":"sha256","dry_run":false,"verify":true,"bytes_per_s_max":1,"leaf_key":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16],"compress":{"level":3}}"#,
         ),
         (
             "error",

@@ -6,6 +6,7 @@
 use gungraun::prelude::*;
 use gungraun::{Callgrind, EventKind};
 use rblocksync::digest::{self, Digest, HashKind, LeafSet};
+use rblocksync::fingerprint::{Fingerprints, Key};
 use rblocksync::range::{ByteRange, RangeSet};
 use rblocksync::wire::{Entry, Frame, Patch};
 use std::hint::black_box;
@@ -54,11 +55,11 @@ fn segment_digest((kind, segment): (HashKind, Vec<u8>)) -> Option<Digest> {
 }
 
 #[library_benchmark]
-#[bench::blake3(args = (HashKind::Blake3, 1), setup = hashed)]
-#[bench::sha256(args = (HashKind::Sha256, 1), setup = hashed)]
-fn leaf_digests((kind, segment): (HashKind, Vec<u8>)) -> Vec<Digest> {
+#[bench::data(args = (1), setup = segment)]
+fn leaf_fingerprints(segment: Vec<u8>) -> Vec<u64> {
+    let fingerprints = Fingerprints::new(Key([1; 16]));
     let leaves = black_box(&segment).chunks(LEAF);
-    black_box(leaves.map(|leaf| digest::leaf(kind, leaf)).collect())
+    black_box(leaves.map(|leaf| fingerprints.of(leaf)).collect())
 }
 
 /// Ranges of 64 KiB, every other one.
@@ -157,7 +158,7 @@ fn frame_decode(payload: Vec<u8>) -> Frame {
 
 library_benchmark_group!(
     name = digests,
-    benchmarks = [zero_scan, segment_digest, leaf_digests]
+    benchmarks = [zero_scan, segment_digest, leaf_fingerprints]
 );
 library_benchmark_group!(
     name = ranges_of_bytes,

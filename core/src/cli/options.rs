@@ -2,7 +2,7 @@
 
 use super::units::parse_rate;
 use crate::digest::HashKind;
-use crate::remote::SshOptions;
+use crate::remote::{Cipher, SshOptions};
 use crate::stop::Stop;
 use crate::sync::{Compress, Tuning};
 use std::path::PathBuf;
@@ -70,12 +70,27 @@ fn parse_compress(text: &str) -> Result<Compress, String> {
     }
 }
 
+fn parse_cipher(text: &str) -> Result<Cipher, String> {
+    match text {
+        "auto" => Ok(Cipher::Auto),
+        "config" => Ok(Cipher::Configured),
+        "" => Err("it is auto, config or a list of ciphers".to_owned()),
+        list => Ok(Cipher::List(list.to_owned())),
+    }
+}
+
 /// Options about SSH.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct SshArgs {
     /// SSH configuration file to use instead of the user's
     #[arg(long, value_name = "FILE", global = true)]
     pub ssh_config: Option<PathBuf>,
+    /// Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)
+    ///
+    /// auto puts AES-GCM first if this processor has instructions for AES and ssh's configuration names no
+    /// ciphers: it costs half of what OpenSSH's own first choice does.
+    #[arg(long, value_name = "LIST", default_value = "auto", global = true, value_parser = parse_cipher)]
+    pub cipher: Cipher,
     /// Accept and remember the key of a host that is not known yet (never one that changed)
     #[arg(long, global = true)]
     pub accept_new_host_key: bool,
@@ -86,6 +101,7 @@ impl SshArgs {
     pub fn options(&self, stop: &Stop) -> SshOptions {
         SshOptions {
             config_file: self.ssh_config.clone(),
+            cipher: self.cipher.clone(),
             accept_new_host_key: self.accept_new_host_key,
             stop: stop.clone(),
             ..SshOptions::default()

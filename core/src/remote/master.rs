@@ -11,6 +11,7 @@
 //! * Ctrl-C: it goes to the terminal's foreground process group. The master is in a session, and until
 //!   it has logged in in a process group, of its own, as are the jump hosts' ssh processes below it.
 
+use super::cipher::Cipher;
 use super::control::ControlDir;
 use super::mux::Hold;
 use super::words;
@@ -36,11 +37,13 @@ const ANSWER_TIME: Duration = Duration::from_secs(5);
 pub(super) const STOP_LOOK: Duration = Duration::from_millis(100);
 
 /// How to connect. What is not here comes from the user's own ssh configuration: keys, jump hosts,
-/// ciphers, host aliases.
+/// host aliases.
 #[derive(Clone)]
 pub struct SshOptions {
     /// Read this instead of the user's and the system's ssh configuration (`ssh -F`).
     pub config_file: Option<PathBuf>,
+    /// Which ciphers to offer.
+    pub cipher: Cipher,
     /// Take and remember the key of a host never seen before. A changed key is refused all the same.
     pub accept_new_host_key: bool,
     /// For the TCP connection and the key exchange; logging in may take 30 s more.
@@ -60,6 +63,7 @@ impl Default for SshOptions {
     fn default() -> Self {
         SshOptions {
             config_file: None,
+            cipher: Cipher::default(),
             accept_new_host_key: false,
             connect_timeout: Duration::from_secs(15),
             keepalive_interval: Duration::from_secs(5),
@@ -200,6 +204,16 @@ fn arguments(host: &HostSpec, options: &SshOptions, control: &ControlDir) -> Vec
     ] {
         args.extend(["-o".into(), option.into()]);
     }
+    if let Some(ciphers) = options.cipher.choice(host, options) {
+        args.extend(["-o".into(), format!("Ciphers={ciphers}").into()]);
+    }
+    args.extend(host_arguments(host, options));
+    args
+}
+
+/// The arguments that say which host, and whose configuration.
+pub(super) fn host_arguments(host: &HostSpec, options: &SshOptions) -> Vec<OsString> {
+    let mut args = Vec::new();
     if let Some(file) = &options.config_file {
         args.extend(["-F".into(), file.into()]);
     }

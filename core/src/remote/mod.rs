@@ -7,10 +7,12 @@
 //! * `host`: what a user may write as a host
 //! * `control`, `mux`, `master`: the ssh process behind a connection and its private control socket
 //! * `process`, `run`: processes on the other host
+//! * `cipher`: what ssh encrypts with
 //! * `upload`, `agent`: the agent bootstrap
 //! * `words`: ssh's messages as our errors
 
 mod agent;
+mod cipher;
 mod control;
 mod host;
 mod master;
@@ -21,6 +23,7 @@ mod upload;
 mod words;
 
 pub use agent::{agent_id, AgentEnd, AgentHandle, AgentPipe, AgentSpec};
+pub use cipher::Cipher;
 pub use host::HostSpec;
 pub use master::SshOptions;
 pub use process::Ended;

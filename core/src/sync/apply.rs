@@ -8,10 +8,9 @@ use crate::digest::{self, LeafSet};
 use crate::error::{Error, Kind, Result};
 use crate::image::Image;
 use crate::range::ByteRange;
-use crate::wire::{limits, Entry, Patch, Unpacker};
-use std::collections::HashMap;
+use crate::wire::{Entry, Patch, Unpacker};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// Bytes of segments that the threads of one side work on at a time.
 const WORKED_BYTES_MAX: u32 = 24 << 20;
@@ -34,10 +33,18 @@ pub(super) fn workers(params: &Params) -> usize {
 pub(super) enum Base {
     /// The segment reads as zeros.
     Zeros,
-    /// Its bytes, kept since its leaf digests were made.
-    Kept(SegmentData),
     /// It must be read.
     OnDisk,
+}
+
+impl Base {
+    /// Of a segment that was reported as `entry`.
+    pub(super) fn of(entry: Entry) -> Base {
+        match entry {
+            Entry::Absent | Entry::Zero => Base::Zeros,
+            Entry::Digest(_) => Base::OnDisk,
+        }
+    }
 }
 
 /// The target image, what it was asked for, and counts of what was done to it.
@@ -46,8 +53,6 @@ pub(super) struct Applier<'a> {
     params: &'a Params,
     pool: Arc<BufPool>,
     meter: &'a Meter,
-    /// Segments whose leaf digests were asked for, and their bytes once read.
-    bases: Mutex<HashMap<u64, Option<SegmentData>>>,
     read: AtomicU64,
     written: AtomicU64,
     zeroed: AtomicU64,
@@ -60,7 +65,6 @@ impl<'a> Applier<'a> {
             params,
             pool: params.geometry.buffers(),
             meter,
-            bases: Mutex::new(HashMap::new()),
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
             zeroed: AtomicU64::new(0),
@@ -78,43 +82,6 @@ impl<'a> Applier<'a> {
             written: self.written.load(Ordering::Relaxed),
             zeroed: self.zeroed.load(Ordering::Relaxed),
             verified: 0,
-        }
-    }
-
-    fn bases(&self) -> MutexGuard<'_, HashMap<u64, Option<SegmentData>>> {
-        self.bases.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes that the source wants segment `index`'s leaf digests, within the protocol's limit.
-    pub(super) fn ask(&self, index: u64) -> Result<()> {
-        let mut bases = self.bases();
-        if bases.len() >= limits::WANTS_MAX || bases.insert(index, None).is_some() {
-            return Err(Error::new(
-                Kind::Protocol,
-                "the source asked for too many leaf digests",
-            ));
-        }
-        Ok(())
-    }
-
-    /// Keeps the bytes that the leaf digests were made from.
-    pub(super) fn keep(&self, index: u64, data: SegmentData) {
-        if let Some(slot) = self.bases().get_mut(&index) {
-            *slot = Some(data);
-        }
-    }
-
-    /// Drops what was kept for a segment that needs no patch after all.
-    pub(super) fn forget(&self, index: u64) {
-        self.bases().remove(&index);
-    }
-
-    /// What a patch of a segment that was reported as `entry` goes onto.
-    pub(super) fn base(&self, index: u64, entry: Entry) -> Base {
-        match (entry, self.bases().remove(&index)) {
-            (Entry::Absent | Entry::Zero, _) => Base::Zeros,
-            (_, Some(Some(data))) => Base::Kept(data),
-            (_, _) => Base::OnDisk,
         }
     }
 
@@ -157,22 +124,21 @@ impl<'a> Applier<'a> {
         let range = geometry.segment(patch.segment);
         let len = range.len() as usize;
         self.check(patch, len)?;
-        let mut data = match base {
-            Base::Kept(data) => data,
-            Base::OnDisk if patch.digest.is_some() => self.read(patch.segment)?,
-            Base::OnDisk | Base::Zeros => SegmentData::zeros(&self.pool, len),
+        let changed = segment::leaf_bytes(&patch.changed, geometry, len) as usize;
+        let data = match base {
+            _ if changed == len => {
+                let mut data = SegmentData::unfilled(&self.pool, len);
+                unpacker.unpack_into(&patch.data, &mut data.buf[..len])?;
+                data
+            }
+            Base::OnDisk if patch.digest.is_some() => {
+                self.patched(patch, self.read(patch.segment)?, changed, unpacker)?
+            }
+            Base::OnDisk | Base::Zeros => {
+                let zeros = SegmentData::zeros(&self.pool, len);
+                self.patched(patch, zeros, changed, unpacker)?
+            }
         };
-        for (first, count) in patch.zeroed.runs() {
-            data.buf[geometry.leaves(first, count, len)].fill(0);
-        }
-        let changed = segment::leaf_bytes(&patch.changed, geometry, len);
-        let mut bytes = unpacker.unpack(&patch.data, changed as usize)?;
-        for (first, count) in patch.changed.runs() {
-            let place = geometry.leaves(first, count, len);
-            let (head, rest) = bytes.split_at(place.len());
-            data.buf[place].copy_from_slice(head);
-            bytes = rest;
-        }
         let leaf_bytes = geometry.leaf_bytes() as usize;
         if digest::segment(self.params.hash, data.bytes(), leaf_bytes) != patch.digest {
             return Err(Error::new(
@@ -200,6 +166,28 @@ impl<'a> Applier<'a> {
         }
         self.image.start_writeback(range);
         Ok(())
+    }
+
+    /// What the patch, which changes `changed` bytes, makes of `data`.
+    fn patched(
+        &self,
+        patch: &Patch,
+        mut data: SegmentData,
+        changed: usize,
+        unpacker: &mut Unpacker,
+    ) -> Result<SegmentData> {
+        let geometry = &self.params.geometry;
+        for (first, count) in patch.zeroed.runs() {
+            data.buf[geometry.leaves(first, count, data.len)].fill(0);
+        }
+        let mut bytes = unpacker.unpack(&patch.data, changed)?;
+        for (first, count) in patch.changed.runs() {
+            let place = geometry.leaves(first, count, data.len);
+            let (head, rest) = bytes.split_at(place.len());
+            data.buf[place].copy_from_slice(head);
+            bytes = rest;
+        }
+        Ok(data)
     }
 
     /// The patch names only leaves that exist, none twice, and has bytes for just the changed ones.

@@ -8,6 +8,7 @@ use super::Params;
 use crate::buf::BufPool;
 use crate::digest::{self, Digest, LeafSet};
 use crate::error::Result;
+use crate::fingerprint::Fingerprints;
 use crate::image::Image;
 use crate::wire::{Entry, Patch, Payload};
 use crossbeam_channel::{Receiver, Sender};
@@ -26,7 +27,7 @@ pub(super) enum Task {
         data: SegmentData,
         digest: Digest,
         present: LeafSet,
-        digests: Vec<Digest>,
+        fingerprints: Vec<u64>,
     },
 }
 
@@ -40,7 +41,7 @@ pub(super) struct Compared {
 
 pub(super) enum Verdict {
     Same(Option<Digest>),
-    /// Differs; the target's leaf digests are needed.
+    /// Differs; the target's fingerprints are needed.
     Differs(SegmentData, Digest),
     Patch(Patch),
 }
@@ -70,9 +71,9 @@ pub(super) fn work(
                 data,
                 digest,
                 present,
-                digests,
+                fingerprints,
             } => {
-                let (index, theirs) = (job.index, (&present, digests.as_slice()));
+                let (index, theirs) = (job.index, (&present, fingerprints.as_slice()));
                 let patch = diff(params, index, &data, digest, theirs, &mut packer)?;
                 (0, Verdict::Patch(patch))
             }
@@ -119,18 +120,19 @@ fn compare(
     })
 }
 
-/// The patch that turns what the target has (`present` leaves with these `digests`) into `data`.
+/// The patch that turns what the target has (`present` leaves with these `fingerprints`) into `data`.
 fn diff(
     params: &Params,
     index: u64,
     data: &SegmentData,
     digest: Digest,
-    (present, digests): (&LeafSet, &[Digest]),
+    (present, fingerprints): (&LeafSet, &[u64]),
     packer: &mut Packer,
 ) -> Result<Patch> {
     let geometry = &params.geometry;
+    let ours = Fingerprints::new(params.leaf_key);
     let (mut changed, mut zeroed) = (LeafSet::default(), LeafSet::default());
-    let mut theirs = digests.iter();
+    let mut theirs = fingerprints.iter();
     let leaf_bytes = geometry.leaf_bytes() as usize;
     let nonzero = digest::nonzero_leaves(data.bytes(), leaf_bytes);
     for (i, leaf) in data.bytes().chunks(leaf_bytes).enumerate() {
@@ -141,7 +143,7 @@ fn diff(
         match (nonzero.contains(i), old) {
             (false, None) => {}
             (false, Some(_)) => zeroed.insert(i),
-            (true, Some(old)) if digest::leaf(params.hash, leaf) == *old => {}
+            (true, Some(old)) if ours.of(leaf) == *old => {}
             (true, _) => changed.insert(i),
         }
     }

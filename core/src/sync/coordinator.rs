@@ -16,14 +16,16 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-/// Bytes of segments that may be held while they are compared or wait for the target's leaf digests: what
+/// Bytes of segments that may be held while they are compared or wait for the target's fingerprints: what
 /// is read in a round trip should fit, which is 2 GB/s at 20 ms. Held segments are the most of a source's memory.
 const HELD_BYTES_MAX: u64 = 40 << 20;
+/// Segments that may be held, however small they are.
+const HELD_MAX: usize = 64;
 /// Equal segments that are reported together.
 const SAME_BATCH: u32 = 32;
 /// Events that an honest target and our own workers can have outstanding: its window of segments and
-/// leaf digests, one outcome for each, and its last frame.
-pub(super) const EVENTS_MAX: usize = 2 * (limits::WINDOW + limits::WANTS_MAX) + 1;
+/// fingerprints, one outcome for each, and its last frame.
+pub(super) const EVENTS_MAX: usize = 2 * (limits::WINDOW + HELD_MAX) + 1;
 
 /// How often one who waits looks whether another thread has failed. Fuzzing ends most sessions that way.
 const LOOK_EVERY: Duration = Duration::from_millis(if cfg!(feature = "fuzzing") { 2 } else { 100 });
@@ -34,7 +36,7 @@ pub(super) enum Event {
     Leaves {
         segment: u64,
         present: LeafSet,
-        digests: Vec<Digest>,
+        fingerprints: Vec<u64>,
     },
     Finished(Digest, TargetReport),
     Compared(Compared),
@@ -84,7 +86,7 @@ impl<'a> Coordinator<'a> {
             order: InOrder::new(),
             waiting: HashMap::new(),
             held: 0,
-            held_max: ((HELD_BYTES_MAX / segment) as usize).clamp(2, limits::WANTS_MAX),
+            held_max: ((HELD_BYTES_MAX / segment) as usize).clamp(2, HELD_MAX),
             same: 0,
             digest: ImageDigest::new(params.hash, geometry.leaf_bytes(), geometry.segment_bytes()),
             report: SourceReport::default(),
@@ -183,16 +185,16 @@ impl<'a> Coordinator<'a> {
             Event::Leaves {
                 segment,
                 present,
-                digests,
+                fingerprints,
             } => {
                 let Some((ticket, data, digest)) = self.waiting.remove(&segment) else {
-                    return protocol("sent leaf digests that were not asked for");
+                    return protocol("sent fingerprints that were not asked for");
                 };
                 let task = Task::Patch {
                     data,
                     digest,
                     present,
-                    digests,
+                    fingerprints,
                 };
                 self.jobs
                     .send(Job {

@@ -3,7 +3,7 @@
 //! Knows images and a [`crate::wire::Link`], nothing of SSH, LVM or VMs. The order of work, in
 //! short: the source lists which segments hold data; the target frees what it has elsewhere and
 //! reports a digest per listed segment; the source answers each in turn with "same" or with the
-//! leaves to change, asking for leaf digests first where a segment differs. Every queue is bounded by
+//! leaves to change, asking for the leaves' fingerprints first where a segment differs. Every queue is bounded by
 //! the protocol's window, so memory does not grow with the image, and each side has one thread that
 //! only reads from the link, so the two directions cannot block each other.
 
@@ -33,6 +33,7 @@ pub use source::run as run_source;
 pub use target::run as run_target;
 
 use crate::digest::{Digest, HashKind};
+use crate::fingerprint::Key;
 use serde::{Deserialize, Serialize};
 
 /// What both ends must know of a sync before it starts.
@@ -53,6 +54,8 @@ pub struct Params {
     pub compress: Compress,
     /// Threads for disk work and hashing on each side; `None`: as many as suit the host.
     pub threads: Option<u8>,
+    /// Of the fingerprints that find changed leaves.
+    pub leaf_key: Key,
     /// Both sides note what was where, see [`Meter::map`].
     #[serde(default)]
     pub map: bool,
@@ -69,6 +72,7 @@ impl Params {
             bytes_per_s_max: tuning.bytes_per_s_max,
             compress: tuning.compress,
             threads: tuning.threads,
+            leaf_key: Key::random(),
             map: false,
         }
     }

@@ -130,13 +130,17 @@ const JUDGED_AFTER: Duration = Duration::from_millis(500);
 const JUDGED_BYTES: u64 = 8 << 20;
 /// Judgements after which a level that brought nothing is tried again.
 const RETRY_AFTER: u32 = 40;
+/// Share of the processors' time that must be left over before a level is raised.
+const SPARE_MIN: f64 = 0.2;
 
 /// Watches the link from the thread that writes to it, and sets the level.
 ///
 /// It climbs: while the link is what takes the time, the next level is tried, and given up again if no
-/// more data gets through by it, as on a machine whose processors are busy with other things.
+/// more data gets through by it. A link also looks slow where ssh gets no processor: then more work for the
+/// processors is the last thing that helps, so it climbs only while they have time to spare.
 pub(super) struct Pilot<'a> {
     level: &'a Level,
+    processors: Processors,
     since: Instant,
     busy: Duration,
     bytes: u64,
@@ -150,6 +154,7 @@ impl<'a> Pilot<'a> {
     pub(super) fn new(level: &'a Level) -> Self {
         Pilot {
             level,
+            processors: Processors::new(),
             since: Instant::now(),
             busy: Duration::ZERO,
             bytes: 0,
@@ -164,12 +169,14 @@ impl<'a> Pilot<'a> {
         self.busy += busy;
         let elapsed = self.since.elapsed();
         if elapsed >= JUDGED_AFTER && self.bytes >= JUDGED_BYTES {
-            self.judge(elapsed);
+            let spare = self.processors.spare();
+            self.judge(elapsed, spare);
             (self.since, self.busy, self.bytes) = (Instant::now(), Duration::ZERO, 0);
         }
     }
 
-    fn judge(&mut self, elapsed: Duration) {
+    /// `spare` is the share of the processors' time that nobody used.
+    fn judge(&mut self, elapsed: Duration, spare: f64) {
         let rate = self.bytes as f64 / elapsed.as_secs_f64();
         let load = self.busy.as_secs_f64() / elapsed.as_secs_f64();
         let at = self.level.index.load(Ordering::Relaxed);
@@ -182,7 +189,7 @@ impl<'a> Pilot<'a> {
                 self.ceiling = (at, RETRY_AFTER);
                 at - 1
             }
-            _ if load > 0.7 && at + 1 < self.ceiling.0 => {
+            _ if load > 0.7 && spare > SPARE_MIN && at + 1 < self.ceiling.0 => {
                 self.before = Some(rate);
                 at + 1
             }
@@ -190,6 +197,44 @@ impl<'a> Pilot<'a> {
             _ => at,
         };
         self.level.index.store(next, Ordering::Relaxed);
+    }
+}
+
+/// What this host's processors have done, for all programs: proc(5), `/proc/stat`.
+struct Processors {
+    /// Idle and all ticks of the clock at the last look.
+    seen: Option<(u64, u64)>,
+}
+
+impl Processors {
+    fn new() -> Self {
+        Processors {
+            seen: Self::ticks(),
+        }
+    }
+
+    /// The share of the time since the last call in which processors had nothing to do. Where that cannot
+    /// be told, all of it.
+    fn spare(&mut self) -> f64 {
+        let before = std::mem::replace(&mut self.seen, Self::ticks());
+        match (before, self.seen) {
+            (Some((idle, all)), Some((idle_now, all_now))) if all_now > all => {
+                idle_now.saturating_sub(idle) as f64 / (all_now - all) as f64
+            }
+            _ => 1.0,
+        }
+    }
+
+    fn ticks() -> Option<(u64, u64)> {
+        let stat = std::fs::read_to_string("/proc/stat").ok()?;
+        let line = stat.lines().next()?.strip_prefix("cpu ")?;
+        // user nice system idle iowait irq softirq steal; guests' time is in the first two already.
+        let ticks: Vec<u64> = line
+            .split_whitespace()
+            .take(8)
+            .filter_map(|n| n.parse().ok())
+            .collect();
+        Some((ticks.get(3)? + ticks.get(4)?, ticks.iter().sum()))
     }
 }
 
@@ -232,15 +277,29 @@ mod tests {
     }
 
     #[test]
+    fn the_processors_time_is_known() {
+        let mut processors = Processors::new();
+        let (idle, all) = processors.seen.unwrap();
+        assert!(all > idle);
+        processors.seen = Some((idle.saturating_sub(50), all - 100));
+        let spare = processors.spare();
+        assert!((0.4..=1.0).contains(&spare), "{spare}");
+        processors.seen = None;
+        assert_eq!(processors.spare(), 1.0);
+    }
+
+    #[test]
     fn the_level_follows_the_link() {
         let level = level(Compress::Auto);
         let mut pilot = Pilot::new(&level);
-        let mut judge = |rate: u64, load: f64| {
+        let mut judge_with = |rate: u64, load: f64, spare: f64| {
             pilot.bytes = rate;
             pilot.busy = Duration::from_secs_f64(load);
-            pilot.judge(Duration::from_secs(1));
+            pilot.judge(Duration::from_secs(1), spare);
             level.get().unwrap()
         };
+        assert_eq!(judge_with(100, 0.9, 0.1), 1, "the processors are");
+        let mut judge = |rate, load| judge_with(rate, load, 0.5);
         assert_eq!(judge(100, 0.9), 2, "the link is slow");
         assert_eq!(judge(110, 0.9), 3, "that helped, and more may");
         assert_eq!(judge(110, 0.9), 2, "that did not");

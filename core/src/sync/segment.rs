@@ -19,11 +19,17 @@ pub(super) struct SegmentData {
 }
 
 impl SegmentData {
+    /// A segment of `len` bytes which are all to be written.
+    pub fn unfilled(pool: &Arc<BufPool>, len: usize) -> Self {
+        let buf = pool.take();
+        SegmentData { buf, len, read: 0 }
+    }
+
     /// A segment of `len` zeros.
     pub fn zeros(pool: &Arc<BufPool>, len: usize) -> Self {
-        let mut buf = pool.take();
-        buf[..len].fill(0);
-        SegmentData { buf, len, read: 0 }
+        let mut data = SegmentData::unfilled(pool, len);
+        data.buf[..len].fill(0);
+        data
     }
 
     /// The segment's bytes.
@@ -40,11 +46,7 @@ pub(super) fn read(
     pool: &Arc<BufPool>,
 ) -> Result<SegmentData> {
     let range = geometry.segment(index);
-    let mut data = SegmentData {
-        buf: pool.take(),
-        len: range.len() as usize,
-        read: 0,
-    };
+    let mut data = SegmentData::unfilled(pool, range.len() as usize);
     let place = |at: u64| (at - range.start) as usize;
     let mut at = range.start;
     while at < range.end {

@@ -115,11 +115,11 @@ fn read_frames(reader: &mut LinkReader, events: &Sender<Event>) -> Result<()> {
             Received::Frame(Frame::Leaves {
                 segment,
                 present,
-                digests,
+                fingerprints,
             }) => Event::Leaves {
                 segment,
                 present,
-                digests,
+                fingerprints,
             },
             Received::Frame(Frame::Finished(digest, stats)) => {
                 let stats = serde_json::from_slice(&stats).map_err(|e| {

@@ -5,11 +5,12 @@ use super::failure::{disconnected, Failure};
 use super::outbox::{self, post};
 use super::source::{mismatch, summary};
 use super::verify::Touched;
-use super::window::Window;
+use super::window::{Report, Window};
 use super::{Meter, Params, SideStats, SourceReport, Summary, TargetReport};
 use crate::bell::Bell;
 use crate::digest::{self, Digest, ImageDigest};
 use crate::error::{Error, Kind, Result};
+use crate::fingerprint::Fingerprints;
 use crate::image::Image;
 use crate::range::ByteRange;
 use crate::wire::{limits, Entry, Extents, Frame, Link, LinkReader, Patch, Received, Unpacker};
@@ -63,7 +64,6 @@ const CLEAR_BYTES_MAX: u64 = 256 << 20;
 enum Job {
     Scan { ticket: u64, index: u64 },
     Clear { index: u64 },
-    Leaves { index: u64 },
     Apply { patch: Patch, base: Base },
 }
 
@@ -121,7 +121,7 @@ impl<'a> Session<'a> {
                 failure.watch(|| scan(params, applier, window, &slices_rx, &jobs, failure))
             });
             failure.watch(|| {
-                done = Some(self.receive(reader, window, &slices_tx, &jobs_tx)?);
+                done = Some(self.receive(reader, window, &slices_tx, &jobs_tx, frames)?);
                 Ok(())
             });
             drop((slices_tx, jobs_tx));
@@ -136,6 +136,7 @@ impl<'a> Session<'a> {
         window: &Window,
         slices: &Sender<Extents>,
         jobs: &Sender<Job>,
+        frames: &Sender<Frame>,
     ) -> Result<(Digest, SourceReport)> {
         let (mut listed_to, mut unanswered) = (0, 0u64);
         let protocol = |what: &str| Err(Error::new(Kind::Protocol, format!("the source {what}")));
@@ -155,11 +156,17 @@ impl<'a> Session<'a> {
                     }
                 }
                 Received::Frame(Frame::Want(index)) => {
-                    if !window.awaits(index) {
-                        return protocol("asked for leaf digests out of turn");
-                    }
-                    self.applier.ask(index)?;
-                    jobs.send(Job::Leaves { index }).map_err(disconnected)?;
+                    let Some((present, fingerprints)) = window.leaves(index) else {
+                        return protocol("asked for fingerprints out of turn");
+                    };
+                    post(
+                        frames,
+                        Frame::Leaves {
+                            segment: index,
+                            present,
+                            fingerprints,
+                        },
+                    )?;
                 }
                 Received::Frame(Frame::Same(count)) => {
                     if count == 0 {
@@ -177,7 +184,7 @@ impl<'a> Session<'a> {
                     Some((index, entry)) if index == patch.segment && !self.params.dry_run => {
                         unanswered = unanswered.saturating_sub(1);
                         self.settle_patch(&patch);
-                        let base = self.applier.base(index, entry);
+                        let base = Base::of(entry);
                         jobs.send(Job::Apply { patch, base })
                             .map_err(disconnected)?;
                     }
@@ -205,7 +212,6 @@ impl<'a> Session<'a> {
             self.meter
                 .add_compared(self.params.geometry.segment(index).len());
         }
-        self.applier.forget(index);
         self.meter
             .set_position(self.params.geometry.segment(index).end);
     }
@@ -335,7 +341,7 @@ fn clear(
     Ok(())
 }
 
-/// A worker: digests, leaf digests and patches, whatever comes next.
+/// A worker: digests and patches, whatever comes next.
 fn work(
     params: &Params,
     applier: &Applier,
@@ -346,6 +352,7 @@ fn work(
 ) -> Result<()> {
     let leaf = params.geometry.leaf_bytes() as usize;
     let mut unpacker = Unpacker::default();
+    let fingerprints = Fingerprints::new(params.leaf_key);
     for job in jobs {
         failure.check()?;
         match job {
@@ -356,27 +363,28 @@ fn work(
                     None if data.read > 0 => Entry::Zero,
                     None => Entry::Absent,
                 };
-                window.report(ticket, index, entry, frames)?;
+                // Made now, while the bytes are in the processor's cache: that costs next to nothing, and
+                // reading them again when they are asked for would.
+                let leaves = matches!(entry, Entry::Digest(_)).then(|| {
+                    let present = digest::nonzero_leaves(data.bytes(), leaf);
+                    let places = present
+                        .iter()
+                        .map(|i| params.geometry.leaves(i, 1, data.len));
+                    (
+                        present,
+                        places
+                            .map(|place| fingerprints.of(&data.bytes()[place]))
+                            .collect(),
+                    )
+                });
+                let report = Report {
+                    index,
+                    entry,
+                    leaves,
+                };
+                window.report(ticket, report, frames)?;
             }
             Job::Clear { index } => applier.clear_segment(index)?,
-            Job::Leaves { index } => {
-                let data = applier.read(index)?;
-                let present = digest::nonzero_leaves(data.bytes(), leaf);
-                let digests = present
-                    .iter()
-                    .map(|i| &data.bytes()[params.geometry.leaves(i, 1, data.len)])
-                    .map(|bytes| digest::leaf(params.hash, bytes))
-                    .collect();
-                applier.keep(index, data);
-                post(
-                    frames,
-                    Frame::Leaves {
-                        segment: index,
-                        present,
-                        digests,
-                    },
-                )?;
-            }
             Job::Apply { patch, base } => applier.apply(&patch, base, &mut unpacker)?,
         }
     }

@@ -3,6 +3,7 @@
 use super::failure::Failure;
 use super::order::InOrder;
 use super::outbox::post;
+use crate::digest::LeafSet;
 use crate::error::Result;
 use crate::wire::{limits, Entry, Frame};
 use crossbeam_channel::Sender;
@@ -18,8 +19,16 @@ pub(super) struct Window {
 
 struct WindowState {
     reserved: usize,
-    order: InOrder<(u64, Entry)>,
-    reported: VecDeque<(u64, Entry)>,
+    order: InOrder<Report>,
+    reported: VecDeque<Report>,
+}
+
+/// A segment and what it holds.
+pub(super) struct Report {
+    pub index: u64,
+    pub entry: Entry,
+    /// Of its nonzero leaves, if it has any and they were not asked for yet.
+    pub leaves: Option<(LeafSet, Vec<u64>)>,
 }
 
 impl Window {
@@ -52,19 +61,13 @@ impl Window {
 
     /// Reports what ticket's segment holds, with all that became due by it. The lock is held while
     /// posting: that keeps the reports in order.
-    pub(super) fn report(
-        &self,
-        ticket: u64,
-        index: u64,
-        entry: Entry,
-        frames: &Sender<Frame>,
-    ) -> Result<()> {
+    pub(super) fn report(&self, ticket: u64, report: Report, frames: &Sender<Frame>) -> Result<()> {
         let mut state = self.state();
-        state.order.fill(ticket, (index, entry));
+        state.order.fill(ticket, report);
         let mut entries = Vec::new();
-        while let Some((index, entry)) = state.order.take() {
-            state.reported.push_back((index, entry));
-            entries.push(entry);
+        while let Some(report) = state.order.take() {
+            entries.push(report.entry);
+            state.reported.push_back(report);
             if entries.len() == limits::ENTRIES_MAX {
                 post(frames, Frame::Segments(std::mem::take(&mut entries)))?;
             }
@@ -81,13 +84,14 @@ impl Window {
         let settled = state.reported.pop_front()?;
         state.reserved -= 1;
         self.room.notify_one();
-        Some(settled)
+        Some((settled.index, settled.entry))
     }
 
-    /// Whether segment `index` was reported to hold data and is not answered yet.
-    pub(super) fn awaits(&self, index: u64) -> bool {
-        let state = self.state();
-        let found = state.reported.binary_search_by_key(&index, |(i, _)| *i);
-        found.is_ok_and(|at| matches!(state.reported.get(at), Some((_, Entry::Digest(_)))))
+    /// The nonzero leaves of segment `index` and their fingerprints; once only, if it was reported to hold
+    /// data and is not answered yet.
+    pub(super) fn leaves(&self, index: u64) -> Option<(LeafSet, Vec<u64>)> {
+        let mut state = self.state();
+        let at = state.reported.binary_search_by_key(&index, |r| r.index);
+        state.reported.get_mut(at.ok()?)?.leaves.take()
     }
 }

@@ -24,16 +24,16 @@ pub enum Frame {
     Extents(Extents),
     /// 0x21: target to source: what it has in the next segments of those listed.
     Segments(Vec<Entry>),
-    /// 0x22: source to target: send the leaf digests of this segment.
+    /// 0x22: source to target: send the fingerprints of this segment's leaves.
     Want(u64),
-    /// 0x23: target to source: leaf digests of a segment, of its nonzero leaves only.
+    /// 0x23: target to source: fingerprints of a segment's leaves, of the nonzero ones only.
     Leaves {
         /// Index of the segment.
         segment: u64,
         /// Which leaves are not zero.
         present: LeafSet,
-        /// Their digests in order.
-        digests: Vec<Digest>,
+        /// Their fingerprints in order.
+        fingerprints: Vec<u64>,
     },
     /// 0x24: source to target: the next `0` segments are as the target has them.
     Same(u32),
@@ -137,11 +137,12 @@ impl Frame {
             Frame::Leaves {
                 segment,
                 present,
-                digests,
+                fingerprints,
             } => {
                 put(out, 0x23, &segment.to_le_bytes());
                 out.extend_from_slice(&present.0);
-                digests.iter().for_each(|d| out.extend_from_slice(&d.0));
+                let bytes = fingerprints.iter().flat_map(|f| f.to_le_bytes());
+                out.extend(bytes);
             }
             Frame::Same(count) => put(out, 0x24, &count.to_le_bytes()),
             Frame::Patch(patch) => {
@@ -181,13 +182,13 @@ impl Frame {
             0x23 => {
                 let segment = fields.u64()?;
                 let present = fields.leaf_set()?;
-                let digests = (0..present.len())
-                    .map(|_| fields.digest())
+                let fingerprints = (0..present.len())
+                    .map(|_| fields.u64())
                     .collect::<Result<_>>()?;
                 Frame::Leaves {
                     segment,
                     present,
-                    digests,
+                    fingerprints,
                 }
             }
             0x24 => Frame::Same(fields.u32()?),

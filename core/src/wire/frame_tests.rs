@@ -26,10 +26,10 @@ fn golden() -> Vec<(Frame, &'static str)> {
         ),
         (Frame::Want(7), "09000000 22 0700000000000000"),
         (
-            Frame::Leaves { segment: 7, present: changed, digests: vec![Digest([0xbb; 32])] },
-            "49000000 23 0700000000000000 \
+            Frame::Leaves { segment: 7, present: changed, fingerprints: vec![0x0102_0304_0506_0708] },
+            "31000000 23 0700000000000000 \
              0200000000000000000000000000000000000000000000000000000000000000 \
-             bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb",
+             08070605040302 01",
         ),
         (Frame::Same(258), "05000000 24 02010000"),
         (

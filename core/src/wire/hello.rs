@@ -5,7 +5,7 @@ use crate::error::{Error, Kind, Result};
 
 /// Newest version of the protocol spoken here. History, newest first:
 ///
-/// * 1: the first. Extents, segment and leaf digests, patches; JSON requests.
+/// * 1: the first. Extents, segment digests, leaf fingerprints, patches; JSON requests.
 pub const VERSION: u16 = 1;
 /// Oldest version still spoken here.
 pub const VERSION_MIN: u16 = 1;

@@ -34,8 +34,6 @@ pub mod limits {
     pub const ENTRIES_MAX: usize = 256;
     /// Segments the target may report ahead of what the source has answered.
     pub const WINDOW: usize = 256;
-    /// Segments whose leaf digests may be asked for and not yet be patched.
-    pub const WANTS_MAX: usize = 64;
     /// Extents frames that may lie unprocessed at the target.
     pub const SLICES_MAX: usize = 16;
     /// Seconds without any frame after which a peer counts as gone.

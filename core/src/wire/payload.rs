@@ -47,22 +47,35 @@ pub struct Unpacker {
 impl Unpacker {
     /// The bytes of `payload`, which must be `len`; no more than that is ever made of it.
     pub fn unpack<'a>(&'a mut self, payload: &'a Payload, len: usize) -> Result<&'a [u8]> {
-        let bytes = match payload {
-            Payload::Stored(bytes) => bytes.as_slice(),
+        if let Payload::Stored(bytes) = payload {
+            check_len(bytes.len(), len)?;
+            return Ok(bytes);
+        }
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.resize(bytes.len().max(len), 0);
+        let unpacked = self.unpack_into(payload, &mut bytes[..len]);
+        self.bytes = bytes;
+        unpacked?;
+        Ok(&self.bytes[..len])
+    }
+
+    /// Fills `place` with the bytes of `payload`, which must be as many. After an error there may be anything in it.
+    pub fn unpack_into(&mut self, payload: &Payload, place: &mut [u8]) -> Result<()> {
+        match payload {
+            Payload::Stored(bytes) => {
+                check_len(bytes.len(), place.len())?;
+                place.copy_from_slice(bytes);
+                Ok(())
+            }
             Payload::Zstd(packed) => {
                 let bad = |e| malformed("cannot be decompressed").because(e);
                 let decompressor = match &mut self.decompressor {
                     Some(decompressor) => decompressor,
                     none => none.insert(Decompressor::new().map_err(bad)?),
                 };
-                self.bytes.resize(self.bytes.len().max(len), 0);
-                let made = decompressor.decompress_to_buffer(packed, &mut self.bytes[..len]);
-                &self.bytes[..made.map_err(bad)?]
+                let made = decompressor.decompress_to_buffer(packed, place);
+                check_len(made.map_err(bad)?, place.len())
             }
-        };
-        match bytes.len() == len {
-            true => Ok(bytes),
-            false => Err(malformed("has not as many bytes as it changes")),
         }
     }
 }
@@ -70,6 +83,13 @@ impl Unpacker {
 impl From<Vec<u8>> for Payload {
     fn from(bytes: Vec<u8>) -> Self {
         Payload::Stored(bytes)
+    }
+}
+
+fn check_len(is: usize, due: usize) -> Result<()> {
+    match is == due {
+        true => Ok(()),
+        false => Err(malformed("has not as many bytes as it changes")),
     }
 }
 

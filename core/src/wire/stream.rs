@@ -34,6 +34,7 @@ impl StreamReader {
     /// Reads from `fd` (made non-blocking) until `stop` is set or nothing comes for too long.
     pub fn new(fd: OwnedFd, stop: Stop) -> Result<Self> {
         set_nonblocking(&fd)?;
+        widen(&fd);
         Ok(StreamReader {
             fd,
             stop,
@@ -88,6 +89,7 @@ impl StreamWriter {
     /// Writes to `fd` (made non-blocking) until `stop` is set.
     pub fn new(fd: OwnedFd, stop: Stop) -> Result<Self> {
         set_nonblocking(&fd)?;
+        widen(&fd);
         Ok(StreamWriter {
             fd,
             stop,
@@ -182,6 +184,14 @@ fn set_nonblocking(fd: impl AsFd) -> Result<()> {
         rustix::fs::fcntl_setfl(&fd, flags | rustix::fs::OFlags::NONBLOCK)
     };
     set().map_err(|e| Error::io("cannot make a stream non-blocking", e.into()))
+}
+
+/// Bytes a pipe may hold: of the usual 64 KiB, two processes spend much of their time waking each other.
+const PIPE_BYTES: usize = 1 << 20;
+
+fn widen(fd: impl AsFd) {
+    // Sockets have no such size, and the kernel may refuse it (pipe(7), `pipe-max-size`).
+    let _ = rustix::pipe::fcntl_setpipe_size(fd, PIPE_BYTES);
 }
 
 /// The stop flag was set while waiting.

@@ -3,6 +3,7 @@
 use crate::memory;
 use rblocksync::digest::{self, Digest, HashKind, ImageDigest, LeafSet};
 use rblocksync::error::{Error, Kind, Result};
+use rblocksync::fingerprint::Key;
 use rblocksync::image::{Image, MemoryImage};
 use rblocksync::range::ByteRange;
 use rblocksync::stop::Stop;
@@ -123,6 +124,7 @@ pub fn params(segments: usize) -> Params {
         bytes_per_s_max: None,
         compress: Compress::Off,
         threads: None,
+        leaf_key: Key([7; 16]),
         map: false,
     }
 }
@@ -225,6 +227,8 @@ pub fn against<T: Send + 'static>(
     body: impl FnOnce(UnixStream) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let (ours, theirs) = UnixStream::pair().unwrap();
+    // Little room on the way: who does not read is soon noticed.
+    rustix::net::sockopt::set_socket_send_buffer_size(&ours, 16 << 10).unwrap();
     let mut peer = Peer::new(theirs);
     let (ended, end) = channel();
     let began = Instant::now();

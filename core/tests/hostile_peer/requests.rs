@@ -44,12 +44,12 @@ fn bad_requests_are_answered_and_the_agent_goes_on() {
             (b"{\"block\":{\"open-source\":[47,110,111]}}", "/no"),
             (
                 b"{\"block\":{\"sync\":[\"source\",{\"geometry\":{\"size\":1,\"leaf_bytes\":7},\
-                  \"hash\":\"blake3\",\"dry_run\":false,\"verify\":false,\"bytes_per_s_max\":null,\"compress\":\"auto\",\"threads\":null}]}}",
+                  \"hash\":\"blake3\",\"dry_run\":false,\"verify\":false,\"bytes_per_s_max\":null,\"leaf_key\":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16],\"compress\":\"auto\",\"threads\":null}]}}",
                 "unknown form: a leaf of 7 bytes",
             ),
             (
                 b"{\"block\":{\"sync\":[\"source\",{\"geometry\":{\"size\":1,\"leaf_bytes\":4096},\
-                  \"hash\":\"blake3\",\"dry_run\":false,\"verify\":false,\"bytes_per_s_max\":null,\"compress\":\"auto\",\"threads\":null}]}}",
+                  \"hash\":\"blake3\",\"dry_run\":false,\"verify\":false,\"bytes_per_s_max\":null,\"leaf_key\":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16],\"compress\":\"auto\",\"threads\":null}]}}",
                 "nothing is open",
             ),
             (b"{\"host\":{\"x\":1}}", "only serves images"),

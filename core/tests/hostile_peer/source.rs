@@ -76,13 +76,13 @@ fn reports_out_of_bounds_are_refused() {
 }
 
 #[test]
-fn leaf_digests_out_of_turn_are_refused() {
+fn fingerprints_out_of_turn_are_refused() {
     let leaves_of = |segment| Frame::Leaves {
         segment,
         present: leaves([0]),
-        digests: vec![segment_digest(1)],
+        fingerprints: vec![1],
     };
-    let words = "leaf digests that were not asked for";
+    let words = "fingerprints that were not asked for";
     refuse(move |p| p.send(leaves_of(0)), Kind::Protocol, words);
     refuse(move |p| p.send(leaves_of(u64::MAX)), Kind::Protocol, words);
     let twice = move |p: &mut Peer| {
@@ -177,12 +177,12 @@ fn a_flood_is_refused() {
     let result = Side::new(filled(64, NEW), params(64)).run_as_source(|p| {
         p.hello();
         report(p, &[Entry::Absent; 63]);
-        let digests = vec![segment_digest(1)];
+        let fingerprints = vec![1];
         for _ in 0..100_000 {
             p.send(Frame::Leaves {
                 segment: 1 << 40,
                 present: leaves([0]),
-                digests: digests.clone(),
+                fingerprints: fingerprints.clone(),
             });
         }
     });
@@ -199,7 +199,7 @@ fn a_flood_takes_bounded_memory() {
             Frame::Leaves {
                 segment: 0,
                 present: leaves(0..256),
-                digests: vec![segment_digest(1); 256],
+                fingerprints: vec![1; 256],
             },
         ] {
             let image = Arc::new(Uniform {
@@ -218,9 +218,9 @@ fn a_flood_takes_bounded_memory() {
     });
 }
 
-/// Leaf digests of leaves that the segment does not have: the patch has all that is there, and no more.
+/// Fingerprints of leaves that the segment does not have: the patch has all that is there, and no more.
 #[test]
-fn leaf_digests_past_the_end_of_a_short_segment_do_no_harm() {
+fn fingerprints_past_the_end_of_a_short_segment_do_no_harm() {
     let short = MemoryImage::new(3 * LEAF + 100);
     short.write_at(&[NEW; 3 * LEAF + 100], 0).unwrap();
     let mut params = params(1);
@@ -234,7 +234,7 @@ fn leaf_digests_past_the_end_of_a_short_segment_do_no_harm() {
             p.send(Frame::Leaves {
                 segment: 0,
                 present: leaves(0..256),
-                digests: vec![segment_digest(1); 256],
+                fingerprints: vec![1; 256],
             });
             let digest = p.until(|frame| match frame {
                 Frame::Patch(patch) => {

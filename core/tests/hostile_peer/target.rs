@@ -43,8 +43,10 @@ fn a_script_that_keeps_the_rules_succeeds() {
             p.send(Frame::Patch(fill_patch(1, 9)));
             let leaves = p.until(|f| match f {
                 Frame::Leaves {
-                    segment, digests, ..
-                } => Some((segment, digests.len())),
+                    segment,
+                    fingerprints,
+                    ..
+                } => Some((segment, fingerprints.len())),
                 _ => None,
             });
             assert_eq!(leaves, (3, SEGMENT / LEAF));
@@ -131,7 +133,7 @@ fn answers_out_of_turn_are_refused() {
 
 #[test]
 fn wants_out_of_turn_are_refused() {
-    let turn = "leaf digests out of turn";
+    let turn = "fingerprints out of turn";
     refuse(|p| p.send(Frame::Want(0)), Kind::Protocol, turn);
     refuse(|p| p.send(Frame::Want(u64::MAX)), Kind::Protocol, turn);
     let answered = |p: &mut Peer| {
@@ -147,7 +149,7 @@ fn wants_out_of_turn_are_refused() {
         p.send(Frame::Want(2));
         p.send(Frame::Want(2));
     };
-    refuse(twice, Kind::Protocol, "too many leaf digests");
+    refuse(twice, Kind::Protocol, "fingerprints out of turn");
     let hole = Side::new(Arc::new(MemoryImage::new(SEGMENT)), params(1)).run_as_target(|p| {
         p.hello();
         p.list_all(1);
@@ -472,7 +474,7 @@ fn frames_of_the_wrong_direction_are_refused() {
         Frame::Leaves {
             segment: 0,
             present: leaves([]),
-            digests: vec![],
+            fingerprints: vec![],
         },
         Frame::Finished(segment_digest(1), b"{}".to_vec()),
     ] {
@@ -489,7 +491,7 @@ fn a_source_that_falls_silent_or_reads_nothing_is_given_up() {
             p.list_all(4);
         });
     refused(silent, Kind::Remote, "nothing heard");
-    // Leaf digests of 64 segments are more than the socket holds: the target cannot write them.
+    // Fingerprints of 64 segments are more than the socket holds: the target cannot write them.
     let deaf = Side::new(filled(64, OLD), params(64))
         .impatient(500)
         .run_as_target(|p| {
