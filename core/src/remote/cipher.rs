@@ -75,8 +75,31 @@ fn ciphers(args: Vec<OsString>) -> Option<String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_has_chosen_is_not_overruled() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let host = HostSpec::parse("somewhere").unwrap();
+        let options = SshOptions {
+            config_file: Some(file.path().to_owned()),
+            ..SshOptions::default()
+        };
+        let choice = |cipher: Cipher| cipher.choice(&host, &options);
+        let aes = has_aes(&std::fs::read_to_string("/proc/cpuinfo").unwrap());
+        assert_eq!(choice(Cipher::Auto), aes.then(|| AES_FIRST.to_owned()));
+        assert_eq!(choice(Cipher::Configured), None);
+        let list = || "aes256-ctr".to_owned();
+        assert_eq!(choice(Cipher::List(list())), Some(list()));
+        std::fs::write(&file, "Host somewhere\nCiphers aes256-ctr\n").unwrap();
+        assert_eq!(choice(Cipher::Auto), None);
+        std::fs::write(&file, "Host elsewhere\nCiphers aes256-ctr\n").unwrap();
+        assert_eq!(choice(Cipher::Auto), aes.then(|| AES_FIRST.to_owned()));
+        std::fs::write(&file, "NoSuchOption yes\n").unwrap();
+        assert_eq!(choice(Cipher::Auto), None);
+    }
 
     #[test]
     fn instructions_for_aes_are_recognised() {

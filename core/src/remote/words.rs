@@ -81,6 +81,12 @@ pub(super) fn connect_error(host: &HostSpec, said: &str) -> Error {
             format!("ssh does not accept its configuration for {host}"),
             "mend the named file".to_owned(),
         )
+    } else if has(&["Bad SSH2 cipher spec"]) {
+        (
+            Kind::Usage,
+            "ssh does not know this cipher".to_owned(),
+            "'ssh -Q cipher' lists the ciphers there are".to_owned(),
+        )
     } else if has(&["Could not resolve hostname"]) {
         (
             Kind::Remote,
@@ -171,6 +177,7 @@ mod tests {
             ("ssh: connect to host h port 22: Connection refused", Kind::Remote),
             ("ssh: connect to host h port 22: Connection timed out", Kind::Remote),
             ("/root/.ssh/config: line 1: Bad configuration option: x", Kind::Usage),
+            ("command-line line 0: Bad SSH2 cipher spec 'x'.", Kind::Usage),
             ("", Kind::Remote),
         ] {
             let e = connect_error(&host, said);

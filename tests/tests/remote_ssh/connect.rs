@@ -98,6 +98,33 @@ fn unreachable_hosts_are_told_apart() {
 }
 
 #[test]
+fn ciphers_are_those_asked_for() {
+    let sshd = Sshd::start_with(&[], "Ciphers aes256-ctr");
+    let with = |cipher| SshOptions {
+        cipher,
+        ..options(&sshd)
+    };
+    for cipher in [
+        Cipher::Auto,
+        Cipher::Configured,
+        Cipher::List("aes128-ctr,aes256-ctr".into()),
+    ] {
+        let remote = Remote::connect(&host(), &with(cipher)).unwrap();
+        remote.close().unwrap();
+    }
+    refused(
+        Remote::connect(&host(), &with(Cipher::List("aes128-ctr".into()))),
+        Kind::Remote,
+        &["no matching cipher"],
+    );
+    refused(
+        Remote::connect(&host(), &with(Cipher::List("none-such".into()))),
+        Kind::Usage,
+        &["none-such"],
+    );
+}
+
+#[test]
 fn a_waiting_master_does_not_count_as_idle() {
     let sshd = Sshd::start();
     let remote = connect(&sshd);

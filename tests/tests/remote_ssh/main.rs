@@ -9,7 +9,9 @@ mod connect;
 mod driver;
 
 use rblocksync::error::{Error, Kind};
-use rblocksync::remote::{AgentPipe, AgentSpec, Ended, HostSpec, Remote, RunLimits, SshOptions};
+use rblocksync::remote::{
+    AgentPipe, AgentSpec, Cipher, Ended, HostSpec, Remote, RunLimits, SshOptions,
+};
 use rblocksync::stop::Stop;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
