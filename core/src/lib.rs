@@ -9,6 +9,7 @@ pub mod cli;
 pub mod cmd;
 mod crash;
 pub mod digest;
+pub mod driver;
 pub mod error;
 pub mod fingerprint;
 pub mod hypervisor;

@@ -70,9 +70,9 @@ fn main() -> ExitCode {
     let words: Vec<&str> = args.iter().map(|a| a.to_str().unwrap_or("")).collect();
     // What other programs ask of us comes with options only: a file may have these names.
     match words.as_slice() {
-        ["agent"] => run_agent(PROGRAM, None, &mut NoService),
-        ["agent", option] if option.starts_with("--") => {
-            run_agent(PROGRAM, Some(option.into()), &mut NoService)
+        ["agent"] => run_agent(PROGRAM, &[], &mut NoService),
+        ["agent", option, ..] if option.starts_with("--") => {
+            run_agent(PROGRAM, &args[1..], &mut NoService)
         }
         ["watchdog", option, ..] if option.starts_with("--") => exit(
             rblocksync::snapshot::watchdog::main_from_args(args.into_iter().skip(1)),
@@ -154,6 +154,7 @@ fn plan(cli: &Cli) -> Result<Transfer> {
         ignore_size: cli.ignore_size,
         dry_run: cli.dry_run,
         tuning: cli.engine.tuning(),
+        streams: cli.engine.streams,
         map: false,
     })
 }

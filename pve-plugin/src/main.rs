@@ -95,7 +95,7 @@ fn main() -> ExitCode {
             let target = PveTarget::new(PveTree::new("/"), layout.clone());
             run_agent(
                 PROGRAM,
-                args.next(),
+                &args.collect::<Vec<_>>(),
                 &mut TargetService::new(layout, &target),
             )
         }
@@ -146,6 +146,7 @@ fn vm(args: &VmArgs, cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> 
         jobs: args.jobs as usize,
         dry_run: args.dry_run,
         tuning: args.engine.tuning(),
+        streams: args.engine.streams,
         hold_max: Duration::from_secs(args.hold_max),
     };
     let layout = Layout::new(state_dir());

@@ -8,6 +8,7 @@ use crate::wire::{limits, Frame, Link, Received};
 use rustix::fd::OwnedFd;
 use serde::de::DeserializeOwned;
 use serde::Serialize;
+use std::time::Instant;
 
 /// A link to an agent, for requests and for syncs.
 pub struct Client {
@@ -53,7 +54,10 @@ impl Client {
         self.link.reader.set_frame_max(limits::CONTROL_FRAME_MAX);
         self.link.writer.send(&Frame::Request(encode(request)?))?;
         self.link.writer.flush()?;
-        match self.link.reader.receive()? {
+        let asked = Instant::now();
+        let received = self.link.reader.receive()?;
+        self.link.lanes().answered_in(asked.elapsed());
+        match received {
             Received::Frame(Frame::Reply(json)) => match decode(&json)? {
                 Answer::Done(value) => decode(&encode(&value)?),
                 Answer::Failed(report) => Err(report.into_error().context(&self.name)),

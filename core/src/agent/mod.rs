@@ -6,11 +6,13 @@
 
 mod block;
 mod client;
+mod lanes;
 mod serve;
 mod thin_map;
 
 pub use block::{path_bytes, BlockEnd, BlockRequest, OpenTarget, Opened, Role};
 pub use client::Client;
+pub use lanes::{join, LANE_READY};
 pub use serve::{serve, NoService, Service};
 
 use crate::error::{Error, Kind, Result};

@@ -1,6 +1,7 @@
 //! The agent's loop: one request after the other, until the input ends.
 
 use super::block::{path_of, BlockEnd, BlockRequest};
+use super::lanes::Gate;
 use super::{decode, encode, Answer};
 use crate::error::{Error, Kind, Result};
 use crate::stop::Stop;
@@ -33,15 +34,21 @@ pub(super) enum Request {
     Host(Value),
 }
 
-/// Serves one driver on `input` and `output` until it closes the link.
+/// Serves one driver on `input` and `output` until it closes the link. With a token, lanes may join.
 pub fn serve(
     program: &str,
     input: OwnedFd,
     output: OwnedFd,
+    token: Option<&str>,
     stop: Stop,
     service: &mut dyn Service,
 ) -> Result<()> {
+    // Before our hello: who has heard that may send lanes.
+    let gate = token.map(Gate::bind).transpose()?;
     let mut link = Link::handshake(input, output, program, "driver", stop)?;
+    if let Some(gate) = gate {
+        gate.open(link.lanes())?;
+    }
     let mut end: Option<BlockEnd> = None;
     loop {
         link.reader.set_frame_max(limits::CONTROL_FRAME_MAX);

@@ -1,7 +1,7 @@
 //! `PROGRAM agent`: the far end that a driver starts, the same for all front ends.
 
 use super::exit_code;
-use crate::agent::{serve, Service};
+use crate::agent::{join, serve, Service};
 use crate::error::{Error, Result};
 use crate::remote::agent_id;
 use crate::stop::Stop;
@@ -10,21 +10,32 @@ use rustix::fd::{BorrowedFd, OwnedFd};
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-/// Serves a driver on standard input and output, or with `--id` prints who this is.
-pub fn run_agent(program: &str, option: Option<OsString>, service: &mut dyn Service) -> ExitCode {
-    match option.as_deref().and_then(|o| o.to_str()) {
-        Some("--id") => {
+/// What comes after `PROGRAM agent`.
+///
+/// * nothing: serves a driver on standard input and output
+/// * `--lanes TOKEN`: the same, and lets others join
+/// * `--join TOKEN NUMBER`: joins the agent with that token as its lane of that number
+/// * `--id`: prints who this is
+pub fn run_agent(program: &str, args: &[OsString], service: &mut dyn Service) -> ExitCode {
+    let words: Vec<&str> = args.iter().map(|a| a.to_str().unwrap_or("")).collect();
+    let served = match words.as_slice() {
+        ["--id"] => {
             println!("{}", agent_id(program, VERSION.into()));
             return ExitCode::SUCCESS;
         }
-        None if option.is_none() => {}
-        _ => {
-            eprintln!("{program}: agent takes no options but --id");
-            return ExitCode::from(2);
-        }
-    }
-    let served = own_streams()
-        .and_then(|(input, output)| serve(program, input, output, Stop::new(), service));
+        [] => serve_driver(program, None, service),
+        ["--lanes", token] => serve_driver(program, Some(token), service),
+        ["--join", token, number] => match number.parse() {
+            Ok(number) => join(
+                token,
+                number,
+                rustix::stdio::stdin(),
+                rustix::stdio::stdout(),
+            ),
+            Err(_) => return usage(program),
+        },
+        _ => return usage(program),
+    };
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -34,10 +45,17 @@ pub fn run_agent(program: &str, option: Option<OsString>, service: &mut dyn Serv
     }
 }
 
-fn own_streams() -> Result<(OwnedFd, OwnedFd)> {
+fn usage(program: &str) -> ExitCode {
+    eprintln!("{program}: agent takes --id, --lanes TOKEN, --join TOKEN NUMBER, or nothing");
+    ExitCode::from(2)
+}
+
+fn serve_driver(program: &str, token: Option<&str>, service: &mut dyn Service) -> Result<()> {
     let own = |fd: BorrowedFd| {
         rustix::io::fcntl_dupfd_cloexec(fd, 3)
             .map_err(|e| Error::io("cannot use standard input and output", e.into()))
     };
-    Ok((own(rustix::stdio::stdin())?, own(rustix::stdio::stdout())?))
+    let (input, output): (OwnedFd, OwnedFd) =
+        (own(rustix::stdio::stdin())?, own(rustix::stdio::stdout())?);
+    serve(program, input, output, token, Stop::new(), service)
 }

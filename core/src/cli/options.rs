@@ -2,6 +2,7 @@
 
 use super::units::parse_rate;
 use crate::digest::HashKind;
+use crate::driver::Streams;
 use crate::remote::{Cipher, SshOptions};
 use crate::stop::Stop;
 use crate::sync::{Compress, Tuning};
@@ -44,6 +45,12 @@ pub struct EngineArgs {
     /// Threads on each side that read, hash and write; by default twice the processors, 4 to 8
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
     pub threads: Option<u8>,
+    /// SSH connections that share the data of a disk: auto, or 1 to 16
+    ///
+    /// One connection carries at most 2 MiB in a round trip, and encrypts on one processor. auto starts with one, and
+    /// opens up to 8 where the latency holds it up.
+    #[arg(long, value_name = "N", default_value = "auto", value_parser = parse_streams)]
+    pub streams: Streams,
 }
 
 impl EngineArgs {
@@ -67,6 +74,17 @@ fn parse_compress(text: &str) -> Result<Compress, String> {
             Ok(level @ 1..=19) => Ok(Compress::Level(level)),
             _ => Err("it is auto, off or a level from 1 to 19".to_owned()),
         },
+    }
+}
+
+fn parse_streams(text: &str) -> Result<Streams, String> {
+    match (text, text.parse()) {
+        ("auto", _) => Ok(Streams::Auto),
+        (_, Ok(count @ 1..=Streams::MAX)) => Ok(Streams::Fixed(count)),
+        _ => Err(format!(
+            "it is auto, or a number from 1 to {}",
+            Streams::MAX
+        )),
     }
 }
 

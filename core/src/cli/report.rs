@@ -102,6 +102,14 @@ impl Reporter {
         }
     }
 
+    /// Tells of something that the user should know.
+    pub fn note(&self, note: &str) {
+        self.say(
+            format!("  note: {note}"),
+            json!({"event": "note", "text": note}),
+        );
+    }
+
     /// Tells of a failure; errors are printed even when quiet.
     pub fn fail(&self, program: &str, error: &Error) {
         if self.json {

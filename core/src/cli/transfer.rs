@@ -1,16 +1,16 @@
 //! One sync from SRC to DST, whichever of the two is remote: open, check, run, finish.
 
 use super::{Endpoint, Reporter};
-use crate::agent::{path_bytes, BlockEnd, BlockRequest, Client, OpenTarget, Opened, Role};
+use crate::agent::{path_bytes, BlockEnd, BlockRequest, OpenTarget, Opened, Role};
+use crate::driver::{explain, RemoteAgent, Streams};
 use crate::error::{Error, Kind, Result};
-use crate::remote::{agent_id, AgentEnd, AgentHandle, AgentPipe, AgentSpec, Remote, SshOptions};
+use crate::remote::{AgentEnd, Remote, SshOptions};
 use crate::stop::Stop;
 use crate::sync::{self, BlockMap, Compress, Geometry, Meter, Params, Summary, Tuning};
-use crate::wire::{Link, VERSION};
+use crate::wire::Link;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// What is to be synced, and how.
 #[derive(Debug, Clone)]
@@ -29,14 +29,13 @@ pub struct Transfer {
     pub dry_run: bool,
     /// Hash function, compression and so on. Nothing is compressed between two local ends.
     pub tuning: Tuning,
+    /// Streams to each remote end.
+    pub streams: Streams,
     /// Note what was where on the image.
     pub map: bool,
 }
 
 const PROGRAM: &str = "rblocksync";
-
-/// How long an agent may take to end once its input is closed.
-const AGENT_END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An open image on this host or behind an agent.
 enum End {
@@ -45,8 +44,7 @@ enum End {
 }
 
 struct RemoteEnd {
-    client: Client,
-    agent: AgentHandle,
+    agent: RemoteAgent,
     session: Remote,
 }
 
@@ -85,6 +83,11 @@ pub fn run(
         let result = transfer_blocks(&mut source, &mut target, &params, &meter, stop);
         drop(watch);
         let summary = result?;
+        for end in [&mut source, &mut target] {
+            if let Some(why) = end.lacks() {
+                reporter.note(&why.message());
+            }
+        }
         stop.check()?;
         target.commit(transfer.dry_run)?;
         Ok((summary, meter.map()))
@@ -146,33 +149,10 @@ fn open(
         }
         Endpoint::Remote(host, path) => {
             let session = Remote::connect(host, ssh)?;
-            let spec = AgentSpec::new(PROGRAM, agent_id(PROGRAM, VERSION.into()));
-            let AgentPipe {
-                stdin,
-                stdout,
-                handle,
-            } = session.start_agent(&spec)?;
-            let name = host.to_string();
-            let opened = Client::connect(stdout, stdin, PROGRAM, &name, stop.clone()).and_then(
-                |mut client| {
-                    let opened = client.block(open_request(path, role, transfer))?;
-                    Ok((client, opened))
-                },
-            );
-            match opened {
-                Ok((client, opened)) => Ok((
-                    End::Remote(Box::new(RemoteEnd {
-                        client,
-                        agent: handle,
-                        session,
-                    })),
-                    opened,
-                )),
-                Err(e) => {
-                    let end = handle.finish(AGENT_END_TIMEOUT);
-                    drop(session);
-                    Err(explain(e, [Some(end), None]))
-                }
+            let mut agent = RemoteAgent::start(&session, PROGRAM, transfer.streams, stop)?;
+            match agent.client().block(open_request(path, role, transfer)) {
+                Ok(opened) => Ok((End::Remote(Box::new(RemoteEnd { agent, session })), opened)),
+                Err(e) => Err(explain(e, [Some(agent.finish())])),
             }
         }
     }
@@ -193,7 +173,15 @@ impl End {
     fn resize(&mut self, size: u64) -> Result<()> {
         match self {
             End::Local(end) => end.resize(size),
-            End::Remote(end) => end.client.block(BlockRequest::Resize(size)),
+            End::Remote(end) => end.agent.client().block(BlockRequest::Resize(size)),
+        }
+    }
+
+    /// Why it has fewer streams than were asked for, if so.
+    fn lacks(&mut self) -> Option<Error> {
+        match self {
+            End::Local(_) => None,
+            End::Remote(end) => end.agent.lacks(),
         }
     }
 
@@ -201,7 +189,7 @@ impl End {
         match self {
             _ if dry_run => Ok(()),
             End::Local(end) => end.commit(),
-            End::Remote(end) => end.client.block(BlockRequest::Commit),
+            End::Remote(end) => end.agent.client().block(BlockRequest::Commit),
         }
     }
 }
@@ -215,27 +203,32 @@ fn transfer_blocks(
 ) -> Result<Summary> {
     match (source, target) {
         (End::Local(source), End::Local(target)) => sync_local(source, target, params, meter, stop),
-        (End::Local(source), End::Remote(target)) => {
-            target
-                .client
-                .block::<()>(BlockRequest::Sync(Role::Target, *params))?;
-            source.sync(Role::Source, params, target.client.link(), meter)
-        }
-        (End::Remote(source), End::Local(target)) => {
-            source
-                .client
-                .block::<()>(BlockRequest::Sync(Role::Source, *params))?;
-            target.sync(Role::Target, params, source.client.link(), meter)
-        }
-        (End::Remote(source), End::Remote(target)) => {
-            source
-                .client
-                .block::<()>(BlockRequest::Sync(Role::Source, *params))?;
-            target
-                .client
-                .block::<()>(BlockRequest::Sync(Role::Target, *params))?;
-            sync::relay(source.client.link(), target.client.link(), params, meter)
-        }
+        (End::Local(source), End::Remote(target)) => target.sync(Role::Target, params, |link| {
+            source.sync(Role::Source, params, link, meter)
+        }),
+        (End::Remote(source), End::Local(target)) => source.sync(Role::Source, params, |link| {
+            target.sync(Role::Target, params, link, meter)
+        }),
+        (End::Remote(source), End::Remote(target)) => source.sync(Role::Source, params, |from| {
+            target.sync(Role::Target, params, |to| {
+                sync::relay(from, to, params, meter)
+            })
+        }),
+    }
+}
+
+impl RemoteEnd {
+    /// Has the agent run its side of a sync, and `other` the other side.
+    fn sync<T>(
+        &mut self,
+        role: Role,
+        params: &Params,
+        other: impl FnOnce(&mut Link) -> Result<T>,
+    ) -> Result<T> {
+        self.agent.carry(&self.session, |client| {
+            client.block::<()>(BlockRequest::Sync(role, *params))?;
+            other(client.link())
+        })
     }
 }
 
@@ -270,39 +263,15 @@ fn sync_local(
     })
 }
 
-type Ended = Option<AgentEnd>;
-
 /// Closes an end: the agent sees its input end and exits, then the session goes.
-fn close(end: End) -> Ended {
+fn close(end: End) -> Option<AgentEnd> {
     match end {
         End::Local(_) => None,
         End::Remote(end) => {
-            let RemoteEnd {
-                client,
-                agent,
-                session,
-            } = *end;
-            drop(client);
-            let end = agent.finish(AGENT_END_TIMEOUT);
+            let RemoteEnd { agent, session } = *end;
+            let end = agent.finish();
             drop(session);
             Some(end)
         }
-    }
-}
-
-/// Adds to an error about a lost agent what is known of how the agent ended.
-fn explain(error: Error, ends: [Ended; 2]) -> Error {
-    if error.kind() != Kind::Remote {
-        return error;
-    }
-    let why: Vec<String> = ends
-        .into_iter()
-        .flatten()
-        .filter(|end| !end.is_success())
-        .map(|end| end.to_string())
-        .collect();
-    match why.is_empty() {
-        true => error,
-        false => error.followed_by(why.join("; ")),
     }
 }

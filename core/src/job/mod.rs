@@ -3,7 +3,6 @@
 mod messages;
 mod service;
 mod sync;
-mod target_agent;
 mod transfer;
 
 pub use messages::HostRequest;

@@ -1,12 +1,12 @@
 //! Sync one VM to one target: plan, point in time, transfer of all disks, seal.
 
 use super::messages::HostRequest;
-use super::target_agent::TargetAgent;
 use super::transfer::Transfers;
 use crate::agent::Client;
 use crate::cli::units::{human, human_time};
 use crate::cli::Reporter;
 use crate::digest::HashKind;
+use crate::driver::{RemoteAgent, Streams};
 use crate::error::{Error, Kind, Result};
 use crate::hypervisor::HostDescription;
 use crate::lock::Lock;
@@ -70,6 +70,8 @@ pub struct SyncOptions {
     pub dry_run: bool,
     /// Hash function, compression and so on; the rate is that of all disks together.
     pub tuning: Tuning,
+    /// Streams for each disk.
+    pub streams: Streams,
     /// Longest time that the guest may be held still.
     pub hold_max: Duration,
 }
@@ -101,8 +103,8 @@ pub fn sync(
             &format!("VM {}", vm.id),
         )?),
     };
-    let control = TargetAgent::start(session, vm.program, stop)?;
-    control.during(|client| {
+    let control = RemoteAgent::start(session, vm.program, Streams::Fixed(1), stop)?;
+    control.during(|agent| {
         let mut job = Job {
             layout,
             vm,
@@ -111,7 +113,7 @@ pub fn sync(
             reporter,
             stop,
         };
-        job.run(client, runtime)
+        job.run(agent.client(), runtime)
     })
 }
 
@@ -255,10 +257,7 @@ impl Job<'_> {
     }
 
     fn note(&self, note: &str) {
-        self.reporter.say(
-            format!("  note: {note}"),
-            json!({"event": "note", "text": note}),
-        );
+        self.reporter.note(note);
     }
 
     /// What was resolved must be what the snapshots were taken of: a disk that was added in between would be
@@ -421,6 +420,6 @@ pub fn generations_of(
     vm: Option<String>,
     stop: &Stop,
 ) -> Result<Vec<(TargetPair, Vec<Generation>)>> {
-    TargetAgent::start(session, program, stop)?
-        .during(|client| client.host(&HostRequest::Generations(vm)))
+    RemoteAgent::start(session, program, Streams::Fixed(1), stop)?
+        .during(|agent| agent.client().host(&HostRequest::Generations(vm)))
 }

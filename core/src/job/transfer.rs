@@ -1,10 +1,10 @@
 //! Moves the disks of a point in time into the target's forks, some of them at a time.
 
 use super::sync::{SourceVm, SyncOptions, LEAF_BYTES};
-use super::target_agent::TargetAgent;
 use crate::agent::{path_bytes, BlockEnd, BlockRequest, Client, OpenTarget, Opened, Role};
 use crate::bell::Bell;
 use crate::cli::Reporter;
+use crate::driver::RemoteAgent;
 use crate::error::{Error, Kind, Result};
 use crate::remote::Remote;
 use crate::replica::Prepared;
@@ -105,14 +105,15 @@ impl Transfers<'_> {
         std::thread::scope(|scope| {
             // Finding out what is mapped takes its time at both ends: at once.
             let source = scope.spawn(|| open_source(way));
-            let agent = TargetAgent::start(self.session, self.vm.program, stop)?;
-            agent.during(|client| {
+            let streams = self.options.streams;
+            let agent = RemoteAgent::start(self.session, self.vm.program, streams, stop)?;
+            agent.during(|agent| {
                 let open = OpenTarget {
                     path: path_bytes(way.fork),
                     create: false,
                     dry_run: false,
                 };
-                let opened: Opened = client.block(BlockRequest::OpenTarget(open))?;
+                let opened: Opened = agent.client().block(BlockRequest::OpenTarget(open))?;
                 if opened.size < way.size {
                     return Err(Error::new(
                         Kind::Remote,
@@ -120,8 +121,14 @@ impl Transfers<'_> {
                     ));
                 }
                 let mut source = source.join().unwrap_or_else(|_| Err(self.stop.error()))?;
-                client.block::<()>(BlockRequest::Sync(Role::Target, params))?;
-                source.sync(Role::Source, &params, client.link(), &meter)
+                let done = agent.carry(self.session, |client| {
+                    client.block::<()>(BlockRequest::Sync(Role::Target, params))?;
+                    source.sync(Role::Source, &params, client.link(), &meter)
+                });
+                if let Some(why) = agent.lacks() {
+                    self.reporter.note(&why.message());
+                }
+                done
             })
         })
     }

@@ -187,7 +187,20 @@ impl Remote {
     /// as long as this connection lives. May be called several times.
     pub fn start_agent(&self, spec: &AgentSpec) -> Result<AgentPipe> {
         spec.check()?;
+        self.launch_agent(self.agent_command(spec)?, spec)
+    }
+
+    /// The same over a connection of its own to the same host, which must stay as long as the agent is needed.
+    pub fn start_beside(&self, spec: &AgentSpec) -> Result<(Remote, AgentPipe)> {
+        spec.check()?;
+        // What was uploaded over this connection serves the other as well.
         let command = self.agent_command(spec)?;
+        let other = Remote::connect(self.host(), &self.options)?;
+        let pipe = other.launch_agent(command, spec)?;
+        Ok((other, pipe))
+    }
+
+    fn launch_agent(&self, command: OsString, spec: &AgentSpec) -> Result<AgentPipe> {
         let Process {
             stdin,
             stdout,

@@ -45,6 +45,7 @@ pub struct Remote {
     host: HostSpec,
     master: Arc<Master>,
     known: Mutex<Vec<Known>>,
+    options: SshOptions,
     stop: Stop,
 }
 
@@ -55,6 +56,7 @@ impl Remote {
             host: host.clone(),
             master: Arc::new(Master::start(host, options)?),
             known: Mutex::new(Vec::new()),
+            options: options.clone(),
             stop: options.stop.clone(),
         })
     }

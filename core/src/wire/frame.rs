@@ -16,6 +16,8 @@ pub enum Frame {
     Error(Vec<u8>),
     /// 0x03: nothing but a sign of life.
     Ping,
+    /// 0x04: what follows comes in chunks over this stream and as many more in turn.
+    Lanes(u8),
     /// 0x10: driver to agent: a request, JSON.
     Request(Vec<u8>),
     /// 0x11: agent to driver: the answer to the oldest unanswered request, JSON.
@@ -112,6 +114,7 @@ impl Frame {
             }
             Frame::Error(json) => put(out, 0x02, json),
             Frame::Ping => out.push(0x03),
+            Frame::Lanes(count) => put(out, 0x04, &[*count]),
             Frame::Request(json) => put(out, 0x10, json),
             Frame::Reply(json) => put(out, 0x11, json),
             Frame::Extents(extents) => {
@@ -174,6 +177,7 @@ impl Frame {
             0x01 => return Hello::decode(fields).map(Frame::Hello),
             0x02 => return Ok(Frame::Error(fields.rest().to_vec())),
             0x03 => Frame::Ping,
+            0x04 => Frame::Lanes(fields.u8()?),
             0x10 => return Ok(Frame::Request(fields.rest().to_vec())),
             0x11 => return Ok(Frame::Reply(fields.rest().to_vec())),
             0x20 => Frame::Extents(decode_extents(&mut fields)?),

@@ -24,6 +24,7 @@ fn golden() -> Vec<(Frame, &'static str)> {
             Frame::Segments(vec![Entry::Absent, Entry::Zero, Entry::Digest(Digest([0xaa; 32]))]),
             "26000000 21 0300 00 01 02 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
         ),
+        (Frame::Lanes(3), "02000000 04 03"),
         (Frame::Want(7), "09000000 22 0700000000000000"),
         (
             Frame::Leaves { segment: 7, present: changed, fingerprints: vec![0x0102_0304_0506_0708] },

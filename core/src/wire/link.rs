@@ -2,14 +2,17 @@
 
 use super::frame::Frame;
 use super::hello::Hello;
+use super::lanes::Lanes;
 use super::limits;
 use super::link_writer::{ErrorReport, LinkWriter};
 use super::stream::{Ready, StreamReader, StreamWriter};
+use super::stripe::Inlet;
 use crate::bell::Bell;
 use crate::error::{Error, Kind, Result};
 use crate::stop::Stop;
 use rustix::fd::OwnedFd;
-use std::io::{BufReader, Read};
+use std::io::Read;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Both directions of a link whose handshake is done.
@@ -22,7 +25,8 @@ pub struct Link {
 
 /// The reading half.
 pub struct LinkReader {
-    stream: BufReader<StreamReader>,
+    stream: Inlet,
+    lanes: Arc<Lanes>,
     frame_max: u32,
     peer: String,
     stop: Stop,
@@ -63,12 +67,12 @@ impl Link {
         stop: Stop,
     ) -> Result<Link> {
         let (reading, writing) = (stop.child(), stop.child());
+        let lanes = Arc::new(Lanes::default());
+        let output = StreamWriter::new(output, writing.clone())?;
         let mut link = Link {
             reader: LinkReader {
-                stream: BufReader::with_capacity(
-                    256 << 10,
-                    StreamReader::new(input, reading.clone())?,
-                ),
+                stream: Inlet::new(StreamReader::new(input, reading.clone())?),
+                lanes: Arc::clone(&lanes),
                 frame_max: limits::HELLO_FRAME_MAX,
                 peer: peer.to_owned(),
                 stop: reading,
@@ -76,16 +80,16 @@ impl Link {
                 bytes: 0,
                 body: Vec::new(),
             },
-            writer: LinkWriter::new(StreamWriter::new(output, writing.clone())?, peer, writing)?,
+            writer: LinkWriter::new(output, lanes, peer, writing)?,
         };
         let ours = Hello::ours(program);
         link.writer.send(&Frame::Hello(ours.clone()))?;
         link.writer.flush()?;
         // A peer that sends its hello byte by byte would keep us here for hours.
         let deadline = Some(Instant::now() + limit);
-        link.reader.stream.get_mut().set_deadline(deadline);
+        link.reader.stream.current_mut().set_deadline(deadline);
         let first = link.reader.next().map_err(|e| {
-            match link.reader.stream.get_ref().is_late() && e.kind() == Kind::Remote {
+            match link.reader.stream.current().is_late() && e.kind() == Kind::Remote {
                 true => Error::new(
                     Kind::Remote,
                     format!("{peer} said no hello within {limit:?}"),
@@ -93,7 +97,7 @@ impl Link {
                 false => e,
             }
         })?;
-        link.reader.stream.get_mut().set_deadline(None);
+        link.reader.stream.current_mut().set_deadline(None);
         match first {
             Some(Received::Frame(Frame::Hello(theirs))) => {
                 ours.agree(&theirs).map_err(|e| e.context(peer))?;
@@ -110,6 +114,13 @@ impl Link {
         link.reader.greeted = true;
         link.reader.frame_max = limits::CONTROL_FRAME_MAX;
         Ok(link)
+    }
+}
+
+impl Link {
+    /// Where more streams for this link are brought to.
+    pub fn lanes(&self) -> &Arc<Lanes> {
+        &self.reader.lanes
     }
 }
 
@@ -131,12 +142,12 @@ impl LinkReader {
 
     /// Sets how long the peer may say nothing before it counts as gone.
     pub fn set_silence_max(&mut self, limit: Duration) {
-        self.stream.get_mut().set_silence_max(limit);
+        self.stream.set_silence_max(limit);
     }
 
     /// How long the peer may say nothing.
     pub fn silence_max(&self) -> Duration {
-        self.stream.get_ref().silence_max()
+        self.stream.current().silence_max()
     }
 
     /// The next frame. Pings are passed over; an error report of the peer becomes an error here.
@@ -153,8 +164,8 @@ impl LinkReader {
     pub fn watch(&mut self, done: &Bell) -> Result<()> {
         let mut heard = Instant::now();
         while !done.is_rung() {
-            if self.stream.buffer().is_empty() {
-                let stream = self.stream.get_ref();
+            if !self.stream.has_buffered() {
+                let stream = self.stream.current();
                 match stream.wait_or(done).map_err(|e| self.io_error(e))? {
                     Ready::Input => {}
                     Ready::Rung => continue,
@@ -191,6 +202,7 @@ impl LinkReader {
             .read_to_end(&mut body)
             .map_err(|e| self.io_error(e))?;
         self.bytes += 4 + got as u64;
+        self.lanes.moved(4 + got as u64);
         if got < len as usize {
             return Err(self.vanished());
         }
@@ -198,9 +210,21 @@ impl LinkReader {
         self.body = body;
         match frame {
             Frame::Ping => Ok(None),
+            Frame::Lanes(count) if self.greeted => self.widen(count).map(|()| None),
             Frame::Error(json) => Err(self.reported(&json)),
             frame => Ok(Some(Received::Frame(frame))),
         }
+    }
+
+    fn widen(&mut self, count: u8) -> Result<()> {
+        let lanes = self.lanes.take_announced(count);
+        let lanes = lanes.map_err(|e| e.context(&self.peer))?;
+        let streams = lanes
+            .into_iter()
+            .map(|fd| StreamReader::new(fd, self.stop.clone()))
+            .collect::<Result<_>>()?;
+        self.stream.widen(streams);
+        Ok(())
     }
 
     fn bad_length(&self, len: u32) -> Error {

@@ -2,12 +2,13 @@
 //! while, so that a peer can tell a busy end from a dead one.
 
 use super::frame::Frame;
+use super::lanes::Lanes;
 use super::limits;
 use super::stream::StreamWriter;
+use super::stripe::Outlet;
 use crate::error::{Error, Kind, Result};
 use crate::stop::Stop;
 use serde::{Deserialize, Serialize};
-use std::io::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,8 @@ pub struct LinkWriter {
 }
 
 struct Writing {
-    stream: StreamWriter,
+    stream: Outlet,
+    lanes: Arc<Lanes>,
     pending: Vec<u8>,
     peer: String,
     stop: Stop,
@@ -60,9 +62,15 @@ impl ErrorReport {
 }
 
 impl LinkWriter {
-    pub(super) fn new(stream: StreamWriter, peer: &str, stop: Stop) -> Result<Self> {
+    pub(super) fn new(
+        stream: StreamWriter,
+        lanes: Arc<Lanes>,
+        peer: &str,
+        stop: Stop,
+    ) -> Result<Self> {
         let shared = Arc::new(Mutex::new(Writing {
-            stream,
+            stream: Outlet::new(stream),
+            lanes,
             pending: Vec::new(),
             peer: peer.to_owned(),
             stop: stop.clone(),
@@ -127,7 +135,23 @@ impl LinkWriter {
 }
 
 impl Writing {
+    /// Writes what was collected, and then goes over to more lanes if they are due.
     fn flush(&mut self) -> Result<()> {
+        self.write_out()?;
+        let Some((count, lanes)) = self.lanes.take_due() else {
+            return Ok(());
+        };
+        Frame::Lanes(count).encode(&mut self.pending);
+        self.write_out()?;
+        let streams = lanes
+            .into_iter()
+            .map(|fd| StreamWriter::new(fd, self.stop.clone()))
+            .collect::<Result<_>>()?;
+        self.stream.widen(streams);
+        Ok(())
+    }
+
+    fn write_out(&mut self) -> Result<()> {
         if self.pending.is_empty() {
             return Ok(());
         }
@@ -138,6 +162,7 @@ impl Writing {
         }
         let result = self.stream.write_all(&self.pending);
         self.bytes += self.pending.len() as u64;
+        self.lanes.moved(self.pending.len() as u64);
         self.pending.clear();
         // A burst of large patches must not keep its memory for ever.
         self.pending.shrink_to(PENDING_MAX * 2);

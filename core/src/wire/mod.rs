@@ -4,13 +4,16 @@
 mod codec;
 mod frame;
 mod hello;
+mod lanes;
 mod link;
 mod link_writer;
 mod payload;
 mod stream;
+mod stripe;
 
 pub use frame::{Entry, Extents, Frame, Patch};
 pub use hello::{Hello, VERSION, VERSION_MIN};
+pub use lanes::Lanes;
 pub use link::{Link, LinkReader, Received};
 pub use link_writer::{ErrorReport, LinkWriter};
 pub use payload::{Payload, Unpacker};
@@ -36,6 +39,8 @@ pub mod limits {
     pub const WINDOW: usize = 256;
     /// Extents frames that may lie unprocessed at the target.
     pub const SLICES_MAX: usize = 16;
+    /// Lanes that a link may have besides its first stream.
+    pub const LANES_MAX: u8 = 15;
     /// Seconds without any frame after which a peer counts as gone.
     pub const SILENCE_S_MAX: u64 = 30;
     /// Seconds between pings while there is nothing else to send.

@@ -13,6 +13,7 @@ fn agent(script: impl FnOnce(&mut Peer) + Send + 'static) -> Result<()> {
             "agent",
             input.into(),
             end.into(),
+            None,
             Stop::new(),
             &mut NoService,
         )
