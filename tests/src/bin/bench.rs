@@ -37,7 +37,7 @@ use tools::Tool;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-const USAGE: &str = "usage: bench [--rounds N] [--json FILE] [--dir DIR] [a|b|c|d|e|f|g]...";
+const USAGE: &str = "usage: bench [--rounds N] [--json FILE] [--dir DIR] [a|b|c|d|e|f|g|h]...";
 /// Of what takes a second: the more rounds, the less a moment counts.
 const SHORT_ROUNDS: usize = 5;
 

@@ -62,14 +62,25 @@ pub fn refused_everywhere(
 
 /// Processes of ours that a server's host runs: agents, by what it has put into their environment.
 pub fn agents(sshd: &Sshd) -> Vec<u32> {
+    started(sshd, |args| {
+        args.ends_with(" agent ") || args.contains(" agent --lanes ")
+    })
+}
+
+/// The same for those that have joined an agent as one of its lanes.
+pub fn lanes(sshd: &Sshd) -> Vec<u32> {
+    started(sshd, |args| args.contains(" agent --join "))
+}
+
+fn started(sshd: &Sshd, as_what: impl Fn(&str) -> bool) -> Vec<u32> {
     let mark = sshd.cache().into_os_string().into_encoded_bytes();
     let ours = |pid: &u32| {
         let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environ.windows(mark.len()).any(|part| part == mark)
     };
     let all = processes();
-    let agents = all.iter().filter(|(_, p)| p.args.ends_with("agent "));
-    agents.map(|(pid, _)| *pid).filter(ours).collect()
+    let found = all.iter().filter(|(_, p)| as_what(&p.args));
+    found.map(|(pid, _)| *pid).filter(ours).collect()
 }
 
 /// The ssh processes that connect to a server.

@@ -71,7 +71,7 @@ pub const START_UP: Scenario = Scenario {
 };
 
 /// All others, in order.
-pub const ALL: [Scenario; 7] = [
+pub const ALL: [Scenario; 8] = [
     Scenario {
         name: "a",
         text: "first copy of 600 MiB in a sparse file of 2 GiB",
@@ -130,6 +130,18 @@ pub const ALL: [Scenario; 7] = [
             data: 4096 * MIB,
             stretches: 1,
         },
+        ..PLAIN
+    },
+    Scenario {
+        name: "h",
+        text: "first copy of 1 GiB, over loopback and at 20 ms RTT",
+        shape: Shape {
+            size: 1024 * MIB,
+            data: 1024 * MIB,
+            stretches: 1,
+        },
+        before: Before::Nothing,
+        both_ways: true,
         ..PLAIN
     },
 ];

@@ -15,6 +15,8 @@ pub const B3SUM: &str = "b3sum";
 pub enum Way {
     /// It sends what differs.
     Syncs,
+    /// rblocksync again, only where several streams are looked at.
+    Streams,
     /// It sends everything.
     Copies,
     /// It reads both files and compares or hashes them: what any comparison has to pay.
@@ -54,13 +56,14 @@ impl Tool {
 
     /// Whether it writes the destination.
     pub fn writes(&self) -> bool {
-        matches!(self.way, Way::Syncs | Way::Copies)
+        matches!(self.way, Way::Syncs | Way::Streams | Way::Copies)
     }
 
     /// Whether it can take part. At a long round trip, copying everything shows the bandwidth and no more.
     pub fn fits(&self, scenario: &Scenario) -> bool {
         let by_way = match self.way {
             Way::Syncs => true,
+            Way::Streams => scenario.name == "h",
             Way::Copies => !scenario.both_ways || scenario.shape.size == 4096,
             Way::Reads => scenario.before != Before::Nothing && !scenario.both_ways,
             Way::Compares => scenario.before == Before::Same && !scenario.both_ways,
@@ -80,6 +83,20 @@ pub fn all() -> Vec<Tool> {
             Way::Syncs,
             false,
             "exec \"$RBLOCKSYNC\" -q --truncate \"$SRC\" \"$HOST:$DST\"",
+        ),
+        Tool::new(
+            "stored",
+            &[],
+            Way::Streams,
+            false,
+            "exec \"$RBLOCKSYNC\" -q --truncate --compress off \"$SRC\" \"$HOST:$DST\"",
+        ),
+        Tool::new(
+            "stored, 1 stream",
+            &[],
+            Way::Streams,
+            false,
+            "exec \"$RBLOCKSYNC\" -q --truncate --compress off --streams 1 \"$SRC\" \"$HOST:$DST\"",
         ),
         // It would leave a file of the same size and time alone without looking into it.
         Tool::new(
