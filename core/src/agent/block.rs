@@ -2,7 +2,8 @@
 
 use super::thin_map;
 use crate::error::{Error, Kind, Result};
-use crate::image::{self, Handle, Identity, TargetOptions, View};
+use crate::image::{self, Handle, Identity, Image, TargetOptions, View};
+use crate::stop::Stop;
 use crate::sync::{self, Meter, Params};
 use crate::wire::Link;
 use rustix::io::Errno;
@@ -168,9 +169,46 @@ impl BlockEnd {
         link: &mut Link,
         meter: &Meter,
     ) -> Result<sync::Summary> {
+        self.with_image(params, |image| match role {
+            Role::Source => sync::run_source(image, params, link, meter),
+            Role::Target => sync::run_target(image, params, link, meter),
+        })
+    }
+
+    /// Lets a target that is being created begin as a clone of `source`, where the file system can do that:
+    /// then the sync writes nothing, and the copy takes no space until one of the two changes.
+    pub fn begin_as_clone_of(&self, source: &BlockEnd) -> Result<bool> {
+        match (&self.handle, &source.handle) {
+            (Some(Handle::File(target)), Some(Handle::File(source))) if self.publish.is_some() => {
+                target.clone_from(source)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Makes this target equal to `source`, both of them on this host.
+    pub fn sync_from(
+        &mut self,
+        source: &mut BlockEnd,
+        params: &Params,
+        meter: &Meter,
+        stop: &Stop,
+    ) -> Result<sync::Summary> {
+        self.with_image(params, |target| {
+            source.with_image(params, |source| {
+                sync::run_local(source, target, params, stop, meter)
+            })
+        })
+    }
+
+    /// Calls `work` with the image as a sync is to see it.
+    fn with_image<T>(
+        &mut self,
+        params: &Params,
+        work: impl FnOnce(&dyn Image) -> Result<T>,
+    ) -> Result<T> {
         if self.dry_run {
-            let view = View::new(self.handle.take(), params.geometry.size());
-            return sync::run_target(&view, params, link, meter);
+            return work(&View::new(self.handle.take(), params.geometry.size()));
         }
         let Some(handle) = &self.handle else {
             return Err(Error::new(
@@ -185,10 +223,7 @@ impl BlockEnd {
                 format!("{} is smaller than the sync", image.name()),
             ));
         }
-        match role {
-            Role::Source => sync::run_source(image, params, link, meter),
-            Role::Target => sync::run_target(image, params, link, meter),
-        }
+        work(image)
     }
 
     /// Puts a created file in its place, durably.

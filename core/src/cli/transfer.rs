@@ -6,9 +6,8 @@ use crate::driver::{explain, RemoteAgent, Streams};
 use crate::error::{Error, Kind, Result};
 use crate::remote::{AgentEnd, Remote, SshOptions};
 use crate::stop::Stop;
-use crate::sync::{self, BlockMap, Compress, Geometry, Meter, Params, Summary, Tuning};
+use crate::sync::{self, BlockMap, Geometry, Meter, Params, Summary, Tuning};
 use crate::wire::Link;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,7 +26,7 @@ pub struct Transfer {
     pub ignore_size: bool,
     /// Compare only.
     pub dry_run: bool,
-    /// Hash function, compression and so on. Nothing is compressed between two local ends.
+    /// Hash function, compression and so on.
     pub tuning: Tuning,
     /// Streams to each remote end.
     pub streams: Streams,
@@ -65,19 +64,19 @@ pub fn run(
         }
     };
     let result = checked_size(transfer, &from, &to).and_then(|size| {
+        if let (End::Local(source), End::Local(target)) = (&source, &target) {
+            target.begin_as_clone_of(source)?;
+        }
         // A new file may be the rest of an earlier run, of any size.
         if to.is_new || (transfer.truncate && size != to.size) {
             target.resize(size)?;
         }
         let geometry = Geometry::new(size, transfer.leaf_bytes)?;
-        let mut params = Params {
+        let params = Params {
             dry_run: transfer.dry_run,
             map: transfer.map,
             ..Params::new(geometry, &transfer.tuning)
         };
-        if let (End::Local(_), End::Local(_)) = (&source, &target) {
-            params.compress = Compress::Off;
-        }
         let meter = Arc::new(Meter::new());
         let watch = reporter.watch(&transfer.target.to_string(), meter.clone());
         let result = transfer_blocks(&mut source, &mut target, &params, &meter, stop);
@@ -202,7 +201,7 @@ fn transfer_blocks(
     stop: &Stop,
 ) -> Result<Summary> {
     match (source, target) {
-        (End::Local(source), End::Local(target)) => sync_local(source, target, params, meter, stop),
+        (End::Local(source), End::Local(target)) => target.sync_from(source, params, meter, stop),
         (End::Local(source), End::Remote(target)) => target.sync(Role::Target, params, |link| {
             source.sync(Role::Source, params, link, meter)
         }),
@@ -230,37 +229,6 @@ impl RemoteEnd {
             other(client.link())
         })
     }
-}
-
-/// Both ends in this process, joined by a socket pair.
-fn sync_local(
-    source: &mut BlockEnd,
-    target: &mut BlockEnd,
-    params: &Params,
-    meter: &Meter,
-    stop: &Stop,
-) -> Result<Summary> {
-    let cannot = |e| Error::io("cannot make a socket pair", e);
-    let (a, b) = UnixStream::pair().map_err(cannot)?;
-    let link = |end: UnixStream, peer: &str| {
-        let input = end.try_clone().map_err(cannot)?;
-        Link::handshake(input.into(), end.into(), PROGRAM, peer, stop.clone())
-    };
-    std::thread::scope(|scope| {
-        let receiver = scope
-            .spawn(|| target.sync(Role::Target, params, &mut link(b, "source")?, &Meter::new()));
-        let sent = link(a, "target")
-            .and_then(|mut link| source.sync(Role::Source, params, &mut link, meter));
-        let received = receiver
-            .join()
-            .unwrap_or_else(|_| Err(Error::new(Kind::Io, "the target's thread panicked")));
-        match (sent, received) {
-            (Ok(summary), Ok(_)) => Ok(summary),
-            // Whoever met the cause says it in the same words, less the name of the other end.
-            (Err(cause), Err(told)) if told.message().ends_with(&cause.message()) => Err(cause),
-            (Err(_), Err(e)) | (Err(e), Ok(_)) | (Ok(_), Err(e)) => Err(e),
-        }
-    })
 }
 
 /// Closes an end: the agent sees its input end and exits, then the session goes.

@@ -1,6 +1,7 @@
 //! Applying patches on the target: the new segment is built in memory and must have the digest the
 //! source promised before a byte of it is written.
 
+use super::failure::Failure;
 use super::segment::{self, SegmentData};
 use super::{Meter, Params, SideStats};
 use crate::buf::BufPool;
@@ -28,6 +29,9 @@ pub(super) fn workers(params: &Params) -> usize {
     );
     wanted.clamp(1, fit)
 }
+
+/// Most bytes freed in one call.
+const CLEAR_BYTES_MAX: u64 = 256 << 20;
 
 /// What a patch goes onto.
 pub(super) enum Base {
@@ -102,6 +106,40 @@ impl<'a> Applier<'a> {
         Ok(())
     }
 
+    /// Makes the segments `first..end`, of which the source has nothing, read as zeros. Where only reading tells
+    /// whether they do already, `each` is called for every one of them instead.
+    pub(super) fn clear_segments(
+        &self,
+        first: u64,
+        end: u64,
+        failure: &Failure,
+        each: impl FnMut(u64) -> Result<()>,
+    ) -> Result<()> {
+        if !self.image.tells_holes() {
+            return (first..end).try_for_each(each);
+        }
+        let span = self.params.geometry.span(first, end);
+        let mut at = span.start;
+        while at < span.end {
+            failure.check()?;
+            let Some(extent) = self.image.next_data(at)? else {
+                break;
+            };
+            // In pieces, so that a signal or a lost peer is noticed in between.
+            let piece = ByteRange::new(extent.start, extent.start.saturating_add(CLEAR_BYTES_MAX));
+            let part = extent
+                .align_out(super::geometry::LEAF_UNIT.into())
+                .intersection(&piece.align_out(super::geometry::LEAF_UNIT.into()))
+                .intersection(&ByteRange::new(at, span.end));
+            if part.is_empty() {
+                break;
+            }
+            self.clear(part)?;
+            at = part.end;
+        }
+        Ok(())
+    }
+
     /// Makes a segment, of which the source has nothing, read as zeros, where it does not do so already.
     pub(super) fn clear_segment(&self, index: u64) -> Result<()> {
         let data = self.read(index)?;
@@ -150,15 +188,28 @@ impl<'a> Applier<'a> {
             )
             .advise("nothing of them was written; run again"));
         }
-        for (first, count) in patch.changed.runs() {
-            let place = geometry.leaves(first, count, len);
+        self.write(patch.segment, &data, &patch.changed, &patch.zeroed)
+    }
+
+    /// Writes the `changed` leaves of segment `index` from `data`, and frees the `zeroed` ones.
+    pub(super) fn write(
+        &self,
+        index: u64,
+        data: &SegmentData,
+        changed: &LeafSet,
+        zeroed: &LeafSet,
+    ) -> Result<()> {
+        let geometry = &self.params.geometry;
+        let range = geometry.segment(index);
+        for (first, count) in changed.runs() {
+            let place = geometry.leaves(first, count, data.len);
             let offset = range.start + place.start as u64;
             self.written
                 .fetch_add(place.len() as u64, Ordering::Relaxed);
             self.image.write_at(&data.buf[place], offset)?;
         }
-        for (first, count) in patch.zeroed.runs() {
-            let place = geometry.leaves(first, count, len);
+        for (first, count) in zeroed.runs() {
+            let place = geometry.leaves(first, count, data.len);
             self.image.zero(ByteRange::new(
                 range.start + place.start as u64,
                 range.start + place.end as u64,

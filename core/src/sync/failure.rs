@@ -27,6 +27,15 @@ impl Failure {
         }
     }
 
+    /// Of threads that have no link; `stop` ends them.
+    pub(super) fn of(stop: Stop) -> Self {
+        Failure {
+            causes: Mutex::default(),
+            readers: vec![stop],
+            writers: Vec::new(),
+        }
+    }
+
     /// Whether threads are to end.
     pub(super) fn is_set(&self) -> bool {
         self.readers.iter().any(Stop::is_stopped)

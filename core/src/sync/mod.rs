@@ -12,6 +12,7 @@ mod compare;
 mod coordinator;
 mod failure;
 mod geometry;
+mod local;
 mod map;
 mod meter;
 mod order;
@@ -25,6 +26,7 @@ mod verify;
 mod window;
 
 pub use geometry::Geometry;
+pub use local::run as run_local;
 pub use map::{BlockMap, Extent};
 pub use meter::{Meter, Progress};
 pub use pack::Compress;

@@ -82,27 +82,28 @@ pub(super) fn post(queue: &crossbeam_channel::Sender<Frame>, frame: Frame) -> Re
 }
 
 /// Holds the average rate since the last idle moment at or below a limit.
-struct Limiter {
+pub(super) struct Limiter {
     bytes_per_s: f64,
     free_at: Instant,
 }
 
 impl Limiter {
-    fn new(bytes_per_s: u64) -> Self {
+    pub(super) fn new(bytes_per_s: u64) -> Self {
         Limiter {
             bytes_per_s: bytes_per_s.max(1) as f64,
             free_at: Instant::now(),
         }
     }
 
-    /// Notes that `bytes` were sent.
-    fn charge(&mut self, bytes: u64) {
+    /// Notes that `bytes` were sent, and tells when they are paid for.
+    pub(super) fn charge(&mut self, bytes: u64) -> Instant {
         let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_s);
         self.free_at = self.free_at.max(Instant::now()) + cost;
+        self.free_at
     }
 
     /// How long to wait before looking again; `None` when all that was sent is paid for.
-    fn wait(&self) -> Option<Duration> {
+    pub(super) fn wait(&self) -> Option<Duration> {
         let left = self.free_at.saturating_duration_since(Instant::now());
         (!left.is_zero()).then(|| left.min(Duration::from_millis(100)))
     }

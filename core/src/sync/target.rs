@@ -12,7 +12,6 @@ use crate::digest::{self, Digest, ImageDigest};
 use crate::error::{Error, Kind, Result};
 use crate::fingerprint::Fingerprints;
 use crate::image::Image;
-use crate::range::ByteRange;
 use crate::wire::{limits, Entry, Extents, Frame, Link, LinkReader, Patch, Received, Unpacker};
 use crossbeam_channel::{Receiver, Sender};
 
@@ -56,9 +55,6 @@ pub fn run(image: &dyn Image, params: &Params, link: &mut Link, meter: &Meter) -
     summary.wire_in = link.writer.bytes() - bytes_out;
     Ok(summary)
 }
-
-/// Most bytes freed in one call.
-const CLEAR_BYTES_MAX: u64 = 256 << 20;
 
 /// Work for the target's threads.
 enum Job {
@@ -117,9 +113,8 @@ impl<'a> Session<'a> {
             }
             drop(jobs_rx);
             let jobs = jobs_tx.clone();
-            scope.spawn(move || {
-                failure.watch(|| scan(params, applier, window, &slices_rx, &jobs, failure))
-            });
+            scope
+                .spawn(move || failure.watch(|| scan(applier, window, &slices_rx, &jobs, failure)));
             failure.watch(|| {
                 done = Some(self.receive(reader, window, &slices_tx, &jobs_tx, frames)?);
                 Ok(())
@@ -279,18 +274,22 @@ impl<'a> Session<'a> {
 
 /// Walks the source's slices: frees what it has not, and hands the rest to the workers in order.
 fn scan(
-    params: &Params,
     applier: &Applier,
     window: &Window,
     slices: &Receiver<Extents>,
     jobs: &Sender<Job>,
     failure: &Failure,
 ) -> Result<()> {
+    let clear = |first, end| {
+        applier.clear_segments(first, end, failure, |index| {
+            jobs.send(Job::Clear { index }).map_err(disconnected)
+        })
+    };
     for extents in slices {
         let mut at = extents.start;
         for (skip, take) in &extents.runs {
             let first = at + skip;
-            clear(params, applier, at, first, jobs, failure)?;
+            clear(at, first)?;
             for index in first..first + take {
                 let ticket = window.reserve(failure)?;
                 jobs.send(Job::Scan { ticket, index })
@@ -298,45 +297,7 @@ fn scan(
             }
             at = first + take;
         }
-        clear(params, applier, at, extents.end, jobs, failure)?;
-    }
-    Ok(())
-}
-
-/// Makes the segments `first..end`, of which the source has nothing, read as zeros here.
-fn clear(
-    params: &Params,
-    applier: &Applier,
-    first: u64,
-    end: u64,
-    jobs: &Sender<Job>,
-    failure: &Failure,
-) -> Result<()> {
-    if !applier.image().tells_holes() {
-        // Most of it may be zeros already, which only reading tells.
-        return (first..end).try_for_each(|index| {
-            failure.check()?;
-            jobs.send(Job::Clear { index }).map_err(disconnected)
-        });
-    }
-    let span = params.geometry.span(first, end);
-    let mut at = span.start;
-    while at < span.end {
-        failure.check()?;
-        let Some(extent) = applier.image().next_data(at)? else {
-            break;
-        };
-        // In pieces, so that a signal or a lost peer is noticed in between.
-        let piece = ByteRange::new(extent.start, extent.start.saturating_add(CLEAR_BYTES_MAX));
-        let part = extent
-            .align_out(super::geometry::LEAF_UNIT.into())
-            .intersection(&piece.align_out(super::geometry::LEAF_UNIT.into()))
-            .intersection(&ByteRange::new(at, span.end));
-        if part.is_empty() {
-            break;
-        }
-        applier.clear(part)?;
-        at = part.end;
+        clear(at, extents.end)?;
     }
     Ok(())
 }
