@@ -155,6 +155,7 @@ fn plan(cli: &Cli) -> Result<Transfer> {
         dry_run: cli.dry_run,
         tuning: cli.engine.tuning(),
         streams: cli.engine.streams,
+        direct: cli.engine.direct,
         map: false,
     })
 }

@@ -271,10 +271,10 @@ fn sessions() -> Written {
 
 fn texts() -> Written {
     for (name, json) in [
-        ("open-source", r#"{"open-source":[47,120]}"#),
+        ("open-source", r#"{"open-source":{"path":[47,120],"direct":false}}"#),
         (
             "open-target",
-            r#"{"open-target":{"path":[47,121],"create":true,"dry_run":false}}"#,
+            r#"{"open-target":{"path":[47,121],"create":true,"dry_run":false,"direct":false}}"#,
         ),
         ("resize", r#"{"resize":1048576}"#),
         (

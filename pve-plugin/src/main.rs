@@ -147,6 +147,7 @@ fn vm(args: &VmArgs, cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> 
         dry_run: args.dry_run,
         tuning: args.engine.tuning(),
         streams: args.engine.streams,
+        direct: args.engine.direct,
         hold_max: Duration::from_secs(args.hold_max),
     };
     let layout = Layout::new(state_dir());

@@ -7,7 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use tempfile::tempdir;
 use tests::cli::{
-    allocated, checksum, is_root, scribble, sparse_image, stamp, Loop, Rblocksync, MIB, ODD_NAMES,
+    allocated, checksum, is_root, scribble, sparse_image, stamp, Loop, Mount, Rblocksync, MIB,
+    ODD_NAMES,
 };
 
 /// Bytes of metadata and rounding that a file system may add to a file's data.
@@ -244,4 +245,41 @@ fn names_are_data() {
         .ok();
     let names = std::fs::read_dir(dir.path()).unwrap().count();
     assert_eq!(names, 2, "only src and -y may be there");
+}
+
+/// Where the file system can do that, a new copy takes no space; and it is a copy of its own.
+#[test]
+fn a_new_copy_begins_as_a_clone() {
+    if !is_root() {
+        eprintln!("skipped: not root");
+        return;
+    }
+    let dir = tempdir().unwrap();
+    let mount = Mount::xfs(dir.path(), 400 * MIB);
+    let (src, dst) = (mount.dir().join("src"), mount.dir().join("dst"));
+    sparse_image(&src, 100 * MIB, &[(3, 40)], 1);
+    let free = || {
+        let stat = rustix::fs::statvfs(mount.dir()).unwrap();
+        stat.f_bavail * stat.f_frsize
+    };
+    let before = free();
+    let run = Rblocksync::sync(&src, &dst).with("--truncate --json");
+    let summary = run.run().summary();
+    assert_eq!(summary.bytes("target.written"), 0);
+    assert!(before - free() < 4 * MIB, "{} bytes", before - free());
+    assert_eq!(checksum(&src), checksum(&dst));
+    assert_eq!(allocated(&src), allocated(&dst));
+
+    scribble(&src, 10 * MIB, 5000, 7);
+    assert_ne!(checksum(&src), checksum(&dst));
+    Rblocksync::sync(&src, &dst).run().ok();
+    assert_eq!(checksum(&src), checksum(&dst));
+    let other = mount.dir().join("other");
+    let dry = Rblocksync::sync(&src, &other).with("--truncate --dry-run");
+    dry.run().ok();
+    assert!(!other.exists());
+    // Elsewhere there is nothing to share.
+    let far = dir.path().join("far");
+    Rblocksync::sync(&src, &far).with("--truncate").run().ok();
+    assert_eq!(checksum(&src), checksum(&far));
 }

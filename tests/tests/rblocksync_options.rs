@@ -2,13 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use tempfile::{tempdir, TempDir};
 use tests::cli::{
-    binary, checksum, rblocksync, resize, scribble, shown_on, sparse_image, terminal, Rblocksync,
-    Untouched, MIB,
+    all_ways, binary, checksum, rblocksync, resize, scribble, server, shown_on, sparse_image,
+    terminal, Rblocksync, Untouched, MIB,
 };
 
 /// A source of 16 MiB with 12 MiB of data, and a target that differs in one leaf and has data of its own.
@@ -310,4 +311,25 @@ fn wrong_usage_is_told_from_failure() {
         .ok()
         .stdout
         .starts_with("rblocksync "));
+}
+
+#[test]
+fn direct_io_gives_the_same_result_everywhere() {
+    let sshd = server();
+    let (_dir, src, dst) = pair();
+    // Its end is not a multiple of what direct I/O can do.
+    resize(&src, 16 * MIB + 4096 + 100);
+    scribble(&src, 16 * MIB + 4000, 190, 3);
+    for (from, to) in all_ways(&src, &dst) {
+        for _ in 0..2 {
+            let run = Rblocksync::sync(&from, &to)
+                .with("--truncate --direct --verify")
+                .over(&sshd);
+            run.run().ok();
+            assert_eq!(checksum(&src), checksum(&dst));
+            scribble(&dst, 16 * MIB + 4090, 100, 4);
+            scribble(&dst, 3 * MIB, 100_000, 5);
+        }
+        fs::remove_file(&dst).unwrap();
+    }
 }

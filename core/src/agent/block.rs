@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum BlockRequest {
     /// Open an image for reading; answers [`Opened`].
-    OpenSource(Vec<u8>),
+    OpenSource(OpenSource),
     /// Open an image for writing; answers [`Opened`].
     OpenTarget(OpenTarget),
     /// Give the open target this size in bytes.
@@ -26,6 +26,16 @@ pub enum BlockRequest {
     Sync(Role, Params),
     /// A target that was created gets its name; answers nothing.
     Commit,
+}
+
+/// How to open a source.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenSource {
+    /// Path of the file or device.
+    pub path: Vec<u8>,
+    /// Read past the page cache, also if it is a file.
+    pub direct: bool,
 }
 
 /// How to open a target.
@@ -38,6 +48,8 @@ pub struct OpenTarget {
     pub create: bool,
     /// Only look at it.
     pub dry_run: bool,
+    /// Read and write past the page cache, also if it is a file.
+    pub direct: bool,
 }
 
 /// Which end of a sync the open image is.
@@ -73,14 +85,19 @@ pub struct BlockEnd {
 
 impl BlockEnd {
     /// Opens a source.
-    pub fn source(path: &Path) -> Result<(BlockEnd, Opened)> {
-        let opened = image::open_source(path, |p| thin_map::of(p, Role::Source))?;
+    pub fn source(path: &Path, direct: bool) -> Result<(BlockEnd, Opened)> {
+        let opened = image::open_source(path, direct, |p| thin_map::of(p, Role::Source))?;
         Ok(Self::opened(opened, None, false))
     }
 
     /// Opens a target. A file to be created is made beside its place, under a name of its own, so that
     /// nobody takes half a disk for a whole one; the next run goes on with it.
-    pub fn target(path: &Path, create: bool, dry_run: bool) -> Result<(BlockEnd, Opened)> {
+    pub fn target(path: &Path, options: TargetOptions) -> Result<(BlockEnd, Opened)> {
+        let TargetOptions {
+            create,
+            read_only: dry_run,
+            ..
+        } = options;
         let missing = match std::fs::metadata(path) {
             Ok(_) => false,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => true,
@@ -92,10 +109,6 @@ impl BlockEnd {
                 Error::new(Kind::NotFound, what).advise("name the file itself, or remove the link")
             );
         }
-        let options = TargetOptions {
-            create,
-            read_only: dry_run,
-        };
         let thin_map = |p: &Path| thin_map::of(p, Role::Target);
         if !missing {
             return Ok(Self::opened(

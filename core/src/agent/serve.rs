@@ -4,6 +4,7 @@ use super::block::{path_of, BlockEnd, BlockRequest};
 use super::lanes::Gate;
 use super::{decode, encode, Answer};
 use crate::error::{Error, Kind, Result};
+use crate::image::TargetOptions;
 use crate::stop::Stop;
 use crate::sync::Meter;
 use crate::wire::{limits, ErrorReport, Frame, Link, Received};
@@ -84,13 +85,18 @@ fn block(end: &mut Option<BlockEnd>, request: BlockRequest) -> Result<Value> {
     let not_open = || Error::new(Kind::Protocol, "no image is open");
     let opened = match request {
         // What was open before is let go first, with its locks: it may be the same file.
-        BlockRequest::OpenSource(path) => {
+        BlockRequest::OpenSource(open) => {
             *end = None;
-            BlockEnd::source(&path_of(&path)?)?
+            BlockEnd::source(&path_of(&open.path)?, open.direct)?
         }
         BlockRequest::OpenTarget(open) => {
             *end = None;
-            BlockEnd::target(&path_of(&open.path)?, open.create, open.dry_run)?
+            let options = TargetOptions {
+                create: open.create,
+                read_only: open.dry_run,
+                direct: open.direct,
+            };
+            BlockEnd::target(&path_of(&open.path)?, options)?
         }
         BlockRequest::Resize(size) => {
             end.as_mut().ok_or_else(not_open)?.resize(size)?;

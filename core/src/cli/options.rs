@@ -45,6 +45,9 @@ pub struct EngineArgs {
     /// Threads on each side that read, hash and write; by default twice the processors, 4 to 8
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
     pub threads: Option<u8>,
+    /// Read and write files past the page cache, as devices always are
+    #[arg(long)]
+    pub direct: bool,
     /// SSH connections that share the data of a disk: auto, or 1 to 16
     ///
     /// One connection carries at most 2 MiB in a round trip, and encrypts on one processor. auto starts with one, and

@@ -1,9 +1,10 @@
 //! One sync from SRC to DST, whichever of the two is remote: open, check, run, finish.
 
 use super::{Endpoint, Reporter};
-use crate::agent::{path_bytes, BlockEnd, BlockRequest, OpenTarget, Opened, Role};
+use crate::agent::{path_bytes, BlockEnd, BlockRequest, OpenSource, OpenTarget, Opened, Role};
 use crate::driver::{explain, RemoteAgent, Streams};
 use crate::error::{Error, Kind, Result};
+use crate::image::TargetOptions;
 use crate::remote::{AgentEnd, Remote, SshOptions};
 use crate::stop::Stop;
 use crate::sync::{self, BlockMap, Geometry, Meter, Params, Summary, Tuning};
@@ -30,6 +31,8 @@ pub struct Transfer {
     pub tuning: Tuning,
     /// Streams to each remote end.
     pub streams: Streams,
+    /// Past the page cache, also where an end is a file.
+    pub direct: bool,
     /// Note what was where on the image.
     pub map: bool,
 }
@@ -141,8 +144,15 @@ fn open(
     match endpoint {
         Endpoint::Local(path) => {
             let (end, opened) = match role {
-                Role::Source => BlockEnd::source(path)?,
-                Role::Target => BlockEnd::target(path, transfer.truncate, transfer.dry_run)?,
+                Role::Source => BlockEnd::source(path, transfer.direct)?,
+                Role::Target => BlockEnd::target(
+                    path,
+                    TargetOptions {
+                        create: transfer.truncate,
+                        read_only: transfer.dry_run,
+                        direct: transfer.direct,
+                    },
+                )?,
             };
             Ok((End::Local(end), opened))
         }
@@ -159,11 +169,15 @@ fn open(
 
 fn open_request(path: &Path, role: Role, transfer: &Transfer) -> BlockRequest {
     match role {
-        Role::Source => BlockRequest::OpenSource(path_bytes(path)),
+        Role::Source => BlockRequest::OpenSource(OpenSource {
+            path: path_bytes(path),
+            direct: transfer.direct,
+        }),
         Role::Target => BlockRequest::OpenTarget(OpenTarget {
             path: path_bytes(path),
             create: transfer.truncate,
             dry_run: transfer.dry_run,
+            direct: transfer.direct,
         }),
     }
 }

@@ -67,16 +67,20 @@ pub struct TargetOptions {
     pub create: bool,
     /// Only look: nothing is written, nothing created.
     pub read_only: bool,
+    /// Past the page cache, also if it is a file.
+    pub direct: bool,
 }
 
-/// Opens `path` for reading. `thin` gives the mapping if it is a thin volume.
+/// Opens `path` for reading, a file for direct I/O if that is asked for. `thin` gives the mapping if it is a thin
+/// volume.
 pub fn open_source(
     path: &Path,
+    direct: bool,
     thin: impl FnOnce(&Path) -> Result<Option<ThinMap>>,
 ) -> Result<Opened> {
     check_kind(path)?;
     let file = open(path, OFlags::RDONLY, Mode::empty())?;
-    wrap(file, path, OFlags::RDONLY, thin)
+    wrap(file, path, OFlags::RDONLY, direct, thin)
 }
 
 /// Opens `path` for writing, refusing anything that somebody else uses.
@@ -98,8 +102,7 @@ pub fn open_target(
         flags |= OFlags::CREATE | OFlags::EXCL;
     }
     let file = open(path, flags, Mode::RUSR | Mode::WUSR)?;
-    let opened = wrap(file, path, flags, thin)?;
-    Ok(opened)
+    wrap(file, path, flags, options.direct, thin)
 }
 
 /// Refuses what cannot be an image before it is opened: opening alone rewinds a tape or arms a watchdog.
@@ -159,6 +162,7 @@ fn wrap(
     file: File,
     path: &Path,
     flags: OFlags,
+    direct: bool,
     thin: impl FnOnce(&Path) -> Result<Option<ThinMap>>,
 ) -> Result<Opened> {
     let meta = file
@@ -173,7 +177,7 @@ fn wrap(
             // It may have been renamed or replaced before the lock was ours.
             check_named(&file, path)?;
         }
-        Handle::File(FileImage::new(file, path)?)
+        Handle::File(FileImage::new(file, path, direct)?)
     } else if kind.is_block_device() {
         if writes {
             claim_device(&file, path)?;

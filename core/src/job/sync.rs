@@ -72,6 +72,8 @@ pub struct SyncOptions {
     pub tuning: Tuning,
     /// Streams for each disk.
     pub streams: Streams,
+    /// Past the page cache, also where disks are files.
+    pub direct: bool,
     /// Longest time that the guest may be held still.
     pub hold_max: Duration,
 }

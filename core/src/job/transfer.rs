@@ -104,7 +104,7 @@ impl Transfers<'_> {
         let _watch = self.reporter.watch(way.key, meter.clone());
         std::thread::scope(|scope| {
             // Finding out what is mapped takes its time at both ends: at once.
-            let source = scope.spawn(|| open_source(way));
+            let source = scope.spawn(|| open_source(way, self.options.direct));
             let streams = self.options.streams;
             let agent = RemoteAgent::start(self.session, self.vm.program, streams, stop)?;
             agent.during(|agent| {
@@ -112,6 +112,7 @@ impl Transfers<'_> {
                     path: path_bytes(way.fork),
                     create: false,
                     dry_run: false,
+                    direct: self.options.direct,
                 };
                 let opened: Opened = agent.client().block(BlockRequest::OpenTarget(open))?;
                 if opened.size < way.size {
@@ -134,8 +135,8 @@ impl Transfers<'_> {
     }
 }
 
-fn open_source(way: &Way) -> Result<BlockEnd> {
-    let (source, opened) = BlockEnd::source(way.from)?;
+fn open_source(way: &Way, direct: bool) -> Result<BlockEnd> {
+    let (source, opened) = BlockEnd::source(way.from, direct)?;
     if opened.size == way.size {
         return Ok(source);
     }

@@ -158,10 +158,7 @@ pub(super) fn check(path: &Path, pair: Uuid) -> Result<()> {
 
 /// Takes the locks a writer would take, and lets them go again.
 fn check_idle(path: &Path) -> Result<()> {
-    let options = crate::image::TargetOptions {
-        create: false,
-        read_only: false,
-    };
+    let options = crate::image::TargetOptions::default();
     crate::image::open_target(path, options, |_| Ok(None)).map(drop)
 }
 

@@ -39,10 +39,10 @@ fn bad_requests_are_answered_and_the_agent_goes_on() {
             (b"{\"block\":{\"format-the-disk\":[1]}}", "unknown form"),
             (b"{\"block\":\"commit\"}", "no image is open"),
             (b"{\"block\":{\"resize\":7}}", "no image is open"),
-            (b"{\"block\":{\"open-source\":[]}}", "empty or holds a NUL"),
-            (b"{\"block\":{\"open-source\":[47,0]}}", "empty or holds a NUL"),
-            (b"{\"block\":{\"open-source\":[47]}}", "a directory"),
-            (b"{\"block\":{\"open-source\":[47,110,111]}}", "/no"),
+            (b"{\"block\":{\"open-source\":{\"path\":[],\"direct\":false}}}", "empty or holds a NUL"),
+            (b"{\"block\":{\"open-source\":{\"path\":[47,0],\"direct\":false}}}", "empty or holds a NUL"),
+            (b"{\"block\":{\"open-source\":{\"path\":[47],\"direct\":false}}}", "a directory"),
+            (b"{\"block\":{\"open-source\":{\"path\":[47,110,111],\"direct\":false}}}", "/no"),
             (
                 b"{\"block\":{\"sync\":[\"source\",{\"geometry\":{\"size\":1,\"leaf_bytes\":7},\
                   \"hash\":\"blake3\",\"dry_run\":false,\"verify\":false,\"bytes_per_s_max\":null,\"leaf_key\":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16],\"compress\":\"auto\",\"threads\":null}]}}",
@@ -101,7 +101,9 @@ fn requests_that_are_bombs_are_answered() {
                 (format!("{{\"block\":{deep}"), "unknown form"),
                 (format!("{{\"host\":{wide}}}"), "only serves images"),
                 (
-                    format!("{{\"block\":{{\"open-source\":{wide}}}}}"),
+                    format!(
+                        "{{\"block\":{{\"open-source\":{{\"path\":{wide},\"direct\":false}}}}}}"
+                    ),
                     "empty or holds a NUL",
                 ),
             ] {

@@ -81,23 +81,30 @@ impl Drop for Loop {
     }
 }
 
-/// A small ext4 file system on a loop device.
+/// A small file system on a loop device.
 pub struct Mount {
     dir: PathBuf,
     device: Loop,
 }
 
 impl Mount {
-    /// Makes one of `size` bytes from a file in `dir`, mounted below `dir` as well.
+    /// Makes an ext4 of `size` bytes from a file in `dir`, mounted below `dir` as well.
     pub fn ext4(dir: &Path, size: u64) -> Mount {
+        Mount::make(dir, size, "mkfs.ext4", &["-q", "-m0"])
+    }
+
+    /// The same with an XFS, which makes reflink clones.
+    pub fn xfs(dir: &Path, size: u64) -> Mount {
+        Mount::make(dir, size, "mkfs.xfs", &["-q"])
+    }
+
+    fn make(dir: &Path, size: u64, mkfs: &str, options: &[&str]) -> Mount {
         let file = dir.join("file-system");
         std::fs::File::create(&file)
             .and_then(|f| f.set_len(size))
             .expect("a file");
-        tool(
-            "mkfs.ext4",
-            ["-q".as_ref(), "-m0".as_ref(), file.as_os_str()],
-        );
+        let options = options.iter().map(OsStr::new);
+        tool(mkfs, options.chain([file.as_os_str()]));
         let device = Loop::attach(&file);
         let mount = Mount {
             dir: dir.join("mounted"),
