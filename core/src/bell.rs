@@ -1,9 +1,10 @@
 //! Tells a thread that waits for input that it need not wait any longer, at once.
 
 use crate::error::{Error, Result};
-use rustix::event::{eventfd, EventfdFlags};
+use rustix::event::{eventfd, poll, EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// Rung once; its descriptor is readable from then on.
 pub struct Bell {
@@ -27,6 +28,23 @@ impl Bell {
         let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
     }
 
+    /// Waits for it to be rung, up to `limit`; true if it was.
+    pub fn wait(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        while !self.is_rung() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(time) = Timespec::try_from(left) else {
+                break;
+            };
+            if left.is_zero() {
+                break;
+            }
+            // Interrupted or not, what counts is looked at above.
+            let _ = poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(&time));
+        }
+        self.is_rung()
+    }
+
     /// Whether it has been rung.
     pub fn is_rung(&self) -> bool {
         self.rung.load(Ordering::Acquire)
@@ -36,5 +54,23 @@ impl Bell {
 impl AsFd for Bell {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_waits_is_woken() {
+        let bell = Bell::new().unwrap();
+        assert!(!bell.wait(Duration::from_millis(1)));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| bell.wait(Duration::from_secs(60)));
+            bell.ring();
+            assert!(waiting.join().unwrap());
+        });
+        assert!(bell.wait(Duration::ZERO));
     }
 }

@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 use pvesync::node::PveTree;
 use pvesync::source::{self, PROGRAM};
 use pvesync::target::PveTarget;
+use pvesync::verify::{verify, VerifyArgs};
 use pvesync::volid::Vmid;
 use rblocksync::cli::units::human;
 use rblocksync::cli::{
@@ -37,6 +38,8 @@ enum Verb {
     Vm(VmArgs),
     /// List the generations of replicas, here or on another host
     Generations(GenerationsArgs),
+    /// Read a generation again and compare it with what was sealed, here or on another host
+    Verify(VerifyArgs),
 }
 
 #[derive(clap::Args)]
@@ -119,6 +122,10 @@ fn run(cli: Cli) -> ExitCode {
     let result = match &cli.verb {
         Verb::Vm(args) => vm(args, &cli, &reporter, &stop),
         Verb::Generations(args) => generations(args, &cli, &reporter, &stop),
+        Verb::Verify(args) => {
+            let layout = Layout::new(state_dir());
+            verify(args, &layout, &cli.ssh, &reporter, &stop)
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,7 @@
 //! The block service: opens one image, resizes it, syncs it, and puts a new file in its place.
 
 use super::thin_map;
+use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::image::{self, Handle, Identity, Image, TargetOptions, View};
 use crate::stop::Stop;
@@ -212,6 +213,11 @@ impl BlockEnd {
                 sync::run_local(source, target, params, stop, meter)
             })
         })
+    }
+
+    /// Reads all of the image's data and digests it.
+    pub fn digest(&mut self, params: &Params, stop: &Stop, meter: &Meter) -> Result<Digest> {
+        self.with_image(params, |image| sync::scan(image, params, stop, meter))
     }
 
     /// Calls `work` with the image as a sync is to see it.

@@ -13,7 +13,7 @@ mod thin_map;
 pub use block::{path_bytes, BlockEnd, BlockRequest, OpenSource, OpenTarget, Opened, Role};
 pub use client::Client;
 pub use lanes::{join, LANE_READY};
-pub use serve::{serve, NoService, Service};
+pub use serve::{serve, while_there, NoService, Service};
 
 use crate::error::{Error, Kind, Result};
 use serde::de::DeserializeOwned;

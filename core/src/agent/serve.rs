@@ -3,28 +3,51 @@
 use super::block::{path_of, BlockEnd, BlockRequest};
 use super::lanes::Gate;
 use super::{decode, encode, Answer};
+use crate::bell::Bell;
 use crate::error::{Error, Kind, Result};
 use crate::image::TargetOptions;
 use crate::stop::Stop;
 use crate::sync::Meter;
-use crate::wire::{limits, ErrorReport, Frame, Link, Received};
+use crate::wire::{limits, ErrorReport, Frame, Link, LinkReader, Received};
 use rustix::fd::OwnedFd;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Requests that a front end adds to the block service.
 pub trait Service {
-    /// Answers a request of this front end. An error is reported; the agent goes on.
-    fn handle(&mut self, request: Value) -> Result<Value>;
+    /// Answers a request of this front end. An error is reported; the agent goes on. What takes long uses
+    /// [`while_there`], to end when the driver does.
+    fn handle(&mut self, request: Value, driver: &mut LinkReader) -> Result<Value>;
 }
 
 /// No requests but the block service's.
 pub struct NoService;
 
 impl Service for NoService {
-    fn handle(&mut self, _: Value) -> Result<Value> {
+    fn handle(&mut self, _: Value, _: &mut LinkReader) -> Result<Value> {
         Err(Error::new(Kind::Protocol, "this agent only serves images"))
     }
+}
+
+/// Runs `work` as long as the driver is there: the flag is set when it has gone.
+pub fn while_there<T>(driver: &mut LinkReader, work: impl FnOnce(&Stop) -> Result<T>) -> Result<T> {
+    let (done, stop) = (Bell::new()?, Stop::new());
+    std::thread::scope(|scope| {
+        let watching = scope.spawn(|| {
+            let watched = driver.watch(&done);
+            if watched.is_err() {
+                stop.stop();
+            }
+            watched
+        });
+        let result = work(&stop);
+        done.ring();
+        // Who has gone is why the work ended, not what it then said.
+        match watching.join() {
+            Ok(Err(gone)) => Err(gone),
+            _ => result,
+        }
+    })
 }
 
 /// A request's outer form.
@@ -63,7 +86,7 @@ pub fn serve(
             }
         };
         let answer = match decode(&json) {
-            Ok(Request::Host(request)) => service.handle(request),
+            Ok(Request::Host(request)) => service.handle(request, &mut link.reader),
             Ok(Request::Block(BlockRequest::Sync(role, params))) => {
                 let Some(end) = &mut end else {
                     let error = Error::new(Kind::Protocol, "nothing is open to be synced");

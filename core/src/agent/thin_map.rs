@@ -2,8 +2,8 @@
 
 use super::block::Role;
 use crate::error::{Kind, Result};
-use crate::image::ThinMap;
-use crate::lvm::{self, LvKind};
+use crate::image::{Room, ThinMap};
+use crate::lvm::{self, LvKind, Pool};
 use crate::range::{ByteRange, RangeSet};
 use crate::thin;
 use std::path::Path;
@@ -32,12 +32,23 @@ pub(super) fn of(path: &Path, role: Role) -> Result<Option<ThinMap>> {
         }
         Err(_) => whole(lv.size),
     };
-    Ok(Some(ThinMap::new(
-        lv.size,
-        pool.chunk_bytes,
-        pool.zeroes_new,
-        &mapped,
-    )))
+    let map = ThinMap::new(lv.size, pool.chunk_bytes, pool.zeroes_new, &mapped);
+    Ok(Some(match role {
+        Role::Source => map,
+        Role::Target => map.with_room(room_in(pool)?),
+    }))
+}
+
+/// What may still be written to a pool.
+fn room_in(pool: Pool) -> Result<Room> {
+    let target = lvm::pool_target(&pool.id)?;
+    Ok(Room::new(move || {
+        let now = Pool {
+            status: Some(lvm::status_of_target(&target)?),
+            ..pool.clone()
+        };
+        now.spare_bytes(lvm::POOL_PERCENT_WRITING_MAX)
+    }))
 }
 
 fn whole(size: u64) -> RangeSet {

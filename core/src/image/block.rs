@@ -1,6 +1,7 @@
 //! A block device as an image: direct I/O, so that a hypervisor's page cache is left alone; extents
 //! from the thin pool's own mapping where there is one; zeros by discard, which is then checked.
 
+use super::room::Room;
 use super::zero::{reads_zero, write_zeros_where_needed};
 use super::Image;
 use crate::buf::{AlignedBuf, ALIGN};
@@ -21,6 +22,8 @@ pub struct ThinMap {
     /// Whether the pool zeroes a chunk when it is first written (lvm2's `--zero y`).
     zeroes_new: bool,
     bits: Vec<AtomicU64>,
+    /// In the pool, for a volume that is written.
+    room: Option<Room>,
 }
 
 impl ThinMap {
@@ -33,11 +36,20 @@ impl ThinMap {
             bits: (0..chunks.div_ceil(64))
                 .map(|_| AtomicU64::new(0))
                 .collect(),
+            room: None,
         };
         for range in mapped.within(ByteRange::new(0, size)) {
             map.mark(range);
         }
         map
+    }
+
+    /// Has every write ask `room` first.
+    pub fn with_room(self, room: Room) -> Self {
+        ThinMap {
+            room: Some(room),
+            ..self
+        }
     }
 
     fn chunks(&self, range: ByteRange) -> std::ops::Range<u64> {
@@ -263,6 +275,11 @@ impl Image for BlockImage {
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
         let range = ByteRange::new(offset, offset + buf.len() as u64);
         if let Some(map) = &self.thin {
+            if let Some(room) = &map.room {
+                // All chunks may be new, or still be shared with a snapshot.
+                room.take(range.align_out(map.chunk).len())
+                    .map_err(|e| e.context(self.name()))?;
+            }
             self.prepare_chunks(map, range)?;
         }
         self.write_raw(buf, offset)?;

@@ -9,6 +9,7 @@ mod file;
 mod guard;
 mod memory;
 pub mod open;
+mod room;
 mod view;
 mod zero;
 
@@ -17,6 +18,7 @@ pub use file::FileImage;
 pub use guard::Identity;
 pub use memory::MemoryImage;
 pub use open::{flush_parent, open_source, open_target, Handle, Opened, TargetOptions};
+pub use room::Room;
 pub use view::View;
 
 use crate::error::Result;

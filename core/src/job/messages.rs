@@ -19,6 +19,13 @@ pub enum HostRequest {
     Prepare(Box<ReplicaRequest>),
     /// Seal the forks; answers [`crate::replica::SealReport`].
     Seal(Box<Generation>),
+    /// Read a generation again and compare it with its manifest; answers [`crate::replica::Verified`].
+    Verify {
+        /// The VM's id, there or at the source.
+        vm: String,
+        /// The generation's number; the newest if none is named.
+        generation: Option<u64>,
+    },
     /// Which generations are there, of one VM or of all?
     Generations(Option<String>),
 }

@@ -7,4 +7,4 @@ mod transfer;
 
 pub use messages::HostRequest;
 pub use service::TargetService;
-pub use sync::{generations_of, sync, SourceDisk, SourceVm, SyncOptions, SyncOutcome};
+pub use sync::{generations_of, sync, verify_at, SourceDisk, SourceVm, SyncOptions, SyncOutcome};

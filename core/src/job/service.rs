@@ -1,11 +1,11 @@
 //! The target's agent: answers a driver's requests about replicas.
 
 use super::messages::HostRequest;
-use crate::agent::Service;
+use crate::agent::{while_there, Service};
 use crate::error::{Error, Kind, Result};
 use crate::hypervisor::{HostDescription, TargetHypervisor};
 use crate::replica::{self, Layout, ReplicaTarget};
-use crate::wire::limits;
+use crate::wire::{limits, LinkReader};
 use serde::Serialize;
 use serde_json::Value;
 use std::time::Duration;
@@ -37,7 +37,7 @@ fn value<T: Serialize>(answer: &T) -> Result<Value> {
 }
 
 impl Service for TargetService<'_> {
-    fn handle(&mut self, request: Value) -> Result<Value> {
+    fn handle(&mut self, request: Value, driver: &mut LinkReader) -> Result<Value> {
         let request: HostRequest = serde_json::from_value(request)
             .map_err(|e| Error::new(Kind::Protocol, "a request has an unknown form").because(e))?;
         match request {
@@ -73,6 +73,9 @@ impl Service for TargetService<'_> {
                     "nothing was prepared to be sealed",
                 )),
             },
+            HostRequest::Verify { vm, generation } => value(&while_there(driver, |stop| {
+                replica::verify(&self.layout, &vm, generation, stop)
+            })?),
             HostRequest::Generations(vm) => {
                 value(&replica::list_generations(&self.layout, vm.as_deref())?)
             }

@@ -15,6 +15,7 @@ use crate::remote::Remote;
 use crate::replica::{
     check_pools_of, host_id, read_json, source_pairs, write_json, DiskRecord, DiskSpec, Generation,
     Layout, Placement, Prepared, ReplicaRequest, SealReport, SourcePair, TargetPair, TargetPlan,
+    Verified, POOL_PERCENT_MAX,
 };
 use crate::snapshot::{self, DiskSource, PointInTime, VmRuntime};
 use crate::stop::Stop;
@@ -45,6 +46,18 @@ pub struct SourceVm {
     pub excluded: Vec<(String, String)>,
     /// What the user should know.
     pub notes: Vec<String>,
+}
+
+impl SourceVm {
+    /// The pools here must have room for what the guest overwrites while the point in time is kept: less than
+    /// `percent_max` of them in use.
+    pub(super) fn check_pools(&self, percent_max: f64) -> Result<()> {
+        let volumes = self.disks.iter().filter_map(|d| match &d.source {
+            DiskSource::Lv(id) => Some(id),
+            DiskSource::Path(_) => None,
+        });
+        check_pools_of(volumes, percent_max)
+    }
 }
 
 /// A disk to be replicated.
@@ -139,7 +152,7 @@ impl Job<'_> {
         let pair = self.pair(&target)?;
         let request = self.request(pair)?;
         let plan: TargetPlan = client.host(&HostRequest::Plan(Box::new(request.clone())))?;
-        self.check_pools()?;
+        self.vm.check_pools(POOL_PERCENT_MAX)?;
         self.tell_plan(&target, &plan);
         if self.options.dry_run {
             return Ok(SyncOutcome { generation: None });
@@ -278,15 +291,6 @@ impl Job<'_> {
         .advise("run again"))
     }
 
-    /// The pools here must have room for what the guest overwrites while the point in time is kept.
-    fn check_pools(&self) -> Result<()> {
-        let volumes = self.vm.disks.iter().filter_map(|d| match &d.source {
-            DiskSource::Lv(id) => Some(id),
-            DiskSource::Path(_) => None,
-        });
-        check_pools_of(volumes)
-    }
-
     /// Removes what killed runs left of their points in time, whatever their target was.
     fn sweep(&self, sources: &[DiskSource]) -> Result<()> {
         let pairs = source_pairs(self.layout, &self.vm.id)?;
@@ -413,6 +417,18 @@ fn record(
         leaf_bytes: LEAF_BYTES,
         changed: summary.changed,
     }
+}
+
+/// Has the host behind `session` read a generation of `vm` again, the newest if none is named.
+pub fn verify_at(
+    session: &Remote,
+    program: &str,
+    vm: String,
+    generation: Option<u64>,
+    stop: &Stop,
+) -> Result<Verified> {
+    RemoteAgent::start(session, program, Streams::Fixed(1), stop)?
+        .during(|agent| agent.client().host(&HostRequest::Verify { vm, generation }))
 }
 
 /// The generations that the host behind `session` keeps, of one VM or of all.

@@ -6,6 +6,7 @@ use crate::bell::Bell;
 use crate::cli::Reporter;
 use crate::driver::RemoteAgent;
 use crate::error::{Error, Kind, Result};
+use crate::lvm::POOL_PERCENT_WRITING_MAX;
 use crate::remote::Remote;
 use crate::replica::Prepared;
 use crate::snapshot::PointInTime;
@@ -14,6 +15,7 @@ use crate::sync::{Geometry, Meter, Params, Summary};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 pub(super) struct Transfers<'a> {
     pub vm: &'a SourceVm,
@@ -22,6 +24,9 @@ pub(super) struct Transfers<'a> {
     pub reporter: &'a Reporter,
     pub stop: &'a Stop,
 }
+
+/// How often the pools are looked at that keep the point in time. Those that are written look for themselves.
+const POOLS_LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// One disk's way.
 struct Way<'a> {
@@ -47,6 +52,11 @@ impl Transfers<'_> {
         let done: Mutex<Vec<Option<Summary>>> = Mutex::new(vec![None; count]);
         let first_error = Mutex::new(None);
         let (finished, running) = (Bell::new()?, AtomicUsize::new(jobs));
+        let fail = |e: Error| {
+            stop.stop();
+            let mut first = first_error.lock().unwrap_or_else(PoisonError::into_inner);
+            first.get_or_insert(e);
+        };
         std::thread::scope(|scope| {
             for _ in 0..jobs {
                 scope.spawn(|| loop {
@@ -69,19 +79,19 @@ impl Transfers<'_> {
                             done.lock().unwrap_or_else(PoisonError::into_inner)[index] =
                                 Some(summary);
                         }
-                        Err(e) => {
-                            stop.stop();
-                            let mut first =
-                                first_error.lock().unwrap_or_else(PoisonError::into_inner);
-                            first.get_or_insert(e.context(format!("disk {key}")));
-                        }
+                        Err(e) => fail(e.context(format!("disk {key}"))),
                     }
                 });
             }
+            scope.spawn(|| {
+                while !finished.wait(POOLS_LOOK_EVERY) {
+                    if let Err(e) = self.vm.check_pools(POOL_PERCENT_WRITING_MAX) {
+                        return fail(e.context("the source's point in time could not be kept"));
+                    }
+                }
+            });
             if let Err(e) = control.link().reader.watch(&finished) {
-                stop.stop();
-                let mut first = first_error.lock().unwrap_or_else(PoisonError::into_inner);
-                first.get_or_insert(e);
+                fail(e);
             }
         });
         if let Some(error) = first_error

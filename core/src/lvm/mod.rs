@@ -20,7 +20,7 @@ pub use ops::{
     activate, add_tag, create_thin, deactivate, del_tag, extend, remove, remove_all, rename, seal,
     snapshot, SnapshotOptions,
 };
-pub use pool::{pool, pool_of, Pool, PoolMode, PoolStatus};
+pub use pool::{pool, pool_of, Pool, PoolMode, PoolStatus, POOL_PERCENT_WRITING_MAX};
 pub(crate) use pool::{pool_target, status_of_target};
 pub use report::{Lv, LvKind};
 

@@ -8,6 +8,10 @@ use crate::error::{Error, Kind, Result};
 /// dm-thin keeps its metadata in blocks of this size.
 const METADATA_BLOCK_BYTES: u64 = 4096;
 
+/// How full a pool may become while we write to it, or keep snapshots in it: percent of data, and of metadata.
+/// What is left keeps the pool's other volumes going until somebody looks after it.
+pub const POOL_PERCENT_WRITING_MAX: f64 = 98.0;
+
 /// A thin pool at the moment it was looked at.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pool {
@@ -55,6 +59,33 @@ impl Pool {
             .metadata_blocks_total
             .saturating_sub(status.metadata_blocks_used);
         Some(free.saturating_mul(METADATA_BLOCK_BYTES))
+    }
+
+    /// Bytes that may be mapped until `percent_max` of the pool are in use; an error if they are already, or if that
+    /// much of its metadata is, or nothing can be mapped at all.
+    pub fn spare_bytes(&self, percent_max: f64) -> Result<u64> {
+        self.check_healthy()?;
+        let of = |used: u64, total: u64| used as f64 * 100.0 / total.max(1) as f64;
+        let (data, metadata) = match &self.status {
+            Some(s) => (
+                of(s.data_chunks_used, s.data_chunks_total),
+                of(s.metadata_blocks_used, s.metadata_blocks_total),
+            ),
+            None => (0.0, 0.0),
+        };
+        let reserve = (self.size as f64 * (100.0 - percent_max) / 100.0) as u64;
+        let spare = self.free_bytes().saturating_sub(reserve);
+        if spare == 0 || metadata > percent_max {
+            return Err(Error::new(
+                Kind::Space,
+                format!(
+                    "thin pool {} is nearly full: {data:.1}% of data, {metadata:.1}% of metadata",
+                    self.id
+                ),
+            )
+            .advise("extend the pool, or remove volumes from it"));
+        }
+        Ok(spare)
     }
 
     /// Fails unless new chunks can be mapped: the pool is active, writable, and not in need of repair.

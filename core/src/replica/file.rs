@@ -5,6 +5,7 @@
 //! Ownership is an extended attribute, which survives renames and goes with the file.
 
 use super::manifest::generation_name;
+use super::volume::Sealed;
 use crate::error::{Error, Kind, Result};
 use crate::image::flush_parent;
 use rustix::fs::{fgetxattr, fsetxattr, ioctl_ficlone, XattrFlags};
@@ -387,6 +388,21 @@ pub(super) fn is_taken(path: &Path, number: u64) -> Result<bool> {
 
 pub(super) fn has_generation(path: &Path, pair: Uuid, number: u64) -> Result<bool> {
     Ok(owned(&generation_of(path, number)?, pair)?.is_some() || head_is(path, pair, number)?)
+}
+
+pub(super) fn sealed(path: &Path, pair: Uuid, number: u64) -> Result<Sealed> {
+    let generation = generation_of(path, number)?;
+    let path = if owned(&generation, pair)?.is_some() {
+        generation
+    } else if head_is(path, pair, number)? {
+        path.to_owned()
+    } else {
+        return Err(gone(&generation));
+    };
+    Ok(Sealed {
+        path,
+        activated: None,
+    })
 }
 
 pub(super) fn remove_generation(path: &Path, pair: Uuid, number: u64) -> Result<()> {

@@ -14,13 +14,15 @@ mod seal;
 mod store;
 mod target;
 mod thin;
+mod verify;
 mod volume;
 
 pub use layout::{state_dir, Layout};
 pub use manifest::{DiskRecord, Generation, GENERATION_PREFIX};
 pub use store::{host_id, read_json, source_pairs, write_json, write_text, SourcePair, TargetPair};
 pub use target::{list_generations, Prepared, ReplicaTarget, SealReport, TargetPlan};
-pub use thin::check_pools_of;
+pub use thin::{check_pools_of, POOL_PERCENT_MAX};
+pub use verify::{verify, Verified, VerifiedDisk};
 pub use volume::{Location, VolumeFormat};
 
 use serde::{Deserialize, Serialize};

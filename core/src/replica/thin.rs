@@ -3,15 +3,16 @@
 
 use super::listing::Listing;
 use super::manifest::generation_name;
+use super::volume::Sealed;
 use crate::error::{Error, Kind, Result};
-use crate::lvm::{self, Lv, LvId, LvKind, OwnerTag, Pool, SnapshotOptions, Tag};
+use crate::lvm::{self, Lv, LvId, LvKind, OwnerTag, SnapshotOptions, Tag};
 use crate::thin;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Data and metadata of a pool are never filled above this, in percent.
-const POOL_PERCENT_MAX: f64 = 95.0;
+pub const POOL_PERCENT_MAX: f64 = 95.0;
 /// Pause between two looks at a volume that is in use.
 const IDLE_POLL: Duration = Duration::from_millis(500);
 
@@ -45,8 +46,9 @@ pub(super) fn check(listing: &Listing, lv: &LvId, owner: &OwnerTag) -> Result<()
     Ok(())
 }
 
-/// An error unless the pools of these volumes have room for what is overwritten while snapshots are kept.
-pub fn check_pools_of<'a>(volumes: impl Iterator<Item = &'a LvId>) -> Result<()> {
+/// An error unless the pools of these volumes have room for what is overwritten while snapshots are kept: less than
+/// `percent_max` of them in use.
+pub fn check_pools_of<'a>(volumes: impl Iterator<Item = &'a LvId>, percent_max: f64) -> Result<()> {
     let listing = Listing::default();
     let mut pools = BTreeSet::new();
     for id in volumes {
@@ -54,37 +56,23 @@ pub fn check_pools_of<'a>(volumes: impl Iterator<Item = &'a LvId>) -> Result<()>
     }
     pools
         .iter()
-        .try_for_each(|pool| free_bytes(&listing, pool).map(drop))
+        .try_for_each(|pool| spare_bytes(&listing, pool, percent_max).map(drop))
 }
 
-/// Bytes that may be written to a pool until it is as full as it may become; an error if it already is.
+/// Bytes that may be written to a pool until it is as full as it may be at the start of a sync; an error if it
+/// already is.
 pub(super) fn free_bytes(listing: &Listing, pool: &LvId) -> Result<u64> {
+    spare_bytes(listing, pool, POOL_PERCENT_MAX)
+}
+
+fn spare_bytes(listing: &Listing, pool: &LvId, percent_max: f64) -> Result<u64> {
     match listing.find(pool)? {
-        Some(found) => spare_of(lvm::pool_of(found)?),
+        Some(found) => lvm::pool_of(found)?.spare_bytes(percent_max),
         None => Err(Error::new(
             Kind::NotFound,
             format!("there is no thin pool {pool}"),
         )),
     }
-}
-
-fn spare_of(found: Pool) -> Result<u64> {
-    found.check_healthy()?;
-    // No figure: the pool is not active yet, so nobody is filling it.
-    let data = found.data_percent.unwrap_or(0.0);
-    let metadata = found.metadata_percent.unwrap_or(0.0);
-    if data > POOL_PERCENT_MAX || metadata > POOL_PERCENT_MAX {
-        return Err(Error::new(
-            Kind::Space,
-            format!(
-                "thin pool {} is nearly full: {data:.1}% of data, {metadata:.1}% of metadata",
-                found.id
-            ),
-        )
-        .advise("extend the pool, or remove volumes from it"));
-    }
-    let reserve = (found.size as f64 * (100.0 - POOL_PERCENT_MAX) / 100.0) as u64;
-    Ok(found.free_bytes().saturating_sub(reserve))
 }
 
 /// Bytes that a fork left behind takes already.
@@ -258,6 +246,25 @@ pub(super) fn has_generation(
 ) -> Result<bool> {
     let found = listing.find(&generation_of(lv, number)?)?;
     Ok(found.is_some_and(|lv| lv.is_owned_by(owner)))
+}
+
+pub(super) fn sealed(
+    listing: &Listing,
+    lv: &LvId,
+    owner: &OwnerTag,
+    number: u64,
+) -> Result<Sealed> {
+    let id = generation_of(lv, number)?;
+    let Some(found) = listing.owned(&id, owner)? else {
+        return Err(gone(&id));
+    };
+    if !found.active {
+        lvm::activate(&id)?;
+    }
+    Ok(Sealed {
+        path: id.path(),
+        activated: (!found.active).then_some(id),
+    })
 }
 
 pub(super) fn is_taken(listing: &Listing, lv: &LvId, number: u64) -> Result<bool> {

@@ -57,6 +57,22 @@ pub(super) struct Volume<'a> {
     pub listing: &'a Listing,
 }
 
+/// A sealed volume that can be read as long as this lives.
+pub(super) struct Sealed {
+    pub path: PathBuf,
+    /// It was activated for this, and goes back.
+    pub activated: Option<LvId>,
+}
+
+impl Drop for Sealed {
+    fn drop(&mut self) {
+        if let Some(lv) = &self.activated {
+            // An active snapshot does no harm.
+            let _ = lvm::deactivate(lv);
+        }
+    }
+}
+
 impl Volume<'_> {
     fn owner(&self) -> OwnerTag {
         OwnerTag::new(self.pair)
@@ -149,6 +165,14 @@ impl Volume<'_> {
                 thin::has_generation(self.listing, lv, &self.owner(), number)
             }
             Location::File { path } => file::has_generation(path, self.pair, number),
+        }
+    }
+
+    /// Generation `number`, to be read.
+    pub fn sealed(&self, number: u64) -> Result<Sealed> {
+        match self.location {
+            Location::ThinLv { lv, .. } => thin::sealed(self.listing, lv, &self.owner(), number),
+            Location::File { path } => file::sealed(path, self.pair, number),
         }
     }
 

@@ -17,8 +17,11 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 /// Bytes of segments that may be held while they are compared or wait for the target's fingerprints: what
-/// is read in a round trip should fit, which is 2 GB/s at 20 ms. Held segments are the most of a source's memory.
-const HELD_BYTES_MAX: u64 = 40 << 20;
+/// is read in a round trip should fit, which is 3 GB/s at 20 ms. Held segments are the most of a source's memory.
+const HELD_BYTES_MAX: u64 = 64 << 20;
+/// Of them in segments that the target has nothing in: each will be a patch of all its bytes, and those are not
+/// recycled.
+const NEW_BYTES_MAX: u64 = 32 << 20;
 /// Segments that may be held, however small they are.
 const HELD_MAX: usize = 64;
 /// Equal segments that are reported together.
@@ -54,8 +57,11 @@ pub(super) struct Coordinator<'a> {
     todo: VecDeque<(u64, Entry)>,
     order: InOrder<(u64, Settled)>,
     waiting: HashMap<u64, (u64, SegmentData, Digest)>,
-    held: usize,
+    /// Of the segments that are held, in order: whether the target has nothing in it.
+    held: VecDeque<bool>,
     held_max: usize,
+    new: usize,
+    new_max: usize,
     same: u32,
     digest: ImageDigest,
     report: SourceReport,
@@ -75,6 +81,7 @@ impl<'a> Coordinator<'a> {
     ) -> Self {
         let geometry = &params.geometry;
         let segment = u64::from(geometry.segment_bytes());
+        let fit = |bytes| ((bytes / segment) as usize).clamp(2, HELD_MAX);
         Coordinator {
             params,
             meter,
@@ -85,8 +92,10 @@ impl<'a> Coordinator<'a> {
             todo: VecDeque::new(),
             order: InOrder::new(),
             waiting: HashMap::new(),
-            held: 0,
-            held_max: ((HELD_BYTES_MAX / segment) as usize).clamp(2, HELD_MAX),
+            held: VecDeque::new(),
+            held_max: fit(HELD_BYTES_MAX),
+            new: 0,
+            new_max: fit(NEW_BYTES_MAX),
             same: 0,
             digest: ImageDigest::new(params.hash, geometry.leaf_bytes(), geometry.segment_bytes()),
             report: SourceReport::default(),
@@ -228,17 +237,20 @@ impl<'a> Coordinator<'a> {
 
     /// Gives reported segments to the workers, as long as their buffers fit the budget.
     fn give_out(&mut self) -> Result<()> {
-        while self.held < self.held_max {
+        while self.held.len() < self.held_max && self.new < self.new_max {
             let Some((index, entry)) = self.todo.pop_front() else {
                 break;
             };
-            if matches!(entry, Entry::Digest(_)) {
+            let is_new = !matches!(entry, Entry::Digest(_));
+            self.held.push_back(is_new);
+            if is_new {
+                self.new += 1;
+            } else {
                 let bytes = self.params.geometry.segment(index).len();
                 self.report.compared += bytes;
                 self.meter.add_compared(bytes);
             }
             let ticket = self.order.issue();
-            self.held += 1;
             let task = Task::Compare(entry);
             self.jobs
                 .send(Job {
@@ -254,7 +266,9 @@ impl<'a> Coordinator<'a> {
     /// Answers the target for all settled segments at the head of the line.
     fn answer(&mut self) -> Result<()> {
         while let Some((index, settled)) = self.order.take() {
-            self.held -= 1;
+            if self.held.pop_front() == Some(true) {
+                self.new -= 1;
+            }
             match settled {
                 Settled::Same(digest) => {
                     self.digest.add(index, digest);

@@ -19,6 +19,7 @@ mod order;
 mod outbox;
 mod pack;
 mod relay;
+mod scan;
 mod segment;
 mod source;
 mod target;
@@ -31,6 +32,7 @@ pub use map::{BlockMap, Extent};
 pub use meter::{Meter, Progress};
 pub use pack::Compress;
 pub use relay::relay;
+pub use scan::scan;
 pub use source::run as run_source;
 pub use target::run as run_target;
 

@@ -5,6 +5,7 @@ use rblocksync::bell::Bell;
 use rblocksync::error::Kind;
 use rblocksync::stop::Stop;
 use rblocksync::wire::{limits, Frame, Hello, Link, Received};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 fn meet(script: impl FnOnce(&mut Peer) + Send + 'static, kind: Kind, words: &str) {
@@ -308,4 +309,46 @@ fn a_watched_peer_may_only_ping() {
         Ok(())
     })
     .unwrap();
+}
+
+/// Lanes that nobody brought: neither a driver nor an agent takes them for there.
+#[test]
+fn lanes_that_are_not_there_are_refused() {
+    for count in [0, 1, 15, 255] {
+        let result = against(
+            move |p| {
+                p.hello();
+                p.send(Frame::Lanes(count));
+            },
+            |end| handshake(end, Stop::new())?.reader.receive().map(|_| ()),
+        );
+        refused(result, Kind::Protocol, "lanes that are not there");
+    }
+}
+
+/// Lanes that are there, and then chunks that are not.
+#[test]
+fn broken_chunks_are_refused() {
+    for (chunk, kind, words) in [
+        (&[0, 0, 0, 0][..], Kind::Remote, "a chunk of 0 bytes"),
+        (&[0xff; 4], Kind::Remote, "a chunk of 4294967295 bytes"),
+        (&[8, 0, 0, 0, 1], Kind::Remote, "ended the connection"),
+    ] {
+        let result = against(
+            move |p| {
+                p.hello();
+                p.send(Frame::Lanes(1));
+                p.send_bytes(chunk);
+                p.close();
+            },
+            |end| {
+                let mut link = handshake(end, Stop::new())?;
+                let (lane, _far) = UnixStream::pair().unwrap();
+                let input = lane.try_clone().unwrap();
+                link.lanes().add(1, input.into(), lane.into());
+                link.reader.receive().map(|_| ())
+            },
+        );
+        refused(result, kind, words);
+    }
 }

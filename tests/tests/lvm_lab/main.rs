@@ -41,6 +41,7 @@ inside! {
     volumes::volumes_are_found_by_any_path,
     volumes::pools_tell_how_full_they_are,
     volumes::a_full_pool_is_told_as_such,
+    volumes::a_sync_does_not_fill_the_pool,
     mapping::what_is_mapped_is_what_was_written,
     mapping::a_metadata_snapshot_of_others_is_respected,
     mapping::a_metadata_snapshot_a_killed_run_left_is_released,

@@ -1,8 +1,13 @@
 //! Volumes: made, found, changed, removed; and not, if they are not ours.
 
 use crate::{lv, owner, path, pool, sh};
+use rblocksync::agent::BlockEnd;
 use rblocksync::error::Kind;
+use rblocksync::image::TargetOptions;
 use rblocksync::lvm::{self, LvId, LvKind, OwnerTag, PoolMode, SnapshotOptions, Tag};
+use rblocksync::stop::Stop;
+use rblocksync::sync::{Geometry, Meter, Params, Tuning};
+use std::path::Path;
 use uuid::Uuid;
 
 const MIB: u64 = 1 << 20;
@@ -239,4 +244,34 @@ pub fn a_full_pool_is_told_as_such() {
         assert_eq!(error.kind(), Kind::Space, "{error}");
     }
     sh("lvremove -qq -y pve/in-small pve/small");
+}
+
+/// A sync into a pool that it would fill stops before that, and says so.
+pub fn a_sync_does_not_fill_the_pool() {
+    sh("lvcreate -qq -y -L 64m --type thin-pool -n tight pve; lvchange -qq --errorwhenfull y pve/tight");
+    let id = lv("tight");
+    lvm::create_thin(&id, "in-tight", 128 * MIB, &[owner().tag().clone()]).expect("created");
+    sh("dd if=/dev/urandom of=/root/too-much bs=1M count=128 status=none");
+    let (mut source, from) =
+        BlockEnd::source(Path::new("/root/too-much"), false).expect("a source");
+    let target = Path::new("/dev/pve/in-tight");
+    let (mut target, to) = BlockEnd::target(target, TargetOptions::default()).expect("a target");
+    assert_eq!((from.size, to.size), (128 * MIB, 128 * MIB));
+    let geometry = Geometry::new(from.size, 4096).expect("a geometry");
+    let params = Params::new(geometry, &Tuning::default());
+    let error = target
+        .sync_from(&mut source, &params, &Meter::new(), &Stop::new())
+        .expect_err("there is no room for it");
+    assert_eq!(error.kind(), Kind::Space, "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("pve/tight") && text.contains("nearly full"),
+        "{text}"
+    );
+    let pool = lvm::pool(&id).expect("a pool");
+    pool.check_healthy().expect("still well");
+    let free = pool.free_bytes();
+    assert!((MIB..4 * MIB).contains(&free), "{free} bytes are free");
+    drop((source, target));
+    sh("rm /root/too-much; lvremove -qq -y pve/in-tight pve/tight");
 }

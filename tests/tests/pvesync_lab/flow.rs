@@ -116,6 +116,64 @@ fn pattern_slot() -> u64 {
     tests::lab::pattern::SLOT
 }
 
+pub fn generations_are_verified_and_damage_is_found(lab: &Lab) -> Result<()> {
+    let (a, b) = (lab.a(), lab.b());
+    let right = [
+        "scsi0: local-lvm:vm-101-disk-0 is as it was sealed",
+        "scsi1: local:101/vm-101-disk-0.raw is as",
+    ];
+    expect(
+        a,
+        "pvesync verify 101 --to hvb",
+        0,
+        &["generation rbs2:", right[0], right[1]],
+    )?;
+    expect(
+        b,
+        "pvesync verify 101 --generation 1",
+        0,
+        &["generation rbs1:", right[0], right[1]],
+    )?;
+    expect(
+        b,
+        "pvesync verify 101 --generation 7",
+        1,
+        &["no generation 7"],
+    )?;
+    expect(
+        a,
+        "pvesync verify 102 --to hvb",
+        1,
+        &["no replica of VM 102"],
+    )?;
+    let active = "lvs --noheadings -o lv_active pve/snap_vm-101-disk-0_rbs1";
+    assert_eq!(b.run_ok(active)?.trim(), "", "it was put back to sleep");
+
+    // One block of either disk, as a failing medium would leave it, and later as it was.
+    let [thin, file] = generation(1);
+    b.run_ok("lvchange -qq -ay -K pve/snap_vm-101-disk-0_rbs1 && lvchange -qq -p rw pve/snap_vm-101-disk-0_rbs1")?;
+    for (path, key) in [(&thin, "scsi0"), (&file, "scsi1")] {
+        b.run_ok(&format!(
+            "dd if={path} of=/root/block bs=4k count=1 skip=2 status=none &&
+             tr '\\000-\\377' '\\001-\\377\\000' < /root/block |
+             dd of={path} bs=4k seek=2 conv=notrunc,fsync iflag=fullblock status=none"
+        ))?;
+        let damaged = format!("generation rbs1 of VM 101 is damaged: {key}");
+        expect(
+            a,
+            "pvesync verify 101 --to hvb --generation 1",
+            4,
+            &[&damaged, "but was sealed with", "do not boot it"],
+        )?;
+        b.run_ok(&format!(
+            "dd if=/root/block of={path} bs=4k seek=2 conv=notrunc,fsync status=none"
+        ))?;
+    }
+    b.run_ok("rm /root/block; lvchange -qq -p r pve/snap_vm-101-disk-0_rbs1; lvchange -qq -an pve/snap_vm-101-disk-0_rbs1")?;
+    expect(b, "pvesync verify 101 --generation 1", 0, &right)?;
+    Ok(())
+}
+
 pub fn old_generations_go(lab: &Lab) -> Result<()> {
     let (a, b) = (lab.a(), lab.b());
     let second = digests_of(lab, 2)?;

@@ -17,6 +17,7 @@ fn main() -> ExitCode {
             flow::a_dry_run_tells_the_plan_and_changes_nothing,
             flow::the_first_sync_copies_both_disks,
             flow::the_second_sync_of_the_running_vm_sends_what_it_wrote,
+            flow::generations_are_verified_and_damage_is_found,
             flow::old_generations_go,
             flow::a_replica_in_use_is_left_alone,
             moments::every_generation_of_a_writing_vm_shows_one_instant,
