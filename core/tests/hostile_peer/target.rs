@@ -491,14 +491,18 @@ fn a_source_that_falls_silent_or_reads_nothing_is_given_up() {
             p.list_all(4);
         });
     refused(silent, Kind::Remote, "nothing heard");
-    // Fingerprints of 64 segments are more than the socket holds: the target cannot write them.
-    let deaf = Side::new(filled(64, OLD), params(64))
+    // Fingerprints of 256 segments are more than the target collects and the socket holds: it cannot write them.
+    let image = Uniform {
+        size: (256 * SEGMENT) as u64,
+        byte: OLD,
+    };
+    let deaf = Side::new(Arc::new(image), params(256))
         .impatient(500)
         .run_as_target(|p| {
             p.hello();
-            p.list_all(64);
-            p.reports(64);
-            (0..64).for_each(|i| p.send(Frame::Want(i)));
+            p.list_all(256);
+            p.reports(256);
+            (0..256).for_each(|i| p.send(Frame::Want(i)));
         });
     refused(deaf, Kind::Remote, "nothing taken");
 }
