@@ -271,7 +271,10 @@ fn sessions() -> Written {
 
 fn texts() -> Written {
     for (name, json) in [
-        ("open-source", r#"{"open-source":{"path":[47,120],"direct":false}}"#),
+        (
+            "open-source",
+            r#"{"open-source":{"path":[47,120],"direct":false}}"#,
+        ),
         (
             "open-target",
             r#"{"open-target":{"path":[47,121],"create":true,"dry_run":false,"direct":false}}"#,
