@@ -42,7 +42,7 @@ pub(super) fn of(path: &Path, role: Role) -> Result<Option<ThinMap>> {
 /// What may still be written to a pool.
 fn room_in(pool: Pool) -> Result<Room> {
     let target = lvm::pool_target(&pool.id)?;
-    Ok(Room::new(move || {
+    Ok(Room::new(pool.id.to_string(), move || {
         let now = Pool {
             status: Some(lvm::status_of_target(&target)?),
             ..pool.clone()

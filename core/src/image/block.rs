@@ -23,7 +23,7 @@ pub struct ThinMap {
     zeroes_new: bool,
     bits: Vec<AtomicU64>,
     /// In the pool, for a volume that is written.
-    room: Option<Room>,
+    room: Option<Box<Room>>,
 }
 
 impl ThinMap {
@@ -47,7 +47,7 @@ impl ThinMap {
     /// Has every write ask `room` first.
     pub fn with_room(self, room: Room) -> Self {
         ThinMap {
-            room: Some(room),
+            room: Some(Box::new(room)),
             ..self
         }
     }

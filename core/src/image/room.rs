@@ -13,6 +13,7 @@ type Ask = dyn Fn() -> Result<u64> + Send + Sync;
 
 /// The room in a volume's pool. Every write takes of it what it may cost at the most.
 pub struct Room {
+    pool: String,
     ask: Box<Ask>,
     known: Mutex<Option<Known>>,
 }
@@ -23,9 +24,13 @@ struct Known {
 }
 
 impl Room {
-    /// `ask` is called when a write needs to know, not more often than needed.
-    pub fn new(ask: impl Fn() -> Result<u64> + Send + Sync + 'static) -> Self {
+    /// In the pool of this name. `ask` is called when a write needs to know, not more often than needed.
+    pub fn new(
+        pool: impl Into<String>,
+        ask: impl Fn() -> Result<u64> + Send + Sync + 'static,
+    ) -> Self {
         Room {
+            pool: pool.into(),
             ask: Box::new(ask),
             known: Mutex::new(None),
         }
@@ -44,7 +49,10 @@ impl Room {
         if free < bytes {
             return Err(Error::new(
                 Kind::Space,
-                format!("the pool has room for {free} bytes, but {bytes} are to be written"),
+                format!(
+                    "thin pool {} is nearly full: there is room for {free} bytes, but {bytes} are to be written",
+                    self.pool
+                ),
             )
             .advise("extend the pool, or remove volumes from it"));
         }
@@ -71,7 +79,7 @@ mod tests {
             Arc::new(AtomicUsize::new(0)),
         );
         let (seen, count) = (Arc::clone(&free), Arc::clone(&asked));
-        let room = Room::new(move || {
+        let room = Room::new("p/q", move || {
             count.fetch_add(1, Ordering::Relaxed);
             Ok(seen.load(Ordering::Relaxed))
         });
@@ -86,7 +94,7 @@ mod tests {
 
     #[test]
     fn what_the_pool_says_is_passed_on() {
-        let room = Room::new(|| Err(Error::new(Kind::Io, "the pool has failed")));
+        let room = Room::new("p/q", || Err(Error::new(Kind::Io, "the pool has failed")));
         let error = room.take(1).unwrap_err();
         assert_eq!(
             (error.kind(), error.message().as_str()),
