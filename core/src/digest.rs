@@ -158,7 +158,16 @@ pub fn nonzero_leaves(segment: &[u8], leaf_bytes: usize) -> LeafSet {
 /// Digest of a segment: the hash of its nonzero leaves in order and then of their bitmap. `None` for
 /// a segment of zeros, which needs no hash.
 pub fn segment(kind: HashKind, bytes: &[u8], leaf_bytes: usize) -> Option<Digest> {
-    let present = nonzero_leaves(bytes, leaf_bytes);
+    segment_with(kind, bytes, leaf_bytes, &nonzero_leaves(bytes, leaf_bytes))
+}
+
+/// The same where it is known already which leaves are not zero.
+pub fn segment_with(
+    kind: HashKind,
+    bytes: &[u8],
+    leaf_bytes: usize,
+    present: &LeafSet,
+) -> Option<Digest> {
     if present.is_empty() {
         return None;
     }

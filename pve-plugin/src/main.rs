@@ -145,7 +145,6 @@ fn vm(args: &VmArgs, cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> 
     let tree = PveTree::new("/");
     let vm = source::resolve(&tree, args.vmid, &args.exclude)?;
     let runtime = source::runtime(&tree, args.vmid)?;
-    let session = Remote::connect(&host, &cli.ssh.options(stop))?;
     let options = SyncOptions {
         target_vm: args.target_vmid.map(|id| id.to_string()),
         storage_map: args.storage.clone(),
@@ -158,10 +157,9 @@ fn vm(args: &VmArgs, cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> 
         hold_max: Duration::from_secs(args.hold_max),
     };
     let layout = Layout::new(state_dir());
-    let result = job::sync(&layout, &vm, runtime, &session, &options, reporter, stop);
-    let closed = session.close();
-    result?;
-    closed
+    Remote::during(&host, &cli.ssh.options(stop), |session| {
+        job::sync(&layout, &vm, runtime, session, &options, reporter, stop).map(drop)
+    })
 }
 
 fn generations(args: &GenerationsArgs, cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> {
@@ -169,12 +167,10 @@ fn generations(args: &GenerationsArgs, cli: &Cli, reporter: &Reporter, stop: &St
     let found = match &args.to {
         None => list_generations(&Layout::new(state_dir()), vm.as_deref())?,
         Some(host) => {
-            let session = Remote::connect(&HostSpec::parse(host)?, &cli.ssh.options(stop))?;
-            let found = job::generations_of(&session, PROGRAM, vm.clone(), stop);
-            let closed = session.close();
-            let found = found?;
-            closed?;
-            found
+            let host = HostSpec::parse(host)?;
+            Remote::during(&host, &cli.ssh.options(stop), |session| {
+                job::generations_of(session, PROGRAM, vm.clone(), stop)
+            })?
         }
     };
     if found.is_empty() {

@@ -35,14 +35,9 @@ pub fn verify(
     let vm = args.vmid.to_string();
     let verified = match &args.to {
         None => replica::verify(layout, &vm, args.generation, stop)?,
-        Some(host) => {
-            let session = Remote::connect(&HostSpec::parse(host)?, &ssh.options(stop))?;
-            let verified = job::verify_at(&session, PROGRAM, vm, args.generation, stop);
-            let closed = session.close();
-            let verified = verified?;
-            closed?;
-            verified
-        }
+        Some(host) => Remote::during(&HostSpec::parse(host)?, &ssh.options(stop), |session| {
+            job::verify_at(session, PROGRAM, vm, args.generation, stop)
+        })?,
     };
     tell(reporter, &verified);
     let damaged: Vec<&str> = verified

@@ -10,8 +10,8 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tests::cli::{
-    agents, all_ways, checksum, connections, on, pair, resize, server, sparse_image, Outcome,
-    Rblocksync, Running, Untouched, MIB,
+    agents, all_ways, checksum, connections, nobody_is_left, on, pair, resize, server,
+    sparse_image, Outcome, Rblocksync, Running, Untouched, MIB,
 };
 use tests::sshd::{eventually, Sshd};
 
@@ -55,14 +55,6 @@ fn ends_soon(run: Running) -> Outcome {
         began.elapsed()
     );
     outcome
-}
-
-#[track_caller]
-fn nobody_is_left(sshd: &Sshd) {
-    eventually("all agents have ended", || agents(sshd).is_empty());
-    eventually("all connections are closed", || {
-        connections(sshd).is_empty()
-    });
 }
 
 /// The same request again succeeds.

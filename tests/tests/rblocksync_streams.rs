@@ -7,7 +7,7 @@ use rustix::process::{kill_process, Pid, Signal};
 use std::fs;
 use std::path::Path;
 use tests::cli::{
-    agents, all_ways, checksum, connections, lanes, on, pair, server, sparse_image, Rblocksync, MIB,
+    all_ways, checksum, lanes, nobody_is_left, on, pair, server, sparse_image, Rblocksync, MIB,
 };
 use tests::sshd::{eventually, Sshd};
 
@@ -20,13 +20,6 @@ const SLOW: &str = "--truncate --compress off --bwlimit 8M --json";
 
 fn logins(sshd: &Sshd) -> usize {
     sshd.log().matches("Accepted publickey").count()
-}
-
-#[track_caller]
-fn nobody_is_left(sshd: &Sshd) {
-    eventually("all agents have ended", || {
-        agents(sshd).is_empty() && lanes(sshd).is_empty() && connections(sshd).is_empty()
-    });
 }
 
 #[test]

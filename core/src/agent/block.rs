@@ -190,13 +190,13 @@ impl BlockEnd {
     }
 
     /// Lets a target that is being created begin as a clone of `source`, where the file system can do that:
-    /// then the sync writes nothing, and the copy takes no space until one of the two changes.
-    pub fn begin_as_clone_of(&self, source: &BlockEnd) -> Result<bool> {
-        match (&self.handle, &source.handle) {
-            (Some(Handle::File(target)), Some(Handle::File(source))) if self.publish.is_some() => {
-                target.clone_from(source)
-            }
-            _ => Ok(false),
+    /// then the sync writes nothing, and the copy takes no space until one of the two changes. Its size is to be
+    /// set afterwards.
+    pub fn begin_as_clone_of(&self, source: &BlockEnd) {
+        if let (Some(Handle::File(target)), Some(Handle::File(source)), Some(_)) =
+            (&self.handle, &source.handle, &self.publish)
+        {
+            target.clone_from(source);
         }
     }
 

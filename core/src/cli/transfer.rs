@@ -68,7 +68,7 @@ pub fn run(
     };
     let result = checked_size(transfer, &from, &to).and_then(|size| {
         if let (End::Local(source), End::Local(target)) = (&source, &target) {
-            target.begin_as_clone_of(source)?;
+            target.begin_as_clone_of(source);
         }
         // A new file may be the rest of an earlier run, of any size.
         if to.is_new || (transfer.truncate && size != to.size) {

@@ -28,6 +28,14 @@ const AES_FIRST: &str = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com";
 const ASK_TIME: Duration = Duration::from_secs(10);
 
 impl Cipher {
+    /// The same with [`Cipher::Auto`] decided, so that further connections to the host need not ask again.
+    pub(super) fn decided(&self, host: &HostSpec, options: &SshOptions) -> Cipher {
+        match self.choice(host, options) {
+            Some(list) => Cipher::List(list),
+            None => Cipher::Configured,
+        }
+    }
+
     /// The value for ssh's `Ciphers`; `None` to say nothing.
     pub(super) fn choice(&self, host: &HostSpec, options: &SshOptions) -> Option<String> {
         match self {

@@ -30,7 +30,6 @@ pub use process::Ended;
 pub use run::{RunLimits, RunOutput};
 
 use crate::error::Result;
-use crate::stop::Stop;
 use agent::Known;
 use master::Master;
 use std::fmt;
@@ -46,19 +45,34 @@ pub struct Remote {
     master: Arc<Master>,
     known: Mutex<Vec<Known>>,
     options: SshOptions,
-    stop: Stop,
 }
 
 impl Remote {
     /// Connects and logs in. Never prompts.
     pub fn connect(host: &HostSpec, options: &SshOptions) -> Result<Remote> {
+        let options = SshOptions {
+            cipher: options.cipher.decided(host, options),
+            ..options.clone()
+        };
         Ok(Remote {
             host: host.clone(),
-            master: Arc::new(Master::start(host, options)?),
+            master: Arc::new(Master::start(host, &options)?),
             known: Mutex::new(Vec::new()),
-            options: options.clone(),
-            stop: options.stop.clone(),
+            options,
         })
+    }
+
+    /// Connects, does `work` and closes the connection. An error of the work comes before one of the closing.
+    pub fn during<T>(
+        host: &HostSpec,
+        options: &SshOptions,
+        work: impl FnOnce(&Remote) -> Result<T>,
+    ) -> Result<T> {
+        let session = Remote::connect(host, options)?;
+        let done = work(&session);
+        let closed = session.close();
+        let done = done?;
+        closed.map(|()| done)
     }
 
     /// The host this is a connection to.

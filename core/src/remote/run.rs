@@ -99,7 +99,7 @@ impl Remote {
         let left = deadline.saturating_duration_since(Instant::now());
         let exchanged = process::runtime()?.block_on(async {
             let work = exchange(process.stdin, process.stdout, stdin, limits.stdout);
-            process::within(left, &self.stop, work).await
+            process::within(left, &self.options.stop, work).await
         })?;
         let stdout = match exchanged {
             None => return Err(too_long()),

@@ -79,7 +79,7 @@ pub(super) fn upload(remote: &Remote, spec: &AgentSpec) -> Result<Upload> {
         stdout,
         watch,
     } = process::launch(host, &remote.master, OsStr::new("sh"), &args, STDERR_KEPT)?;
-    let sent = process::runtime()?.block_on(send(file, stdin, stdout, &remote.stop));
+    let sent = process::runtime()?.block_on(send(file, stdin, stdout, &remote.options.stop));
     let (dir, keeper) = sent.map_err(|e| {
         // An early end of the script explains more than the broken pipe it led to.
         let said = match e.kind() {

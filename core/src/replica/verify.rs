@@ -84,22 +84,23 @@ pub fn verify(layout: &Layout, vm: &str, number: Option<u64>, stop: &Stop) -> Re
 
 fn find(layout: &Layout, vm: &str, number: Option<u64>) -> Result<(TargetPair, Generation)> {
     let mut found = list_generations(layout, Some(vm))?;
-    let missing = |what: String| Err(Error::new(Kind::NotFound, what));
-    let (pair, generations) = match (found.pop(), found.len()) {
-        (Some(only), 0) => only,
-        (None, _) => return missing(format!("there is no replica of VM {vm}")),
-        (Some(_), _) => {
-            return missing(format!("there is more than one replica of VM {vm}"))
-                .map_err(|e: Error| e.advise("name it by its id on the host that keeps it"))
-        }
+    let missing = |what: String| Error::new(Kind::NotFound, what);
+    if found.len() > 1 {
+        return Err(
+            missing(format!("there is more than one replica of VM {vm}"))
+                .advise("name it by its id on the host that keeps it"),
+        );
+    }
+    let Some((pair, generations)) = found.pop() else {
+        return Err(missing(format!("there is no replica of VM {vm}")));
     };
     let number = number.or(pair.head);
     match generations.into_iter().find(|g| Some(g.number) == number) {
         Some(generation) => Ok((pair, generation)),
-        None => missing(format!(
+        None => Err(missing(format!(
             "the replica of VM {vm} has no generation {}",
             number.unwrap_or_default()
-        )),
+        ))),
     }
 }
 

@@ -56,16 +56,17 @@ pub(super) fn work(
     level: &Level,
     failure: &Failure,
 ) -> Result<()> {
-    let mut packer = Packer::new(level);
+    let mut patcher = Patcher {
+        params,
+        fingerprints: Fingerprints::new(params.leaf_key),
+        packer: Packer::new(level),
+    };
     for job in jobs {
         failure.check()?;
         let (read, verdict) = match job.task {
             Task::Compare(entry) => {
                 let data = segment::read(image, &params.geometry, job.index, pool)?;
-                (
-                    data.read,
-                    compare(params, job.index, data, entry, &mut packer)?,
-                )
+                (data.read, patcher.compare(job.index, data, entry)?)
             }
             Task::Patch {
                 data,
@@ -73,8 +74,8 @@ pub(super) fn work(
                 present,
                 fingerprints,
             } => {
-                let (index, theirs) = (job.index, (&present, fingerprints.as_slice()));
-                let patch = diff(params, index, &data, digest, theirs, &mut packer)?;
+                let theirs = (&present, fingerprints.as_slice());
+                let patch = patcher.diff(job.index, &data, digest, theirs)?;
                 (0, Verdict::Patch(patch))
             }
         };
@@ -89,74 +90,76 @@ pub(super) fn work(
     Ok(())
 }
 
-fn compare(
-    params: &Params,
-    index: u64,
-    data: SegmentData,
-    entry: Entry,
-    packer: &mut Packer,
-) -> Result<Verdict> {
-    let leaf = params.geometry.leaf_bytes() as usize;
-    let digest = digest::segment(params.hash, data.bytes(), leaf);
-    Ok(match (digest, entry) {
-        (Some(ours), Entry::Digest(theirs)) if ours == theirs => Verdict::Same(digest),
-        (Some(ours), Entry::Digest(_)) => Verdict::Differs(data, ours),
-        (None, Entry::Absent | Entry::Zero) => Verdict::Same(None),
-        (None, Entry::Digest(_)) => {
-            let mut zeroed = LeafSet::default();
-            (0..data.len.div_ceil(leaf)).for_each(|i| zeroed.insert(i));
-            Verdict::Patch(Patch {
-                segment: index,
-                digest: None,
-                changed: LeafSet::default(),
-                zeroed,
-                data: Payload::Stored(Vec::new()),
-            })
-        }
-        (Some(ours), Entry::Absent | Entry::Zero) => {
-            let nothing = (&LeafSet::default(), [].as_slice());
-            Verdict::Patch(diff(params, index, &data, ours, nothing, packer)?)
-        }
-    })
+/// What a worker makes patches with.
+struct Patcher<'a> {
+    params: &'a Params,
+    fingerprints: Fingerprints,
+    packer: Packer<'a>,
 }
 
-/// The patch that turns what the target has (`present` leaves with these `fingerprints`) into `data`.
-fn diff(
-    params: &Params,
-    index: u64,
-    data: &SegmentData,
-    digest: Digest,
-    (present, fingerprints): (&LeafSet, &[u64]),
-    packer: &mut Packer,
-) -> Result<Patch> {
-    let geometry = &params.geometry;
-    let ours = Fingerprints::new(params.leaf_key);
-    let (mut changed, mut zeroed) = (LeafSet::default(), LeafSet::default());
-    let mut theirs = fingerprints.iter();
-    let leaf_bytes = geometry.leaf_bytes() as usize;
-    let nonzero = digest::nonzero_leaves(data.bytes(), leaf_bytes);
-    for (i, leaf) in data.bytes().chunks(leaf_bytes).enumerate() {
-        let old = match present.contains(i) {
-            true => theirs.next(),
-            false => None,
-        };
-        match (nonzero.contains(i), old) {
-            (false, None) => {}
-            (false, Some(_)) => zeroed.insert(i),
-            (true, Some(old)) if ours.of(leaf) == *old => {}
-            (true, _) => changed.insert(i),
-        }
+impl Patcher<'_> {
+    fn compare(&mut self, index: u64, data: SegmentData, entry: Entry) -> Result<Verdict> {
+        let params = self.params;
+        let leaf = params.geometry.leaf_bytes() as usize;
+        let digest = digest::segment(params.hash, data.bytes(), leaf);
+        Ok(match (digest, entry) {
+            (Some(ours), Entry::Digest(theirs)) if ours == theirs => Verdict::Same(digest),
+            (Some(ours), Entry::Digest(_)) => Verdict::Differs(data, ours),
+            (None, Entry::Absent | Entry::Zero) => Verdict::Same(None),
+            (None, Entry::Digest(_)) => {
+                let mut zeroed = LeafSet::default();
+                (0..data.len.div_ceil(leaf)).for_each(|i| zeroed.insert(i));
+                Verdict::Patch(Patch {
+                    segment: index,
+                    digest: None,
+                    changed: LeafSet::default(),
+                    zeroed,
+                    data: Payload::Stored(Vec::new()),
+                })
+            }
+            (Some(ours), Entry::Absent | Entry::Zero) => {
+                let nothing = (&LeafSet::default(), [].as_slice());
+                Verdict::Patch(self.diff(index, &data, ours, nothing)?)
+            }
+        })
     }
-    let places: Vec<&[u8]> = changed
-        .runs()
-        .iter()
-        .map(|&(first, count)| &data.bytes()[geometry.leaves(first, count, data.len)])
-        .collect();
-    Ok(Patch {
-        segment: index,
-        digest: Some(digest),
-        changed,
-        zeroed,
-        data: packer.pack(&places)?,
-    })
+
+    /// The patch that turns what the target has (`present` leaves with these `fingerprints`) into `data`.
+    fn diff(
+        &mut self,
+        index: u64,
+        data: &SegmentData,
+        digest: Digest,
+        (present, fingerprints): (&LeafSet, &[u64]),
+    ) -> Result<Patch> {
+        let geometry = &self.params.geometry;
+        let (mut changed, mut zeroed) = (LeafSet::default(), LeafSet::default());
+        let mut theirs = fingerprints.iter();
+        let leaf_bytes = geometry.leaf_bytes() as usize;
+        let nonzero = digest::nonzero_leaves(data.bytes(), leaf_bytes);
+        for (i, leaf) in data.bytes().chunks(leaf_bytes).enumerate() {
+            let old = match present.contains(i) {
+                true => theirs.next(),
+                false => None,
+            };
+            match (nonzero.contains(i), old) {
+                (false, None) => {}
+                (false, Some(_)) => zeroed.insert(i),
+                (true, Some(old)) if self.fingerprints.of(leaf) == *old => {}
+                (true, _) => changed.insert(i),
+            }
+        }
+        let places: Vec<&[u8]> = changed
+            .runs()
+            .iter()
+            .map(|&(first, count)| &data.bytes()[geometry.leaves(first, count, data.len)])
+            .collect();
+        Ok(Patch {
+            segment: index,
+            digest: Some(digest),
+            changed,
+            zeroed,
+            data: self.packer.pack(&places)?,
+        })
+    }
 }

@@ -97,7 +97,7 @@ impl<'a> Coordinator<'a> {
             new: 0,
             new_max: fit(NEW_BYTES_MAX),
             same: 0,
-            digest: ImageDigest::new(params.hash, geometry.leaf_bytes(), geometry.segment_bytes()),
+            digest: params.image_digest(),
             report: SourceReport::default(),
         }
     }

@@ -4,7 +4,7 @@ use super::apply::{self, Applier};
 use super::failure::{disconnected, Failure};
 use super::order::InOrder;
 use super::outbox::{self, Limiter};
-use super::segment;
+use super::segment::{self, Stretch};
 use super::source::summary;
 use super::verify::Touched;
 use super::{Meter, Params, SideStats, SourceReport, Summary};
@@ -13,10 +13,8 @@ use crate::digest::{self, Digest, ImageDigest, LeafSet};
 use crate::error::Result;
 use crate::image::Image;
 use crate::stop::Stop;
-use crate::wire::limits;
 use crossbeam_channel::{Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 /// Makes `target` equal to `source`. When this returns `Ok`, the target is flushed.
 pub fn run(
@@ -41,11 +39,7 @@ pub fn run(
             .map(|max| Mutex::new(Limiter::new(max))),
         settled: Mutex::new(Settled {
             order: InOrder::new(),
-            digest: ImageDigest::new(
-                params.hash,
-                params.geometry.leaf_bytes(),
-                params.geometry.segment_bytes(),
-            ),
+            digest: params.image_digest(),
             touched: Touched::new(params),
             report: SourceReport::default(),
         }),
@@ -108,32 +102,26 @@ impl Local<'_> {
         self.settled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Walks the source's data: what it has goes to the workers, the rest is freed on the target.
+    /// Walks the source: what it has goes to the workers, the rest is freed on the target.
     fn list(&self, jobs: &Sender<Job>) -> Result<()> {
-        let geometry = &self.params.geometry;
-        let clear = |first, end| {
-            self.applier.clear_segments(first, end, self.failure, |i| {
-                jobs.send(Job::Clear { index: i }).map_err(disconnected)
-            })
-        };
-        let (mut at, end) = (0, geometry.segments());
-        while at < end {
-            self.failure.check()?;
-            let (runs, reached) =
-                segment::data_runs(self.source, geometry, at, end, limits::RUNS_MAX)?;
-            for (first, count) in runs {
-                clear(at, first)?;
-                for index in first..first + count {
-                    let ticket = self.settled().order.issue();
-                    jobs.send(Job::Compare { ticket, index })
-                        .map_err(disconnected)?;
+        let send = |job| jobs.send(job).map_err(disconnected);
+        segment::walk(
+            self.source,
+            &self.params.geometry,
+            self.failure,
+            |stretch| match stretch {
+                Stretch::Hole(hole) => {
+                    self.applier
+                        .clear_segments(hole.start, hole.end, self.failure, |index| {
+                            send(Job::Clear { index })
+                        })
                 }
-                at = first + count;
-            }
-            clear(at, reached)?;
-            at = reached;
-        }
-        Ok(())
+                Stretch::Data(mut data) => data.try_for_each(|index| {
+                    let ticket = self.settled().order.issue();
+                    send(Job::Compare { ticket, index })
+                }),
+            },
+        )
     }
 
     fn work(&self, jobs: &Receiver<Job>) -> Result<()> {
@@ -196,15 +184,9 @@ impl Local<'_> {
         };
         let mut limiter = limiter.lock().unwrap_or_else(PoisonError::into_inner);
         let paid_at = limiter.charge(bytes);
+        // The others go on meanwhile, until they have to pay themselves.
         drop(limiter);
-        loop {
-            let left = paid_at.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(());
-            }
-            std::thread::sleep(left.min(Duration::from_millis(100)));
-            self.failure.check()?;
-        }
+        outbox::pay(paid_at, self.failure)
     }
 
     /// Counts the segments that are next in order.

@@ -36,7 +36,7 @@ pub use scan::scan;
 pub use source::run as run_source;
 pub use target::run as run_target;
 
-use crate::digest::{Digest, HashKind};
+use crate::digest::{Digest, HashKind, ImageDigest};
 use crate::fingerprint::Key;
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +79,12 @@ impl Params {
             leaf_key: Key::random(),
             map: false,
         }
+    }
+
+    /// A digest of an image that is cut as this sync cuts it, fed with nothing yet.
+    fn image_digest(&self) -> ImageDigest {
+        let geometry = &self.geometry;
+        ImageDigest::new(self.hash, geometry.leaf_bytes(), geometry.segment_bytes())
     }
 }
 

@@ -43,11 +43,8 @@ pub(super) fn run(
                 writer.send(&frame)?;
                 if let Some(limiter) = &mut pace.limiter {
                     writer.flush()?;
-                    limiter.charge(patch.data.packed_len() as u64);
-                    while let Some(wait) = limiter.wait() {
-                        std::thread::sleep(wait);
-                        failure.check()?;
-                    }
+                    let paid_at = limiter.charge(patch.data.packed_len() as u64);
+                    pay(paid_at, failure)?;
                 }
                 pace.pilot.sent(
                     pace.leaf_bytes * patch.changed.len() as u64,
@@ -101,10 +98,16 @@ impl Limiter {
         self.free_at = self.free_at.max(Instant::now()) + cost;
         self.free_at
     }
+}
 
-    /// How long to wait before looking again; `None` when all that was sent is paid for.
-    pub(super) fn wait(&self) -> Option<Duration> {
-        let left = self.free_at.saturating_duration_since(Instant::now());
-        (!left.is_zero()).then(|| left.min(Duration::from_millis(100)))
+/// Waits until what was charged is paid for.
+pub(super) fn pay(paid_at: Instant, failure: &Failure) -> Result<()> {
+    loop {
+        let left = paid_at.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        std::thread::sleep(left.min(Duration::from_millis(100)));
+        failure.check()?;
     }
 }

@@ -3,14 +3,13 @@
 use super::apply::workers;
 use super::failure::{disconnected, Failure};
 use super::order::InOrder;
-use super::{outbox, segment, Meter, Params};
-use crate::digest::{self, Digest, ImageDigest};
+use super::segment::{self, Stretch};
+use super::{outbox, Meter, Params};
+use crate::digest::{self, Digest};
 use crate::error::Result;
 use crate::image::Image;
 use crate::stop::Stop;
-use crate::wire::limits;
-use crossbeam_channel::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 /// Reads all of `image`'s data and digests it.
 pub fn scan(image: &dyn Image, params: &Params, stop: &Stop, meter: &Meter) -> Result<Digest> {
@@ -18,16 +17,13 @@ pub fn scan(image: &dyn Image, params: &Params, stop: &Stop, meter: &Meter) -> R
     meter.begin(params);
     let failure = &Failure::of(stop.child());
     let pool = geometry.buffers();
-    let sum = Mutex::new((
-        InOrder::new(),
-        ImageDigest::new(params.hash, geometry.leaf_bytes(), geometry.segment_bytes()),
-    ));
+    let sum = Mutex::new((InOrder::new(), params.image_digest()));
     let locked = || sum.lock().unwrap_or_else(PoisonError::into_inner);
     let (jobs_tx, jobs_rx) = crossbeam_channel::bounded::<(u64, u64)>(outbox::queue(geometry));
     let work = |jobs: crossbeam_channel::Receiver<(u64, u64)>| -> Result<()> {
         for (ticket, index) in jobs {
             failure.check()?;
-            let data = segment::read(image, geometry, index, &Arc::clone(&pool))?;
+            let data = segment::read(image, geometry, index, &pool)?;
             let leaf = geometry.leaf_bytes() as usize;
             let found = digest::segment(params.hash, data.bytes(), leaf);
             drop(data);
@@ -47,7 +43,15 @@ pub fn scan(image: &dyn Image, params: &Params, stop: &Stop, meter: &Meter) -> R
             scope.spawn(move || failure.watch(|| work(jobs)));
         }
         drop(jobs_rx);
-        failure.watch(|| list(image, params, failure, &jobs_tx, || locked().0.issue()));
+        failure.watch(|| {
+            segment::walk(image, geometry, failure, |stretch| match stretch {
+                Stretch::Hole(_) => Ok(()),
+                Stretch::Data(mut data) => data.try_for_each(|index| {
+                    let ticket = locked().0.issue();
+                    jobs_tx.send((ticket, index)).map_err(disconnected)
+                }),
+            })
+        });
         drop(jobs_tx);
     });
     if let Some(error) = failure.take() {
@@ -56,24 +60,4 @@ pub fn scan(image: &dyn Image, params: &Params, stop: &Stop, meter: &Meter) -> R
     image.check_unchanged()?;
     let (_, digest) = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(digest.finish(geometry.size()))
-}
-
-fn list(
-    image: &dyn Image,
-    params: &Params,
-    failure: &Failure,
-    jobs: &Sender<(u64, u64)>,
-    ticket: impl Fn() -> u64,
-) -> Result<()> {
-    let geometry = &params.geometry;
-    let (mut at, end) = (0, geometry.segments());
-    while at < end {
-        failure.check()?;
-        let (runs, reached) = segment::data_runs(image, geometry, at, end, limits::RUNS_MAX)?;
-        for index in runs.iter().flat_map(|&(first, count)| first..first + count) {
-            jobs.send((ticket(), index)).map_err(disconnected)?;
-        }
-        at = reached;
-    }
-    Ok(())
 }

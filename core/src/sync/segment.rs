@@ -1,11 +1,14 @@
 //! Reading a segment: only its data from the image, its holes as zeros.
 
+use super::failure::Failure;
 use super::geometry::Geometry;
 use crate::buf::{BufPool, PoolBuf};
 use crate::digest::LeafSet;
 use crate::error::Result;
 use crate::image::Image;
 use crate::range::ByteRange;
+use crate::wire::limits;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Bytes of a segment, and how many of them were read from the image.
@@ -106,6 +109,36 @@ pub(super) fn data_runs(
         at = geometry.segment(to - 1).end;
     }
     Ok((runs, end))
+}
+
+/// A stretch of neighbouring segments.
+pub(super) enum Stretch {
+    /// They hold data.
+    Data(Range<u64>),
+    /// They read as zeros. May be empty.
+    Hole(Range<u64>),
+}
+
+/// Calls `each` for all of the image's segments, ascending, stretch by stretch.
+pub(super) fn walk(
+    image: &dyn Image,
+    geometry: &Geometry,
+    failure: &Failure,
+    mut each: impl FnMut(Stretch) -> Result<()>,
+) -> Result<()> {
+    let (mut at, end) = (0, geometry.segments());
+    while at < end {
+        failure.check()?;
+        let (runs, reached) = data_runs(image, geometry, at, end, limits::RUNS_MAX)?;
+        for (first, count) in runs {
+            each(Stretch::Hole(at..first))?;
+            at = first + count;
+            each(Stretch::Data(first..at))?;
+        }
+        each(Stretch::Hole(at..reached))?;
+        at = reached;
+    }
+    Ok(())
 }
 
 /// Bytes that a set of leaves covers in a segment of `segment_len` bytes.

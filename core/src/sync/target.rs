@@ -80,14 +80,13 @@ impl<'a> Session<'a> {
         applier: &'a Applier<'a>,
         failure: &'a Failure,
     ) -> Self {
-        let geometry = &params.geometry;
         Session {
             params,
             meter,
             applier,
             failure,
             window: Window::new(),
-            digest: ImageDigest::new(params.hash, geometry.leaf_bytes(), geometry.segment_bytes()),
+            digest: params.image_digest(),
             touched: Touched::new(params),
         }
     }
@@ -253,7 +252,7 @@ impl<'a> Session<'a> {
     fn secure(&mut self, theirs: Digest) -> Result<(Digest, SideStats)> {
         let params = self.params;
         let geometry = &params.geometry;
-        let fresh = ImageDigest::new(params.hash, geometry.leaf_bytes(), geometry.segment_bytes());
+        let fresh = params.image_digest();
         let ours = std::mem::replace(&mut self.digest, fresh).finish(geometry.size());
         if !params.dry_run {
             if ours != theirs {
@@ -319,15 +318,16 @@ fn work(
         match job {
             Job::Scan { ticket, index } => {
                 let data = applier.read(index)?;
-                let entry = match digest::segment(params.hash, data.bytes(), leaf) {
+                let present = digest::nonzero_leaves(data.bytes(), leaf);
+                let found = digest::segment_with(params.hash, data.bytes(), leaf, &present);
+                let entry = match found {
                     Some(digest) => Entry::Digest(digest),
                     None if data.read > 0 => Entry::Zero,
                     None => Entry::Absent,
                 };
                 // Made now, while the bytes are in the processor's cache: that costs next to nothing, and
                 // reading them again when they are asked for would.
-                let leaves = matches!(entry, Entry::Digest(_)).then(|| {
-                    let present = digest::nonzero_leaves(data.bytes(), leaf);
+                let leaves = found.map(|_| {
                     let places = present
                         .iter()
                         .map(|i| params.geometry.leaves(i, 1, data.len));

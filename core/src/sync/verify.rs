@@ -23,14 +23,6 @@ struct Group {
     digest: Option<Digest>,
 }
 
-fn group_digest(params: &Params) -> ImageDigest {
-    ImageDigest::new(
-        params.hash,
-        params.geometry.leaf_bytes(),
-        params.geometry.segment_bytes(),
-    )
-}
-
 impl Touched {
     pub(super) fn new(params: &Params) -> Self {
         Touched {
@@ -50,7 +42,7 @@ impl Touched {
                 segments: RangeSet::new(),
                 digest: None,
             });
-            (group_digest(&self.params), 0)
+            (self.params.image_digest(), 0)
         });
         hash.add(index, digest);
         *count += 1;
@@ -82,7 +74,7 @@ impl Touched {
         let pool = geometry.buffers();
         let mut verified = 0;
         for group in &self.groups {
-            let mut hash = group_digest(params);
+            let mut hash = params.image_digest();
             for index in group.segments.iter().flat_map(|r| r.start..r.end) {
                 failure.check()?;
                 let data = segment::read(image, geometry, index, &pool)?;

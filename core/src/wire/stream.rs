@@ -97,9 +97,13 @@ impl StreamWriter {
         })
     }
 
-    /// Sets how long the peer may take nothing before it counts as gone.
-    pub(super) fn set_stall_max(&mut self, limit: Duration) {
-        self.stall_max = Some(limit);
+    /// Sets how long the peer may take nothing before it counts as gone, if there is a limit.
+    pub(super) fn set_stall_max(&mut self, limit: Option<Duration>) {
+        self.stall_max = limit;
+    }
+
+    pub(super) fn stall_max(&self) -> Option<Duration> {
+        self.stall_max
     }
 }
 

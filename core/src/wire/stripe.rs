@@ -19,7 +19,6 @@ pub(super) struct Inlet {
     at: usize,
     /// Bytes left of the current chunk.
     left: usize,
-    silence_max: Option<Duration>,
 }
 
 /// The writing end.
@@ -27,7 +26,6 @@ pub(super) struct Outlet {
     streams: Vec<StreamWriter>,
     at: usize,
     chunk: Vec<u8>,
-    stall_max: Option<Duration>,
 }
 
 impl Inlet {
@@ -36,22 +34,20 @@ impl Inlet {
             streams: vec![BufReader::with_capacity(READ_BYTES, stream)],
             at: 0,
             left: 0,
-            silence_max: None,
         }
     }
 
     /// From here on chunks come, the first of them on the stream that was there before.
     pub(super) fn widen(&mut self, more: Vec<StreamReader>) {
+        let limit = self.current().silence_max();
         for mut stream in more {
-            if let Some(limit) = self.silence_max {
-                stream.set_silence_max(limit);
-            }
+            stream.set_silence_max(limit);
             let buffered = BufReader::with_capacity(CHUNK_BYTES_MAX, stream);
             self.streams.push(buffered);
         }
     }
 
-    pub(super) fn is_wide(&self) -> bool {
+    fn is_wide(&self) -> bool {
         self.streams.len() > 1
     }
 
@@ -71,7 +67,6 @@ impl Inlet {
     }
 
     pub(super) fn set_silence_max(&mut self, limit: Duration) {
-        self.silence_max = Some(limit);
         let streams = self.streams.iter_mut();
         streams.for_each(|stream| stream.get_mut().set_silence_max(limit));
     }
@@ -130,24 +125,21 @@ impl Outlet {
             streams: vec![stream],
             at: 0,
             chunk: Vec::new(),
-            stall_max: None,
         }
     }
 
     /// From here on chunks go out, the first of them on the stream that was there before.
     pub(super) fn widen(&mut self, more: Vec<StreamWriter>) {
+        let limit = self.streams[self.at].stall_max();
         for mut stream in more {
-            if let Some(limit) = self.stall_max {
-                stream.set_stall_max(limit);
-            }
+            stream.set_stall_max(limit);
             self.streams.push(stream);
         }
     }
 
     pub(super) fn set_stall_max(&mut self, limit: Duration) {
-        self.stall_max = Some(limit);
         let streams = self.streams.iter_mut();
-        streams.for_each(|stream| stream.set_stall_max(limit));
+        streams.for_each(|stream| stream.set_stall_max(Some(limit)));
     }
 
     pub(super) fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {

@@ -12,7 +12,9 @@ pub use content::{allocated, checksum, resize, scribble, sparse_image, stamp, Un
 pub use disk::{is_root, Loop, Mount};
 pub use program::binary;
 pub use terminal::{shown_on, terminal};
-pub use ways::{agents, all_ways, connections, lanes, on, pair, refused_everywhere, server};
+pub use ways::{
+    agents, all_ways, connections, lanes, nobody_is_left, on, pair, refused_everywhere, server,
+};
 
 /// Names that a shell, an option parser or a text would make something else of.
 pub const ODD_NAMES: [&[u8]; 8] = [

@@ -1,7 +1,7 @@
 //! The four ways to sync two paths: here, to there, from there, and over there.
 
 use super::{binary, sparse_image, Rblocksync, Untouched, MIB};
-use crate::sshd::{processes, Sshd};
+use crate::sshd::{eventually, processes, Sshd};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -70,6 +70,17 @@ pub fn agents(sshd: &Sshd) -> Vec<u32> {
 /// The same for those that have joined an agent as one of its lanes.
 pub fn lanes(sshd: &Sshd) -> Vec<u32> {
     started(sshd, |args| args.contains(" agent --join "))
+}
+
+/// Fails unless all agents end soon, and all connections close.
+#[track_caller]
+pub fn nobody_is_left(sshd: &Sshd) {
+    eventually("all agents have ended", || {
+        agents(sshd).is_empty() && lanes(sshd).is_empty()
+    });
+    eventually("all connections are closed", || {
+        connections(sshd).is_empty()
+    });
 }
 
 fn started(sshd: &Sshd, as_what: impl Fn(&str) -> bool) -> Vec<u32> {
