@@ -7,7 +7,7 @@ use rblocksync::error::{Error, Kind, Result};
 use rblocksync::hypervisor::{Hold, Published, TargetHypervisor};
 use rblocksync::replica::{
     list_generations, write_json, DiskRecord, DiskSpec, Generation, Layout, Location, Placement,
-    Prepared, ReplicaRequest, ReplicaTarget, TargetPair, VolumeFormat,
+    Prepared, ReplicaRequest, ReplicaTarget, Retention, TargetPair, VolumeFormat,
 };
 use rblocksync::snapshot::Consistency;
 use std::cell::{Cell, RefCell};
@@ -109,7 +109,10 @@ impl World {
             disks: vec![disk("scsi0", "a.raw"), disk("scsi1", "b.raw")],
             excluded: Vec::new(),
             storage_map: Vec::new(),
-            keep: 2,
+            retention: Retention {
+                keep: 2,
+                within_s: None,
+            },
         }
     }
 

@@ -11,12 +11,14 @@ use rblocksync::cli::{
     exit_code, run_agent, EngineArgs, OutputOptions, Reporter, SshArgs, EXIT_CODES,
 };
 use rblocksync::error::{Error, Kind, Result};
-use rblocksync::job::{self, SyncOptions, TargetService};
+use rblocksync::job::{self, Context, HostRequest, SyncOptions, TargetService};
 use rblocksync::remote::{HostSpec, Remote};
 use rblocksync::replica::{list_generations, state_dir, Generation, Layout, TargetPair};
 use rblocksync::snapshot::watchdog;
 use rblocksync::stop::{on_signals, Stop};
+use rblocksync::verbs::{self, CheckArgs, PinArgs, Place, PruneArgs, RetentionArgs, StatusArgs};
 use serde_json::json;
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -38,6 +40,17 @@ enum Verb {
     Vm(VmArgs),
     /// List the generations of replicas, here or on another host
     Generations(GenerationsArgs),
+    /// How all replications stand that this node has a part in
+    Status(StatusArgs),
+    /// The same for Nagios and its like: exit code 0 if all is well, 1 after a failed run, 2 if a generation is too
+    /// old, 3 if that cannot be told
+    Check(CheckArgs),
+    /// Drop generations that are not to be kept, here or on another host
+    Prune(PruneArgs),
+    /// Keep a generation from being pruned
+    Pin(PinArgs),
+    /// Let a generation be pruned again
+    Unpin(PinArgs),
     /// Read a generation again and compare it with what was sealed, here or on another host
     Verify(VerifyArgs),
 }
@@ -58,9 +71,8 @@ struct VmArgs {
     /// Leave this disk out, by its key (scsi1); may be given more than once
     #[arg(long, value_name = "DISK")]
     exclude: Vec<String>,
-    /// Generations to keep there
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    keep: u32,
+    #[command(flatten)]
+    retention: RetentionArgs,
     /// Disks to sync at once
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
     jobs: u32,
@@ -126,6 +138,15 @@ fn run(cli: Cli) -> ExitCode {
             let layout = Layout::new(state_dir());
             verify(args, &layout, &cli.ssh, &reporter, &stop)
         }
+        Verb::Status(args) => verbs::status(args, &Layout::new(state_dir()), &reporter),
+        Verb::Check(args) => return check(args),
+        Verb::Prune(args) => at(&cli, &reporter, &stop, |place| verbs::prune(args, place)),
+        Verb::Pin(args) => at(&cli, &reporter, &stop, |place| {
+            verbs::pin(args, true, place)
+        }),
+        Verb::Unpin(args) => at(&cli, &reporter, &stop, |place| {
+            verbs::pin(args, false, place)
+        }),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -140,15 +161,49 @@ fn run(cli: Cli) -> ExitCode {
     }
 }
 
+/// The line is the answer, whatever was said about output.
+fn check(args: &CheckArgs) -> ExitCode {
+    let (line, code) = verbs::check(args, &Layout::new(state_dir()));
+    match writeln!(std::io::stdout(), "{line}") {
+        Ok(()) => ExitCode::from(code),
+        // Nobody can read it: unknown.
+        Err(_) => ExitCode::from(3),
+    }
+}
+
+fn at(
+    cli: &Cli,
+    reporter: &Reporter,
+    stop: &Stop,
+    act: impl FnOnce(&Place) -> Result<()>,
+) -> Result<()> {
+    let layout = Layout::new(state_dir());
+    let target = PveTarget::new(PveTree::new("/"), layout.clone());
+    act(&Place {
+        program: PROGRAM,
+        layout: &layout,
+        hypervisor: &target,
+        ssh: &cli.ssh,
+        reporter,
+        stop,
+    })
+}
+
 fn vm(args: &VmArgs, cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> {
     let host = HostSpec::parse(&args.to)?;
-    let tree = PveTree::new("/");
-    let vm = source::resolve(&tree, args.vmid, &args.exclude)?;
-    let runtime = source::runtime(&tree, args.vmid)?;
+    let layout = Layout::new(state_dir());
+    let ssh = cli.ssh.options(stop);
+    let context = Context {
+        layout: &layout,
+        host: &host,
+        ssh: &ssh,
+        reporter,
+        stop,
+    };
     let options = SyncOptions {
         target_vm: args.target_vmid.map(|id| id.to_string()),
         storage_map: args.storage.clone(),
-        keep: args.keep,
+        retention: args.retention.get(),
         jobs: args.jobs as usize,
         dry_run: args.dry_run,
         tuning: args.engine.tuning(),
@@ -156,10 +211,16 @@ fn vm(args: &VmArgs, cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> 
         direct: args.engine.direct,
         hold_max: Duration::from_secs(args.hold_max),
     };
-    let layout = Layout::new(state_dir());
-    Remote::during(&host, &cli.ssh.options(stop), |session| {
-        job::sync(&layout, &vm, runtime, session, &options, reporter, stop).map(drop)
-    })
+    let tree = PveTree::new("/");
+    let look = || -> Result<_> {
+        let vm = source::resolve(&tree, args.vmid, &args.exclude)?;
+        Ok((vm, source::runtime(&tree, args.vmid)?))
+    };
+    let (vm, runtime) = look().map_err(|e| match args.dry_run {
+        true => e,
+        false => job::note_failure(&context, &args.vmid.to_string(), e),
+    })?;
+    job::sync(&context, &vm, runtime, &options).map(drop)
 }
 
 fn generations(args: &GenerationsArgs, cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> {
@@ -169,7 +230,12 @@ fn generations(args: &GenerationsArgs, cli: &Cli, reporter: &Reporter, stop: &St
         Some(host) => {
             let host = HostSpec::parse(host)?;
             Remote::during(&host, &cli.ssh.options(stop), |session| {
-                job::generations_of(session, PROGRAM, vm.clone(), stop)
+                job::ask(
+                    session,
+                    PROGRAM,
+                    &HostRequest::Generations(vm.clone()),
+                    stop,
+                )
             })?
         }
     };

@@ -5,7 +5,7 @@ use crate::volid::Vmid;
 use rblocksync::cli::units::human;
 use rblocksync::cli::{Reporter, SshArgs};
 use rblocksync::error::{Error, Kind, Result};
-use rblocksync::job;
+use rblocksync::job::{self, HostRequest};
 use rblocksync::remote::{HostSpec, Remote};
 use rblocksync::replica::{self, Layout, Verified, VerifiedDisk};
 use rblocksync::stop::Stop;
@@ -36,7 +36,13 @@ pub fn verify(
     let verified = match &args.to {
         None => replica::verify(layout, &vm, args.generation, stop)?,
         Some(host) => Remote::during(&HostSpec::parse(host)?, &ssh.options(stop), |session| {
-            job::verify_at(session, PROGRAM, vm, args.generation, stop)
+            let generation = args.generation;
+            job::ask(
+                session,
+                PROGRAM,
+                &HostRequest::Verify { vm, generation },
+                stop,
+            )
         })?,
     };
     tell(reporter, &verified);

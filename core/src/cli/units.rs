@@ -74,6 +74,37 @@ pub fn parse_rate(text: &str) -> Result<u64> {
     }
 }
 
+/// Reads a time span: a number and a unit of s, m, h, d or w.
+pub fn parse_time(text: &str) -> Result<std::time::Duration> {
+    let bad = || {
+        Error::new(
+            Kind::Usage,
+            format!("{} is not a time span", printable(text)),
+        )
+        .advise("write a number and s, m, h, d or w: 15m")
+    };
+    let unit = text.chars().last().ok_or_else(bad)?;
+    let seconds: u64 = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        'w' => 7 * 86_400,
+        _ => return Err(bad()),
+    };
+    let number = &text[..text.len() - 1];
+    if !number.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(bad());
+    }
+    // A thousand years are more than any clock here can tell.
+    let max = 1000 * 365 * 86_400;
+    let number: u64 = number.parse().map_err(|_| bad())?;
+    match number.checked_mul(seconds) {
+        Some(total) if total <= max => Ok(std::time::Duration::from_secs(total)),
+        _ => Err(bad()),
+    }
+}
+
 /// A time span in its two largest units: "1 h 02 min", "3.2 s".
 pub fn human_time(time: std::time::Duration) -> String {
     let s = time.as_secs();
@@ -92,6 +123,28 @@ mod tests {
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
         assert_eq!(printable("a\n\x1b[2Jb \u{e4}"), "a\\n\\u{1b}[2Jb \u{e4}");
+    }
+
+    #[test]
+    fn time_spans_need_a_unit() {
+        let seconds = |text| parse_time(text).map(|time| time.as_secs());
+        assert_eq!(seconds("15m").unwrap(), 900);
+        assert_eq!(seconds("4w").unwrap(), 28 * 86_400);
+        assert_eq!(seconds("0s").unwrap(), 0);
+        let wrong = [
+            "",
+            "15",
+            "m",
+            "1.5h",
+            "-1h",
+            "+1h",
+            "1\u{b5}",
+            "9999999999999999d",
+            "2000000w",
+        ];
+        for text in wrong {
+            assert!(seconds(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a driver asks of a target's agent about replicas.
 
-use crate::replica::{Generation, ReplicaRequest};
+use crate::replica::{Generation, ReplicaRequest, Retention};
 use serde::{Deserialize, Serialize};
 
 /// A request to the agent on a target host.
@@ -25,6 +25,24 @@ pub enum HostRequest {
         vm: String,
         /// The generation's number; the newest if none is named.
         generation: Option<u64>,
+    },
+    /// Drop the generations that the retention does not keep; answers [`crate::replica::Pruned`].
+    Prune {
+        /// The VM's id, there or at the source.
+        vm: String,
+        /// What stays.
+        retention: Retention,
+        /// Only tell.
+        dry_run: bool,
+    },
+    /// Keep a generation from being pruned, or no longer do.
+    Pin {
+        /// The VM's id, there or at the source.
+        vm: String,
+        /// The generation's number.
+        generation: u64,
+        /// Keep it.
+        pinned: bool,
     },
     /// Which generations are there, of one VM or of all?
     Generations(Option<String>),

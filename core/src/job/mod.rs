@@ -2,9 +2,11 @@
 
 mod messages;
 mod service;
+mod status;
 mod sync;
 mod transfer;
 
 pub use messages::HostRequest;
 pub use service::TargetService;
-pub use sync::{generations_of, sync, verify_at, SourceDisk, SourceVm, SyncOptions, SyncOutcome};
+pub use status::{statuses, PairStatus, Verdict};
+pub use sync::{ask, note_failure, sync, Context, SourceDisk, SourceVm, SyncOptions, SyncOutcome};

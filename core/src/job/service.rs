@@ -76,6 +76,22 @@ impl Service for TargetService<'_> {
             HostRequest::Verify { vm, generation } => value(&while_there(driver, |stop| {
                 replica::verify(&self.layout, &vm, generation, stop)
             })?),
+            HostRequest::Prune {
+                vm,
+                retention,
+                dry_run,
+            } => value(&replica::prune(
+                &self.layout,
+                self.hypervisor,
+                &vm,
+                retention,
+                dry_run,
+            )?),
+            HostRequest::Pin {
+                vm,
+                generation,
+                pinned,
+            } => value(&replica::pin(&self.layout, &vm, generation, pinned)?),
             HostRequest::Generations(vm) => {
                 value(&replica::list_generations(&self.layout, vm.as_deref())?)
             }

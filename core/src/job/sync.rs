@@ -9,17 +9,19 @@ use crate::digest::HashKind;
 use crate::driver::{RemoteAgent, Streams};
 use crate::error::{Error, Kind, Result};
 use crate::hypervisor::HostDescription;
+use crate::journal::{Beginning, Journal, Run, Sealed, Side, State};
 use crate::lock::Lock;
 use crate::lvm::OwnerTag;
-use crate::remote::Remote;
+use crate::remote::{HostSpec, Remote, SshOptions};
 use crate::replica::{
     check_pools_of, host_id, read_json, source_pairs, write_json, DiskRecord, DiskSpec, Generation,
-    Layout, Placement, Prepared, ReplicaRequest, SealReport, SourcePair, TargetPair, TargetPlan,
-    Verified, POOL_PERCENT_MAX,
+    Layout, Placement, Prepared, ReplicaRequest, Retention, SealReport, SourcePair, TargetPlan,
+    POOL_PERCENT_MAX,
 };
 use crate::snapshot::{self, DiskSource, PointInTime, VmRuntime};
 use crate::stop::Stop;
 use crate::sync::{Summary, Tuning};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -76,7 +78,7 @@ pub struct SyncOptions {
     /// Source storage to target storage.
     pub storage_map: Vec<(String, String)>,
     /// Generations to keep.
-    pub keep: u32,
+    pub retention: Retention,
     /// Disks at once.
     pub jobs: usize,
     /// Only tell what would be done.
@@ -100,35 +102,122 @@ pub struct SyncOutcome {
 /// Leaf size of all replicas, in bytes.
 pub(super) const LEAF_BYTES: u32 = 4096;
 
-/// Syncs `vm` to the host behind `session`. `runtime` says how to hold the VM still.
+/// Where a workflow's state is, whom it is about, and who hears of it.
+pub struct Context<'a> {
+    /// State on this host.
+    pub layout: &'a Layout,
+    /// The other host.
+    pub host: &'a HostSpec,
+    /// How it is reached.
+    pub ssh: &'a SshOptions,
+    /// Who is told what happens.
+    pub reporter: &'a Reporter,
+    /// Ends it early.
+    pub stop: &'a Stop,
+}
+
+/// Syncs `vm` to the context's host. `runtime` says how to hold the VM still.
 pub fn sync(
-    layout: &Layout,
+    context: &Context,
     vm: &SourceVm,
     runtime: VmRuntime,
-    session: &Remote,
     options: &SyncOptions,
-    reporter: &Reporter,
-    stop: &Stop,
 ) -> Result<SyncOutcome> {
-    // Looking needs no lock, and leaves no lock file.
-    let _lock = match options.dry_run {
-        true => None,
-        false => Some(Lock::take(
-            &layout.vm_lock(&vm.id),
-            &format!("VM {}", vm.id),
-        )?),
+    // Looking needs no lock, and leaves neither a lock file nor a line in the journal.
+    if options.dry_run {
+        return connect(context, vm, runtime, options, None);
+    }
+    let lock = context.layout.vm_lock(&vm.id);
+    let _lock = Lock::take(&lock, &format!("VM {}", vm.id))?;
+    let journal = open_journal(context)?;
+    tell_cut_off(context, &journal, &vm.id)?;
+    let run = journal.begin(&beginning(context, &vm.id, &vm.name))?;
+    let result = connect(context, vm, runtime, options, Some(&run));
+    finish(run, result)
+}
+
+/// Notes in the journal that a VM could not even be looked at: whoever asks for the state of its replica is to hear
+/// of it. A VM that was never synced is nobody's concern.
+pub fn note_failure(context: &Context, vm: &str, error: Error) -> Error {
+    let note = || -> Result<()> {
+        if source_pairs(context.layout, vm)?.is_empty() {
+            return Ok(());
+        }
+        let (journal, _) = Journal::open(&context.layout.journal())?;
+        let run = journal.begin(&beginning(context, vm, ""))?;
+        run.end(Some(&error))
     };
-    let control = RemoteAgent::start(session, vm.program, Streams::Fixed(1), stop)?;
-    control.during(|agent| {
-        let mut job = Job {
-            layout,
-            vm,
-            session,
-            options,
-            reporter,
-            stop,
-        };
-        job.run(agent.client(), runtime)
+    match note() {
+        Ok(()) => error,
+        Err(also) => error.followed_by(also),
+    }
+}
+
+fn beginning<'a>(context: &'a Context, vm: &'a str, name: &'a str) -> Beginning<'a> {
+    Beginning {
+        id: Uuid::new_v4(),
+        side: Side::Source,
+        vm,
+        name,
+        peer: context.host.host(),
+    }
+}
+
+fn open_journal(context: &Context) -> Result<Journal> {
+    let (journal, note) = Journal::open(&context.layout.journal())?;
+    if let Some(note) = note {
+        context.reporter.note(&note);
+    }
+    Ok(journal)
+}
+
+/// The caller holds the VM's lock, so a run that has not ended is dead.
+fn tell_cut_off(context: &Context, journal: &Journal, vm: &str) -> Result<()> {
+    let runs = journal.runs(Side::Source)?;
+    if let Some(last) = runs
+        .iter()
+        .rfind(|run| run.vm == vm)
+        .filter(|r| r.was_cut_off())
+    {
+        context.reporter.say(
+            format!("  the last run was cut off in its step {}", last.state),
+            json!({"event": "cut-off", "run": last}),
+        );
+    }
+    Ok(())
+}
+
+/// The run's end goes into the journal. If that fails, what it came to is as true as before.
+fn finish<T>(run: Run, result: Result<T>) -> Result<T> {
+    let ended = run.end(result.as_ref().err());
+    match (result, ended) {
+        (Err(e), Err(also)) => Err(e.followed_by(also)),
+        (Ok(_), Err(e)) => Err(e.context("the sync is done, but its end could not be noted")),
+        (result, Ok(())) => result,
+    }
+}
+
+fn connect(
+    context: &Context,
+    vm: &SourceVm,
+    runtime: VmRuntime,
+    options: &SyncOptions,
+    run: Option<&Run>,
+) -> Result<SyncOutcome> {
+    Remote::during(context.host, context.ssh, |session| {
+        let control = RemoteAgent::start(session, vm.program, Streams::Fixed(1), context.stop)?;
+        control.during(|agent| {
+            let mut job = Job {
+                layout: context.layout,
+                vm,
+                session,
+                options,
+                reporter: context.reporter,
+                stop: context.stop,
+                run,
+            };
+            job.run(agent.client(), runtime)
+        })
     })
 }
 
@@ -139,17 +228,27 @@ struct Job<'a> {
     options: &'a SyncOptions,
     reporter: &'a Reporter,
     stop: &'a Stop,
+    /// Its page in the journal; none for a dry run.
+    run: Option<&'a Run<'a>>,
 }
 
 impl Job<'_> {
+    fn enter(&self, state: State) -> Result<()> {
+        self.run.map_or(Ok(()), |run| run.enter(state))
+    }
+
     fn run(&mut self, client: &mut Client, runtime: VmRuntime) -> Result<SyncOutcome> {
         let began = Instant::now();
+        self.enter(State::Plan)?;
         let target: HostDescription = client.host(&HostRequest::Describe {
             keep: !self.options.dry_run,
         })?;
         let sources: Vec<DiskSource> = self.vm.disks.iter().map(|d| d.source.clone()).collect();
         snapshot::check(&sources, &runtime)?;
         let pair = self.pair(&target)?;
+        if let Some(run) = self.run {
+            run.is_of(pair, target.id)?;
+        }
         let request = self.request(pair)?;
         let plan: TargetPlan = client.host(&HostRequest::Plan(Box::new(request.clone())))?;
         self.vm.check_pools(POOL_PERCENT_MAX)?;
@@ -159,21 +258,30 @@ impl Job<'_> {
         }
         self.remember(pair, &target)?;
         let owner = OwnerTag::new(pair);
+        self.enter(State::Sweep)?;
         self.sweep(&sources)?;
         self.stop.check()?;
         // The target first: what it refuses must not cost the guest a pause.
+        self.enter(State::Fork)?;
         let prepared: Prepared = client.host(&HostRequest::Prepare(Box::new(request)))?;
         prepared.notes.iter().for_each(|note| self.note(note));
         self.stop.check()?;
-        let run = Uuid::new_v4().simple().to_string();
-        let mut point = snapshot::take(&run, &sources, runtime, &owner, self.options.hold_max)?;
+        self.enter(State::Snap)?;
+        let id = Uuid::new_v4().simple().to_string();
+        let mut point = snapshot::take(&id, &sources, runtime, &owner, self.options.hold_max)?;
         let result = self
             .check_config()
             .and_then(|()| self.transfer_and_seal(client, pair, &prepared, &point, began));
+        let noted = match &result {
+            Ok(_) => self.enter(State::Release),
+            Err(_) => Ok(()),
+        };
         let released = point.release();
         let generation = result?;
-        released
-            .map_err(|e| e.context(format!("generation {} is sealed, but", generation.name())))?;
+        let sealed =
+            |e: Error| e.context(format!("generation {} is sealed, but", generation.name()));
+        released.map_err(sealed)?;
+        noted.map_err(sealed)?;
         Ok(SyncOutcome {
             generation: Some(generation),
         })
@@ -225,7 +333,7 @@ impl Job<'_> {
                 .map(|(key, _)| key.clone())
                 .collect(),
             storage_map: self.options.storage_map.clone(),
-            keep: self.options.keep,
+            retention: self.options.retention,
         })
     }
 
@@ -335,12 +443,23 @@ impl Job<'_> {
             reporter: self.reporter,
             stop: self.stop,
         };
+        self.enter(State::Transfer)?;
         let summaries = transfers.run(client, prepared, point)?;
         point.still_valid()?;
         self.stop.check()?;
         let generation = self.generation(pair, prepared, point, &summaries);
+        self.enter(State::Seal)?;
         let report: SealReport = client.host(&HostRequest::Seal(Box::new(generation.clone())))?;
         let sum = |of: fn(&Summary) -> u64| summaries.iter().map(of).sum::<u64>();
+        let noted = match self.run {
+            Some(run) => run.sealed(&Sealed {
+                generation: generation.number,
+                taken_at: generation.taken_at,
+                changed: sum(|s| s.changed),
+                wire: sum(|s| s.wire_out + s.wire_in),
+            }),
+            None => Ok(()),
+        };
         self.reporter.say(
             format!(
                 "generation {} sealed: {} sent, {} compared, {} on the wire, {}; kept: {}",
@@ -363,6 +482,9 @@ impl Job<'_> {
             }),
         );
         report.notes.iter().for_each(|note| self.note(note));
+        if let Err(e) = noted {
+            self.note(&e.message());
+        }
         Ok(generation)
     }
 
@@ -419,25 +541,13 @@ fn record(
     }
 }
 
-/// Has the host behind `session` read a generation of `vm` again, the newest if none is named.
-pub fn verify_at(
+/// Asks the target's agent behind `session` one thing.
+pub fn ask<T: DeserializeOwned>(
     session: &Remote,
     program: &str,
-    vm: String,
-    generation: Option<u64>,
+    request: &HostRequest,
     stop: &Stop,
-) -> Result<Verified> {
+) -> Result<T> {
     RemoteAgent::start(session, program, Streams::Fixed(1), stop)?
-        .during(|agent| agent.client().host(&HostRequest::Verify { vm, generation }))
-}
-
-/// The generations that the host behind `session` keeps, of one VM or of all.
-pub fn generations_of(
-    session: &Remote,
-    program: &str,
-    vm: Option<String>,
-    stop: &Stop,
-) -> Result<Vec<(TargetPair, Vec<Generation>)>> {
-    RemoteAgent::start(session, program, Streams::Fixed(1), stop)?
-        .during(|agent| agent.client().host(&HostRequest::Generations(vm)))
+        .during(|agent| agent.client().host(request))
 }

@@ -28,6 +28,11 @@ impl Layout {
         self.root.join("host-id")
     }
 
+    /// The journal of runs on this host.
+    pub fn journal(&self) -> PathBuf {
+        self.root.join("journal.db")
+    }
+
     /// Lock of a VM on its source host. `vm` is a plain word.
     pub fn vm_lock(&self, vm: &str) -> PathBuf {
         self.root.join("lock").join(format!("vm-{vm}"))

@@ -10,6 +10,8 @@ mod file;
 mod layout;
 mod listing;
 mod manifest;
+mod prune;
+mod retention;
 mod seal;
 mod store;
 mod target;
@@ -19,6 +21,8 @@ mod volume;
 
 pub use layout::{state_dir, Layout};
 pub use manifest::{DiskRecord, Generation, GENERATION_PREFIX};
+pub use prune::{pin, prune, Pruned};
+pub use retention::Retention;
 pub use store::{host_id, read_json, source_pairs, write_json, write_text, SourcePair, TargetPair};
 pub use target::{list_generations, Prepared, ReplicaTarget, SealReport, TargetPlan};
 pub use thin::{check_pools_of, POOL_PERCENT_MAX};
@@ -51,7 +55,7 @@ pub struct ReplicaRequest {
     /// Source storage to target storage, where they differ.
     pub storage_map: Vec<(String, String)>,
     /// Generations to keep.
-    pub keep: u32,
+    pub retention: Retention,
 }
 
 /// A disk of the VM as the source has it.

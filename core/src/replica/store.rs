@@ -7,7 +7,7 @@ use crate::image::flush_parent;
 use crate::lock::private_dir;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 use uuid::Uuid;
@@ -48,6 +48,9 @@ pub struct TargetPair {
     /// Where there may be forks of a run that was not sealed.
     #[serde(default)]
     pub forks: Vec<super::Location>,
+    /// Generations that are not to be pruned.
+    #[serde(default)]
+    pub pinned: BTreeSet<u64>,
     /// Newest sealed generation.
     pub head: Option<u64>,
 }

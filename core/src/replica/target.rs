@@ -6,12 +6,12 @@ use super::listing::Listing;
 use super::manifest::{generation_name, Generation};
 use super::store::{self, read_json, write_json, TargetPair};
 use super::volume::{Location, Volume};
-use super::{seal, Placement, ReplicaRequest};
+use super::{seal, Placement, ReplicaRequest, Retention};
 use crate::error::{Error, Kind, Result};
 use crate::hypervisor::TargetHypervisor;
 use crate::lock::Lock;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -60,7 +60,7 @@ pub struct ReplicaTarget<'a> {
     pair: TargetPair,
     placements: Vec<Placement>,
     number: u64,
-    keep: u32,
+    retention: Retention,
     excluded: Vec<String>,
     notes: Vec<String>,
     listing: Listing,
@@ -114,10 +114,12 @@ impl<'a> ReplicaTarget<'a> {
         }
         .plan()?;
         notes.extend(plan.notes);
-        let (mut volumes, forks, head) = match known {
-            Some(known) if known.head.is_some() => (known.volumes, known.forks, known.head),
-            Some(known) => (BTreeMap::new(), known.forks, None),
-            None => (BTreeMap::new(), Vec::new(), None),
+        let (mut volumes, forks, head, pinned) = match known {
+            Some(known) if known.head.is_some() => {
+                (known.volumes, known.forks, known.head, known.pinned)
+            }
+            Some(known) => (BTreeMap::new(), known.forks, None, BTreeSet::new()),
+            None => Default::default(),
         };
         for (disk, placement) in request.disks.iter().zip(&plan.placements) {
             volumes.insert(disk.volume.clone(), placement.volume.clone());
@@ -141,6 +143,7 @@ impl<'a> ReplicaTarget<'a> {
             volumes,
             storage_map: request.storage_map.clone(),
             forks: wanted,
+            pinned,
             head,
         };
         // Durable before the first volume is made: what carries the pair's mark can be traced to it.
@@ -151,7 +154,7 @@ impl<'a> ReplicaTarget<'a> {
             pair,
             placements: plan.placements,
             number: plan.number,
-            keep: request.keep,
+            retention: request.retention,
             excluded: request.excluded.clone(),
             notes,
             listing,
@@ -223,21 +226,13 @@ impl<'a> ReplicaTarget<'a> {
         write_json(&self.layout.sealing(self.pair.pair), &generation)?;
         let (layout, pair) = (&self.layout, &mut self.pair);
         let mut notes = seal::finish(layout, self.hypervisor, pair, &generation, Some(hold))?;
-        let keeps = generation
-            .disks
-            .iter()
-            .map(|d| self.volume(&d.location).keeps_generations())
-            .collect::<Result<Vec<bool>>>()?;
-        let mut keep = self.keep.max(1);
-        if keep > 1 && keeps.contains(&false) {
-            keep = 1;
-            notes.push(
-                "only the newest generation is kept: a disk lies on a file system that cannot share blocks \
-                 between files (XFS and btrfs can)"
-                    .into(),
-            );
-        }
-        let pruned = seal::prune(&self.layout, self.hypervisor, &mut self.pair, keep)?;
+        let pruned = super::prune::after_seal(
+            &self.layout,
+            self.hypervisor,
+            &mut self.pair,
+            &generation,
+            self.retention,
+        )?;
         notes.extend(pruned);
         let kept = store::generations(&self.layout, self.pair.pair)?;
         Ok(SealReport {
@@ -412,4 +407,18 @@ pub fn list_generations(
     }
     found.sort_by(|a, b| (&a.0.target_vm, a.0.pair).cmp(&(&b.0.target_vm, b.0.pair)));
     Ok(found)
+}
+
+/// The one replica on this host of `vm`, by its id here or at the source, with its sealed generations.
+pub(super) fn find_replica(layout: &Layout, vm: &str) -> Result<(TargetPair, Vec<Generation>)> {
+    let mut found = list_generations(layout, Some(vm))?;
+    let missing = |what: String| Error::new(Kind::NotFound, what);
+    match (found.pop(), found.is_empty()) {
+        (Some(one), true) => Ok(one),
+        (Some(_), false) => Err(
+            missing(format!("there is more than one replica of VM {vm}"))
+                .advise("name it by its id on the host that keeps it"),
+        ),
+        (None, _) => Err(missing(format!("there is no replica of VM {vm}"))),
+    }
 }

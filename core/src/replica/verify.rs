@@ -1,8 +1,8 @@
 //! Reading a whole generation again and comparing it with its manifest.
 
 use super::listing::Listing;
-use super::manifest::{DiskRecord, Generation};
-use super::target::list_generations;
+use super::manifest::{generation_name, DiskRecord, Generation};
+use super::target::find_replica;
 use super::volume::Volume;
 use super::{Layout, TargetPair};
 use crate::agent::BlockEnd;
@@ -83,24 +83,17 @@ pub fn verify(layout: &Layout, vm: &str, number: Option<u64>, stop: &Stop) -> Re
 }
 
 fn find(layout: &Layout, vm: &str, number: Option<u64>) -> Result<(TargetPair, Generation)> {
-    let mut found = list_generations(layout, Some(vm))?;
-    let missing = |what: String| Error::new(Kind::NotFound, what);
-    if found.len() > 1 {
-        return Err(
-            missing(format!("there is more than one replica of VM {vm}"))
-                .advise("name it by its id on the host that keeps it"),
-        );
-    }
-    let Some((pair, generations)) = found.pop() else {
-        return Err(missing(format!("there is no replica of VM {vm}")));
-    };
+    let (pair, generations) = find_replica(layout, vm)?;
     let number = number.or(pair.head);
     match generations.into_iter().find(|g| Some(g.number) == number) {
         Some(generation) => Ok((pair, generation)),
-        None => Err(missing(format!(
-            "the replica of VM {vm} has no generation {}",
-            number.unwrap_or_default()
-        ))),
+        None => Err(Error::new(
+            Kind::NotFound,
+            format!(
+                "the replica of VM {vm} has no generation {}",
+                generation_name(number.unwrap_or_default())
+            ),
+        )),
     }
 }
 

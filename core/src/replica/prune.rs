@@ -1,0 +1,219 @@
+//! Dropping generations: those that nobody wants to keep, with what goes with the last one of a disk.
+//!
+//! The renaming of a manifest to `.pruned` is the point of no return. Every step behind it can be repeated.
+
+use super::layout::Layout;
+use super::listing::Listing;
+use super::manifest::{generation_name, Generation};
+use super::seal::{publish, recover};
+use super::store::{self, read_json, write_json, TargetPair};
+use super::target::find_replica;
+use super::volume::{remove_generation, Location, Volume};
+use super::Retention;
+use crate::crash;
+use crate::error::{Error, Kind, Result};
+use crate::hypervisor::TargetHypervisor;
+use crate::lock::Lock;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use uuid::Uuid;
+
+/// What pruning came to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Pruned {
+    /// The VM's id on this host.
+    pub vm: String,
+    /// Numbers of the generations that went, or would go.
+    pub gone: Vec<u64>,
+    /// Numbers of those that stay.
+    pub kept: Vec<u64>,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+/// Drops the generations of the replica of `vm` on this host that `retention` does not keep. With `dry_run` it only
+/// tells which.
+pub fn prune(
+    layout: &Layout,
+    hypervisor: &dyn TargetHypervisor,
+    vm: &str,
+    retention: Retention,
+    dry_run: bool,
+) -> Result<Pruned> {
+    let (pair, all) = find_replica(layout, vm)?;
+    if dry_run {
+        let (go, stay) = retention.split(all, &pair.pinned);
+        return Ok(pruned(&pair, &go, &stay, Vec::new()));
+    }
+    let _lock = lock(layout, &pair)?;
+    let mut notes = recover(layout, hypervisor, pair.pair)?;
+    // What was looked at without the lock may be old news.
+    let (mut pair, all) = find_replica(layout, vm)?;
+    let (go, stay) = retention.split(all, &pair.pinned);
+    notes.extend(drop_all(layout, hypervisor, &mut pair, &go, &stay)?);
+    Ok(pruned(&pair, &go, &stay, notes))
+}
+
+fn pruned(pair: &TargetPair, go: &[Generation], stay: &[Generation], notes: Vec<String>) -> Pruned {
+    let numbers = |of: &[Generation]| of.iter().map(|g| g.number).collect();
+    Pruned {
+        vm: pair.target_vm.clone(),
+        gone: numbers(go),
+        kept: numbers(stay),
+        notes,
+    }
+}
+
+/// Keeps generation `number` of the replica of `vm` from being pruned, or no longer does.
+pub fn pin(layout: &Layout, vm: &str, number: u64, pinned: bool) -> Result<()> {
+    let (pair, _) = find_replica(layout, vm)?;
+    let _lock = lock(layout, &pair)?;
+    let (mut pair, all) = find_replica(layout, vm)?;
+    if !all.iter().any(|g| g.number == number) {
+        return Err(Error::new(
+            Kind::NotFound,
+            format!(
+                "the replica of VM {vm} has no generation {}",
+                generation_name(number)
+            ),
+        ));
+    }
+    let changed = match pinned {
+        true => pair.pinned.insert(number),
+        false => pair.pinned.remove(&number),
+    };
+    match changed {
+        true => write_json(&layout.target_pair(pair.pair), &pair),
+        false => Ok(()),
+    }
+}
+
+fn lock(layout: &Layout, pair: &TargetPair) -> Result<Lock> {
+    Lock::take(
+        &layout.pair_lock(pair.pair),
+        &format!("the replica of VM {}", pair.vm),
+    )
+}
+
+/// Drops what `retention` does not keep, behind the seal of `newest`. The seal is done, so what fails here is a note,
+/// and tried again by the next run.
+pub(super) fn after_seal(
+    layout: &Layout,
+    hypervisor: &dyn TargetHypervisor,
+    pair: &mut TargetPair,
+    newest: &Generation,
+    retention: Retention,
+) -> Result<Vec<String>> {
+    let mut notes = Vec::new();
+    let mut shared = true;
+    for disk in &newest.disks {
+        shared &= Volume {
+            location: &disk.location,
+            pair: pair.pair,
+            listing: &Listing::default(),
+        }
+        .keeps_generations()?;
+    }
+    let all = store::generations(layout, pair.pair)?;
+    let (go, stay) = match shared {
+        true => retention.split(all, &pair.pinned),
+        // What came before the head is overwritten already.
+        false => {
+            let (stay, go): (Vec<_>, Vec<_>) =
+                all.into_iter().partition(|g| Some(g.number) == pair.head);
+            if retention.keep > 1 || retention.within_s.is_some() || !pair.pinned.is_empty() {
+                notes.push(
+                    "only the newest generation is kept: a disk lies on a file system that cannot share blocks \
+                     between files (XFS and btrfs can)"
+                        .into(),
+                );
+            }
+            (go, stay)
+        }
+    };
+    notes.extend(drop_all(layout, hypervisor, pair, &go, &stay)?);
+    Ok(notes)
+}
+
+fn drop_all(
+    layout: &Layout,
+    hypervisor: &dyn TargetHypervisor,
+    pair: &mut TargetPair,
+    go: &[Generation],
+    stay: &[Generation],
+) -> Result<Vec<String>> {
+    if go.is_empty() {
+        return Ok(Vec::new());
+    }
+    // First nobody may be shown them any more, then they are marked as going, then they go.
+    if let Err(e) = publish(hypervisor, pair, stay, &Listing::default()) {
+        return Ok(vec![format!("older generations stay for now: {e}")]);
+    }
+    for generation in go {
+        let path = layout.generation(pair.pair, generation.number);
+        let going = path.with_extension("pruned");
+        std::fs::rename(&path, &going)
+            .map_err(|e| Error::io(format!("cannot rename {}", path.display()), e))?;
+        crate::image::flush_parent(&going)?;
+    }
+    crash::point("prune");
+    finish_prune(layout, pair)
+}
+
+/// Removes the volumes of generations that were marked as going. Returns notes on those that stay.
+pub(super) fn finish_prune(layout: &Layout, pair: &mut TargetPair) -> Result<Vec<String>> {
+    let mut notes = Vec::new();
+    let mut dropped = false;
+    for path in going(layout, pair.pair) {
+        let Some(generation) = read_json::<Generation>(&path)? else {
+            continue;
+        };
+        match drop_generation(layout, pair, &generation) {
+            Ok(()) => store::remove(&path)?,
+            Err(e) => notes.push(format!(
+                "generation {} is not wholly removed yet: {e}",
+                generation.name()
+            )),
+        }
+        dropped = true;
+    }
+    if dropped {
+        write_json(&layout.target_pair(pair.pair), pair)?;
+    }
+    Ok(notes)
+}
+
+fn going(layout: &Layout, pair: Uuid) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(layout.generations(pair));
+    let mut paths: Vec<PathBuf> = entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|e| e == "pruned"))
+        .collect();
+    paths.sort();
+    paths
+}
+
+/// Removes a generation's volumes, and the heads of disks that it was the last to have.
+fn drop_generation(layout: &Layout, pair: &mut TargetPair, old: &Generation) -> Result<()> {
+    let locations = old.disks.iter().map(|d| &d.location);
+    remove_generation(locations, pair.pair, old.number)?;
+    let kept = store::generations(layout, pair.pair)?;
+    let is_kept = |location: &Location| kept.iter().any(|g| g.disk_at(location).is_some());
+    for disk in old.disks.iter().filter(|d| !is_kept(&d.location)) {
+        // A fork of it would mean that it is about to come back.
+        if pair.forks.contains(&disk.location) {
+            continue;
+        }
+        Volume {
+            location: &disk.location,
+            pair: pair.pair,
+            listing: &Listing::default(),
+        }
+        .remove_head()?;
+        pair.volumes.retain(|_, target| *target != disk.target);
+    }
+    Ok(())
+}

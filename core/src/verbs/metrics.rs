@@ -1,0 +1,175 @@
+//! The status in Prometheus' text format, for the textfile collector of its node exporter
+//! (prometheus.io/docs/instrumenting/exposition_formats).
+
+use crate::error::{Error, Kind, Result};
+use crate::job::PairStatus;
+use crate::journal::Side;
+use jiff::Timestamp;
+use std::fmt::Write;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+type Value = fn(&PairStatus) -> Option<f64>;
+
+/// Name without prefix, help, and where the value is.
+const METRICS: [(&str, &str, Value); 7] = [
+    (
+        "last_generation_timestamp_seconds",
+        "When the newest generation was taken.",
+        |s| s.taken_at.map(|at| at.as_millisecond() as f64 / 1e3),
+    ),
+    (
+        "last_generation_number",
+        "Number of the newest generation.",
+        |s| s.generation.map(|n| n as f64),
+    ),
+    ("generations", "Generations that are kept.", |s| {
+        s.generations.map(|n| n as f64)
+    }),
+    (
+        "last_run_failed",
+        "1 if the last run failed or was cut off.",
+        |s| {
+            s.last
+                .as_ref()
+                .map(|_| f64::from(u8::from(s.last_problem().is_some())))
+        },
+    ),
+    ("last_run_seconds", "How long the last run took.", |s| {
+        let last = s.last.as_ref()?;
+        let took = last.ended_at?.duration_since(last.began_at);
+        Some(took.as_secs_f64())
+    }),
+    (
+        "last_run_changed_bytes",
+        "Bytes that the last run sent, before compression.",
+        |s| s.last.as_ref()?.changed.map(|n| n as f64),
+    ),
+    (
+        "last_run_wire_bytes",
+        "Bytes that the last run had on the wire.",
+        |s| s.last.as_ref()?.wire.map(|n| n as f64),
+    ),
+];
+
+/// Replaces the file, so that nobody reads half of it. Anybody may read it, as the exporter must.
+pub(super) fn write(path: &Path, found: &[PairStatus], now: Timestamp) -> Result<()> {
+    let cannot = |e| Error::io(format!("cannot write {}", path.display()), e);
+    if path.extension().is_none_or(|e| e != "prom") {
+        return Err(Error::new(
+            Kind::Usage,
+            format!("{} does not end in .prom", path.display()),
+        )
+        .advise("the node exporter reads only such files"));
+    }
+    let dir = match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(cannot)?;
+    file.write_all(text(found, now).as_bytes())
+        .map_err(cannot)?;
+    file.as_file()
+        .set_permissions(std::fs::Permissions::from_mode(0o644))
+        .map_err(cannot)?;
+    file.persist(path).map(drop).map_err(|e| cannot(e.error))
+}
+
+fn text(found: &[PairStatus], now: Timestamp) -> String {
+    let mut text = String::new();
+    for (name, help, value) in METRICS {
+        let values: Vec<String> = found
+            .iter()
+            .filter_map(|status| {
+                let value = value(status)?;
+                Some(format!("rblocksync_{name}{{{}}} {value}\n", labels(status)))
+            })
+            .collect();
+        if !values.is_empty() {
+            head(&mut text, name, help);
+            text.extend(values);
+        }
+    }
+    head(
+        &mut text,
+        "status_timestamp_seconds",
+        "When this was written.",
+    );
+    let seconds = now.as_millisecond() as f64 / 1e3;
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "rblocksync_status_timestamp_seconds {seconds}");
+    text
+}
+
+fn head(text: &mut String, name: &str, help: &str) {
+    let _ = writeln!(text, "# HELP rblocksync_{name} {help}");
+    let _ = writeln!(text, "# TYPE rblocksync_{name} gauge");
+}
+
+fn labels(status: &PairStatus) -> String {
+    let side = match status.side {
+        Side::Source => "source",
+        Side::Target => "target",
+    };
+    let escaped = |text: &str| {
+        text.replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace('\n', "\\n")
+    };
+    format!(
+        "side=\"{side}\",vm=\"{}\",peer=\"{}\"",
+        escaped(&status.vm),
+        escaped(&status.peer)
+    )
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn status() -> PairStatus {
+        PairStatus {
+            side: Side::Target,
+            vm: "101".into(),
+            name: String::new(),
+            peer: "a\"b\\c\nd".into(),
+            pair: None,
+            generation: Some(3),
+            taken_at: Some(Timestamp::new(5, 0).unwrap()),
+            generations: Some(2),
+            last: None,
+        }
+    }
+
+    #[test]
+    fn labels_are_escaped_and_what_is_not_known_is_left_out() {
+        let text = text(&[status()], Timestamp::new(7, 0).unwrap());
+        let labels = r#"{side="target",vm="101",peer="a\"b\\c\nd"}"#;
+        let lines: Vec<&str> = text.lines().filter(|l| !l.starts_with('#')).collect();
+        assert_eq!(
+            lines,
+            [
+                format!("rblocksync_last_generation_timestamp_seconds{labels} 5"),
+                format!("rblocksync_last_generation_number{labels} 3"),
+                format!("rblocksync_generations{labels} 2"),
+                "rblocksync_status_timestamp_seconds 7".into(),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_file_is_replaced_and_readable() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rblocksync.prom");
+        let now = Timestamp::UNIX_EPOCH;
+        write(&path, &[status()], now).unwrap();
+        write(&path, &[], now).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o644);
+        assert!(!std::fs::read_to_string(&path).unwrap().contains("101"));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert!(write(&dir.path().join("x.txt"), &[], now).is_err());
+    }
+}
