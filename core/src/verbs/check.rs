@@ -64,6 +64,7 @@ fn line(found: &[PairStatus], args: &CheckArgs, now: Timestamp) -> Result<(Verdi
             .filter(|(verdict, _, _)| *verdict != Verdict::Ok)
     };
     let said = match bad().count() {
+        0 if judged.len() == 1 => format!("{} is young enough", title(judged[0].2)),
         0 => format!("{} replications, all young enough", judged.len()),
         _ => bad()
             .map(|(_, why, status)| format!("{} {why}", title(status)))

@@ -54,12 +54,12 @@ pub fn total(events: &[Value], pointer: &str) -> u64 {
 }
 
 /// All that must not change on a host when something is refused: volumes, files, configuration, state.
-/// Locks and times of access do not count.
+/// Locks, the journal of runs and times of access do not count.
 pub fn state(guest: &Guest) -> Result<String> {
     guest.run_ok(
         "lvs --noheadings -o lv_name,lv_uuid,lv_size,lv_tags,lv_skip_activation pve
          find /var/lib/vz -type f -printf '%p %s %T@ %m %i\\n' | sort
-         find /etc/pve /var/lib/rblocksync -type f ! -path '*/lock/*' -printf '%p %T@ ' -exec sha256sum {} \\; | sort",
+         find /etc/pve /var/lib/rblocksync -type f ! -path '*/lock/*' ! -name 'journal.db*' -printf '%p %T@ ' -exec sha256sum {} \\; | sort",
     )
 }
 

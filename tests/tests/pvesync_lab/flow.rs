@@ -196,6 +196,80 @@ pub fn old_generations_go(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+pub fn monitoring_is_told_how_old_a_replica_is(lab: &Lab) -> Result<()> {
+    let (a, b) = (lab.a(), lab.b());
+    for (guest, is) in [(a, "VM 101 to hvb"), (b, "VM 101 from hva")] {
+        let fine = format!("OK: {is} is young enough | '{is}'=");
+        expect(guest, "pvesync check --max-age 1d", 0, &[&fine])?;
+        let old = format!("CRITICAL: {is} ");
+        expect(
+            guest,
+            "pvesync check 101 --max-age 0s",
+            2,
+            &[&old, " s old"],
+        )?;
+        let nothing = "UNKNOWN: nothing is replicated";
+        expect(guest, "pvesync check 999 --max-age 1d", 3, &[nothing])?;
+        let words = ["VM 101", "generation 3 of ", "young enough"];
+        expect(guest, "pvesync status --max-age 1d", 0, &words)?;
+        let write = "pvesync status --metrics /tmp/x.prom && cat /tmp/x.prom && rm /tmp/x.prom";
+        let number = "rblocksync_last_generation_number{side=";
+        expect(guest, write, 0, &[number, "} 3\n"])?;
+    }
+    // A run that is killed is a warning, until one succeeds or the generation is too old.
+    let kill = "RBLOCKSYNC_CRASH_AT='journal fork' pvesync vm 101 --to hvb; exit $?";
+    expect(a, kill, 137, &[])?;
+    a.run_ok("rm -r /tmp/rblocksync-ssh-*")?;
+    let cut = "the last run was cut off in its step fork";
+    expect(a, "pvesync check --max-age 1d", 1, &["WARNING: ", cut])?;
+    expect(a, "pvesync status", 0, &[cut])?;
+    let gone = "mv /etc/pve/qemu-server/101.conf /root; pvesync vm 101 --to hvb; code=$?
+                mv /root/101.conf /etc/pve/qemu-server/; exit $code";
+    expect(a, gone, 1, &["101"])?;
+    expect(
+        a,
+        "pvesync check --max-age 1d",
+        1,
+        &["the last run failed: "],
+    )?;
+    // What is damaged costs the history, and no more.
+    a.run_ok("head -c 4096 /dev/urandom > /var/lib/rblocksync/journal.db")?;
+    expect(
+        a,
+        "pvesync status",
+        1,
+        &["journal.db", "move the file away"],
+    )?;
+    expect(a, "pvesync check --max-age 1d", 3, &["UNKNOWN: "])?;
+    a.run_ok("rm /var/lib/rblocksync/journal.db")?;
+    Ok(())
+}
+
+pub fn generations_are_pinned_and_pruned(lab: &Lab) -> Result<()> {
+    let (a, b) = (lab.a(), lab.b());
+    let third = digests_of(lab, 3)?;
+    let on_b = |verb: &str| format!("pvesync {verb} --to hvb");
+    expect(a, &on_b("pin 101 9"), 1, &["no generation rbs9"])?;
+    expect(a, &on_b("pin 101 2"), 0, &["is pinned"])?;
+    let one = "prune 101 --keep 1";
+    expect(a, &on_b(one), 0, &["gone: none; kept: 2, 3"])?;
+    expect(b, "pvesync unpin 101 2", 0, &["not pinned"])?;
+    let weeks = format!("pvesync {one} --keep-within 4w");
+    expect(b, &weeks, 0, &["gone: none; kept: 2, 3"])?;
+    let before = state(b)?;
+    let dry = format!("{} --dry-run", on_b(one));
+    expect(a, &dry, 0, &["would go: 2; kept: 3"])?;
+    assert_eq!(state(b)?, before);
+    expect(a, &on_b(one), 0, &["gone: 2; kept: 3"])?;
+    let volumes = "lvs --noheadings -o lv_name pve | grep 101 | sort | xargs; ls -A /var/lib/vz/images/101 | sort | xargs";
+    assert_eq!(
+        b.run_ok(volumes)?,
+        "snap_vm-101-disk-0_rbs3 vm-101-disk-0\n.vm-101-disk-0.raw.rbs3 vm-101-disk-0.raw"
+    );
+    assert_eq!(digests_of(lab, 3)?, third);
+    expect(a, &on_b("prune 102"), 1, &["no replica of VM 102"]).map(drop)
+}
+
 pub fn a_replica_in_use_is_left_alone(lab: &Lab) -> Result<()> {
     let (a, b) = (lab.a(), lab.b());
     let paths = generation(3);

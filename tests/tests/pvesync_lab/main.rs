@@ -19,6 +19,8 @@ fn main() -> ExitCode {
             flow::the_second_sync_of_the_running_vm_sends_what_it_wrote,
             flow::generations_are_verified_and_damage_is_found,
             flow::old_generations_go,
+            flow::monitoring_is_told_how_old_a_replica_is,
+            flow::generations_are_pinned_and_pruned,
             flow::a_replica_in_use_is_left_alone,
             moments::every_generation_of_a_writing_vm_shows_one_instant,
             moments::its_configuration_is_carried_over,

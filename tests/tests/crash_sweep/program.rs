@@ -1,0 +1,167 @@
+//! The smallest front end there can be: a VM is a folder with two raw files, and what a target shows is a file in its
+//! folder. All else is the product's own workflow, with its real agent, watchdog and ssh.
+
+use rblocksync::cli::{run_agent, OutputOptions, Reporter};
+use rblocksync::error::{Error, Result};
+use rblocksync::hypervisor::{Hold, Published, TargetHypervisor};
+use rblocksync::job::{self, Context, SourceDisk, SourceVm, SyncOptions, TargetService};
+use rblocksync::remote::{HostSpec, SshOptions};
+use rblocksync::replica::{
+    state_dir, write_json, DiskSpec, Layout, Location, Placement, ReplicaRequest, Retention,
+    TargetPair, VolumeFormat,
+};
+use rblocksync::snapshot::{watchdog, DiskSource, VmRuntime, WatchdogLauncher};
+use rblocksync::stop::Stop;
+use rblocksync::sync::Tuning;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+pub const PROGRAM: &str = "foldervm";
+/// The disks of every VM.
+pub const DISKS: [&str; 2] = ["a", "b"];
+/// The target's folder, in the agent's environment.
+pub const TARGET: &str = "FOLDERVM_TARGET";
+/// What the target shows of a replica.
+pub const SHOWN: &str = "shown.json";
+/// Generations that are kept.
+pub const KEEP: u32 = 2;
+
+/// Does what a word after the program's name asks for; `None` if it is none of ours.
+pub fn main(word: &str, args: Vec<OsString>) -> Option<ExitCode> {
+    match word {
+        "agent" => {
+            let folder = Folder {
+                dir: std::env::var_os(TARGET)?.into(),
+            };
+            let mut service = TargetService::new(Layout::new(state_dir()), &folder);
+            Some(run_agent(PROGRAM, &args, &mut service))
+        }
+        "watchdog" => {
+            let code = watchdog::main_from_args(args);
+            Some(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+        }
+        "sync" => Some(sync(&args)),
+        _ => None,
+    }
+}
+
+/// `sync SOURCE-FOLDER MONITOR SSH-CONFIG`
+fn sync(args: &[OsString]) -> ExitCode {
+    let [source, monitor, config] = args else {
+        return ExitCode::from(2);
+    };
+    match try_sync(Path::new(source), Path::new(monitor), Path::new(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_sync(source: &Path, monitor: &Path, config: &Path) -> Result<()> {
+    let disks = DISKS.map(|key| {
+        let path = source.join(format!("{key}.raw"));
+        let size = std::fs::metadata(&path).map_or(0, |meta| meta.len());
+        SourceDisk {
+            spec: DiskSpec {
+                key: key.into(),
+                volume: format!("{key}.raw"),
+                size,
+                used: size,
+                format: VolumeFormat::Raw,
+            },
+            source: DiskSource::Path(path),
+        }
+    });
+    let vm = SourceVm {
+        program: PROGRAM,
+        id: "101".into(),
+        name: "swept".into(),
+        host: "here".into(),
+        identity: None,
+        config: String::new(),
+        config_now: Box::new(|| Ok(String::new())),
+        disks: disks.into(),
+        excluded: Vec::new(),
+        notes: Vec::new(),
+    };
+    let runtime = VmRuntime {
+        qmp: Some(monitor.to_owned()),
+        agent: None,
+        stopped: Box::new(|| Ok(false)),
+        launcher: WatchdogLauncher::this_executable(),
+    };
+    let options = SyncOptions {
+        target_vm: None,
+        storage_map: Vec::new(),
+        retention: Retention {
+            keep: KEEP,
+            within_s: None,
+        },
+        jobs: 2,
+        dry_run: false,
+        tuning: Tuning::default(),
+        streams: rblocksync::driver::Streams::Fixed(1),
+        direct: false,
+        hold_max: Duration::from_secs(8),
+    };
+    let (layout, stop) = (Layout::new(state_dir()), Stop::new());
+    let ssh = SshOptions {
+        config_file: Some(config.to_owned()),
+        stop: stop.clone(),
+        ..SshOptions::default()
+    };
+    let context = Context {
+        layout: &layout,
+        host: &HostSpec::parse(tests::sshd::HOST)?,
+        ssh: &ssh,
+        reporter: &Reporter::new(OutputOptions::default()),
+        stop: &stop,
+    };
+    job::sync(&context, &vm, runtime, &options).map(drop)
+}
+
+struct Folder {
+    dir: PathBuf,
+}
+
+struct Held;
+
+impl Hold for Held {}
+
+impl TargetHypervisor for Folder {
+    fn describe(&self) -> Result<(String, String)> {
+        Ok(("folders".into(), "there".into()))
+    }
+
+    fn place(
+        &self,
+        request: &ReplicaRequest,
+        _: &BTreeMap<String, String>,
+    ) -> Result<Vec<Placement>> {
+        let place = |disk: &DiskSpec| Placement {
+            key: disk.key.clone(),
+            volume: disk.volume.clone(),
+            location: Location::File {
+                path: self.dir.join(&disk.volume),
+            },
+        };
+        Ok(request.disks.iter().map(place).collect())
+    }
+
+    fn hold(&self, _: &TargetPair) -> Result<Box<dyn Hold>> {
+        Ok(Box::new(Held))
+    }
+
+    fn publish(&self, _: &TargetPair, generations: &[Published]) -> Result<Vec<String>> {
+        let numbers: Vec<u64> = generations.iter().map(|p| p.generation.number).collect();
+        let path = self.dir.join(SHOWN);
+        write_json(&path, &json!(numbers)).map_err(|e: Error| e.context("cannot show"))?;
+        Ok(Vec::new())
+    }
+}

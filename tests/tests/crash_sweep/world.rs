@@ -1,0 +1,197 @@
+//! Two hosts in one: folders on an XFS, a QEMU to hold still, a real sshd, and a way there that can be cut.
+
+use crate::checker::{self, Versions};
+use crate::program::{DISKS, PROGRAM, TARGET};
+use crate::relay::Relay;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use tests::cli::{scribble, sparse_image, Mount, MIB};
+use tests::sshd::{eventually, processes, Sshd};
+
+pub struct World {
+    dir: tempfile::TempDir,
+    _mount: Mount,
+    sshd: Sshd,
+    relay: Relay,
+    guest: Guest,
+    versions: Versions,
+    version: u64,
+    shown: Option<u64>,
+}
+
+struct Guest(Child);
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl World {
+    pub fn new() -> World {
+        let dir = tempfile::tempdir_in("/var/tmp").expect("a directory");
+        let mount = Mount::xfs(dir.path(), 512 * MIB);
+        for name in ["source", "target"] {
+            fs::create_dir(mount.dir().join(name)).expect("a folder");
+        }
+        let target = mount.dir().join("target").display().to_string();
+        let state = dir.path().join("target-state").display().to_string();
+        let env = [(TARGET, target.as_str()), ("RBLOCKSYNC_STATE_DIR", &state)];
+        let sshd = Sshd::start_with(&env, "");
+        let me = std::env::current_exe().expect("this program");
+        let script = format!(
+            "#!/bin/sh\nRBLOCKSYNC_CRASH_AT=$(cat '{}') exec '{}' \"$@\"\n",
+            dir.path().join("agent-dies-at").display(),
+            me.display()
+        );
+        sshd.install(PROGRAM, script.as_bytes());
+        let relay = Relay::to(sshd.port());
+        let config = fs::read_to_string(sshd.client_config()).expect("a configuration");
+        let config = config.replace(&sshd.port().to_string(), &relay.port().to_string())
+            + &format!("HostKeyAlias [127.0.0.1]:{}\n", sshd.port());
+        fs::write(dir.path().join("ssh-config"), config).expect("a configuration");
+        let guest = Guest(start_guest(dir.path()));
+        let mut world = World {
+            _mount: mount,
+            sshd,
+            relay,
+            guest,
+            versions: Versions::default(),
+            version: 0,
+            shown: None,
+            dir,
+        };
+        world.agent_dies_at("");
+        for (seed, disk) in (1..).zip(DISKS) {
+            sparse_image(world.disk(disk), 6 * MIB, &[(0, 2), (4, 1)], seed);
+        }
+        world.change();
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn source(&self) -> PathBuf {
+        self.path("mounted/source")
+    }
+
+    fn target(&self) -> PathBuf {
+        self.path("mounted/target")
+    }
+
+    fn disk(&self, disk: &str) -> PathBuf {
+        self.source().join(format!("{disk}.raw"))
+    }
+
+    /// The guest writes to both disks.
+    pub fn change(&mut self) {
+        self.version += 1;
+        let at = self.version * 7919 * 4096 % (5 * MIB);
+        for (seed, disk) in (self.version * 2..).zip(DISKS) {
+            scribble(self.disk(disk), at, 300_000, seed);
+        }
+        self.versions.note(&self.source(), self.version);
+    }
+
+    /// The next agents die at this point of theirs.
+    pub fn agent_dies_at(&self, point: &str) {
+        let path = self.path("agent-dies-at");
+        fs::write(&path, point).expect("a file");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644)).expect("a file");
+    }
+
+    /// The way to the target is cut after so many bytes.
+    pub fn cut_after(&self, bytes: i64) {
+        self.relay.cut_after(bytes);
+    }
+
+    /// Bytes that were left of what was allowed.
+    pub fn mend(&self) -> i64 {
+        self.relay.mend()
+    }
+
+    /// One run. The driver dies at the point, if one is named.
+    pub fn run(&self, driver_dies_at: &str) -> Output {
+        Command::new(std::env::current_exe().expect("this program"))
+            .arg("sync")
+            .arg(self.source())
+            .arg(self.path("monitor"))
+            .arg(self.path("ssh-config"))
+            .env("RBLOCKSYNC_STATE_DIR", self.path("source-state"))
+            .env("RBLOCKSYNC_CRASH_AT", driver_dies_at)
+            .env("TMPDIR", self.dir.path())
+            .stdin(Stdio::null())
+            .output()
+            .expect("a run")
+    }
+
+    /// What must be true whatever has happened.
+    pub fn check_after_a_crash(&mut self, head: bool) {
+        checker::source_is(&self.versions, &self.source(), self.version);
+        let shown = checker::newest_shown(&self.versions, &self.target(), head);
+        assert!(shown >= self.shown, "a generation was lost");
+        self.shown = shown;
+        let monitor = self.path("side");
+        eventually("the guest runs", || {
+            checker::guest_is(&monitor) == "running"
+        });
+    }
+
+    /// A plain run, after which all must be well.
+    pub fn converge(&mut self) {
+        self.agent_dies_at("");
+        self.mend();
+        let run = self.run("");
+        let said = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success(), "{said}");
+        self.check_after_a_crash(true);
+        assert_eq!(self.shown, Some(self.version), "{said}");
+        checker::nothing_else(&self.source());
+        checker::nothing_else(&self.target());
+        eventually("nobody is left", || self.processes().is_empty());
+    }
+
+    /// Programs that runs have started, by what was put into their environment. The master of a killed driver goes by
+    /// itself, some seconds later.
+    fn processes(&self) -> Vec<String> {
+        let mark = self.dir.path().as_os_str().as_encoded_bytes();
+        let ours = |pid: &u32| {
+            let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environ.windows(mark.len()).any(|part| part == mark)
+        };
+        let all = processes();
+        let found = all
+            .iter()
+            .filter(|(pid, process)| ours(pid) && !process.args.starts_with("ssh "));
+        found.map(|(_, process)| process.args.clone()).collect()
+    }
+
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub fn log(&self) -> String {
+        let alive = matches!(self.guest.0.id(), 1..);
+        format!("guest {alive}, sshd: {}", self.sshd.log())
+    }
+}
+
+/// A QEMU without a machine, which has a guest's states all the same.
+fn start_guest(dir: &Path) -> Child {
+    let monitor = |name| format!("unix:{},server=on,wait=off", dir.join(name).display());
+    let child = Command::new("qemu-system-x86_64")
+        .args(["-machine", "none", "-nodefaults", "-display", "none"])
+        .args(["-qmp", &monitor("monitor"), "-qmp", &monitor("side")])
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("QEMU");
+    eventually("QEMU listens", || {
+        std::os::unix::net::UnixStream::connect(dir.join("side")).is_ok()
+    });
+    child
+}
