@@ -345,3 +345,79 @@ fn shares_blocks(dir: &Path) -> bool {
     from.set_len(4096).unwrap();
     rustix::fs::ioctl_ficlone(&to, &from).is_ok()
 }
+
+#[test]
+fn what_is_unfinished_is_found_and_put_right() {
+    let world = World::new();
+    world.sync(1).unwrap();
+    let inspect =
+        |repair| rblocksync::replica::inspect(&world.layout, &world.fake, repair).unwrap();
+    assert!(inspect(false).is_empty());
+    let target = world.open().unwrap();
+    let prepared = target.prepare(&world.request()).unwrap();
+    fill(&prepared, 2);
+    assert!(inspect(true).is_empty(), "a run is busy with it");
+    drop(target);
+    assert!(
+        inspect(true).is_empty(),
+        "the next run goes on with young forks"
+    );
+    let sealing = generation(world.pair, &prepared);
+    write_json(&world.layout.sealing(world.pair), &sealing).unwrap();
+    let found = inspect(false);
+    assert!(found[0]
+        .what
+        .contains("the seal of generation rbs2 was cut off"));
+    assert_eq!((found.len(), found[0].repaired), (1, false));
+    assert_eq!(world.heads(), (1, 1), "looking changes nothing");
+    assert!(inspect(true)[0].repaired);
+    assert_eq!(world.heads(), (2, 2));
+    assert!(inspect(false).is_empty());
+    std::fs::remove_file(world.fake.dir.join("b.raw")).unwrap();
+    let found = inspect(true);
+    assert!(found[0]
+        .what
+        .contains("generation rbs2 of VM 101 has lost its disk scsi1"));
+    assert_eq!((found.len(), found[0].repaired), (1, false));
+}
+
+#[test]
+fn forks_that_nobody_came_back_for_go() {
+    let world = World::new();
+    world.sync(1).unwrap();
+    let target = world.open().unwrap();
+    target.prepare(&world.request()).unwrap();
+    drop(target);
+    let files = world.files();
+    let weeks_ago = std::time::SystemTime::now() - Duration::from_secs(8 * 24 * 3600);
+    let state = std::fs::File::open(world.layout.target_pair(world.pair)).unwrap();
+    state.set_modified(weeks_ago).unwrap();
+    let inspect =
+        |repair| rblocksync::replica::inspect(&world.layout, &world.fake, repair).unwrap();
+    assert!(inspect(false)[0]
+        .what
+        .contains("the forks of a run that was never finished"));
+    assert_eq!(world.files(), files);
+    assert!(inspect(true)[0].repaired);
+    assert_eq!(world.files(), ["a.raw", "b.raw"]);
+    assert!(inspect(false).is_empty());
+    assert!(world.sync(3).unwrap().ends_with(&[2]));
+}
+
+#[test]
+fn a_pin_needs_a_generation() {
+    let world = World::new();
+    world.sync(1).unwrap();
+    let pin = |number, pinned| rblocksync::replica::pin(&world.layout, "101", number, pinned);
+    assert_eq!(pin(2, true).unwrap_err().kind(), Kind::NotFound);
+    pin(1, true).unwrap();
+    pin(1, true).unwrap();
+    pin(1, false).unwrap();
+    let target = world.open().unwrap();
+    assert_eq!(
+        pin(1, true).unwrap_err().kind(),
+        Kind::Busy,
+        "a run is busy with it"
+    );
+    drop(target);
+}

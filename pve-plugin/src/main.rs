@@ -11,12 +11,14 @@ use rblocksync::cli::{
     exit_code, run_agent, EngineArgs, OutputOptions, Reporter, SshArgs, EXIT_CODES,
 };
 use rblocksync::error::{Error, Kind, Result};
-use rblocksync::job::{self, Context, HostRequest, SyncOptions, TargetService};
+use rblocksync::job::{self, Context, HostRequest, Patient, SyncOptions, TargetService};
 use rblocksync::remote::{HostSpec, Remote};
 use rblocksync::replica::{list_generations, state_dir, Generation, Layout, TargetPair};
 use rblocksync::snapshot::watchdog;
 use rblocksync::stop::{on_signals, Stop};
-use rblocksync::verbs::{self, CheckArgs, PinArgs, Place, PruneArgs, RetentionArgs, StatusArgs};
+use rblocksync::verbs::{
+    self, CheckArgs, DoctorArgs, PinArgs, Place, PruneArgs, RetentionArgs, StatusArgs,
+};
 use serde_json::json;
 use std::io::Write;
 use std::process::ExitCode;
@@ -45,6 +47,8 @@ enum Verb {
     /// The same for Nagios and its like: exit code 0 if all is well, 1 after a failed run, 2 if a generation is too
     /// old, 3 if that cannot be told
     Check(CheckArgs),
+    /// Look for what is unfinished, broken or missing on this node
+    Doctor(DoctorArgs),
     /// Drop generations that are not to be kept, here or on another host
     Prune(PruneArgs),
     /// Keep a generation from being pruned
@@ -140,6 +144,7 @@ fn run(cli: Cli) -> ExitCode {
         }
         Verb::Status(args) => verbs::status(args, &Layout::new(state_dir()), &reporter),
         Verb::Check(args) => return check(args),
+        Verb::Doctor(args) => doctor(args, &reporter),
         Verb::Prune(args) => at(&cli, &reporter, &stop, |place| verbs::prune(args, place)),
         Verb::Pin(args) => at(&cli, &reporter, &stop, |place| {
             verbs::pin(args, true, place)
@@ -169,6 +174,20 @@ fn check(args: &CheckArgs) -> ExitCode {
         // Nobody can read it: unknown.
         Err(_) => ExitCode::from(3),
     }
+}
+
+fn doctor(args: &DoctorArgs, reporter: &Reporter) -> Result<()> {
+    let layout = Layout::new(state_dir());
+    let tree = PveTree::new("/");
+    let target = PveTarget::new(tree.clone(), layout.clone());
+    let disks = |vm: &str| source::disks_of(&tree, vm);
+    let patient = Patient {
+        layout: &layout,
+        hypervisor: &target,
+        disks: &disks,
+        needed: &source::NEEDED,
+    };
+    verbs::doctor(args, &patient, reporter)
 }
 
 fn at(

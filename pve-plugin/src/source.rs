@@ -5,7 +5,7 @@ use crate::node::PveTree;
 use crate::vm_config::VmConfig;
 use crate::volid::Vmid;
 use rblocksync::error::{Error, Kind, Result};
-use rblocksync::job::{SourceDisk, SourceVm};
+use rblocksync::job::{Needed, SourceDisk, SourceVm};
 use rblocksync::lvm::{self, LvId};
 use rblocksync::replica::{DiskSpec, VolumeFormat};
 use rblocksync::snapshot::{DiskSource, VmRuntime, WatchdogLauncher};
@@ -44,6 +44,37 @@ pub fn resolve(tree: &PveTree, vmid: Vmid, exclude: &[String]) -> Result<SourceV
         excluded,
         notes,
     })
+}
+
+/// Programs that a node needs, whichever part it has.
+pub const NEEDED: [Needed; 4] = [
+    Needed {
+        program: "ssh",
+        package: "openssh-client",
+        why: "other hosts cannot be reached",
+    },
+    Needed {
+        program: "sshd",
+        package: "openssh-server",
+        why: "other hosts cannot reach this one",
+    },
+    Needed {
+        program: "lvs",
+        package: "lvm2",
+        why: "volumes on LVM-thin cannot be replicated",
+    },
+    Needed {
+        program: "thin_dump",
+        package: "thin-provisioning-tools",
+        why: "all of a thin volume is read, not only what is mapped",
+    },
+];
+
+/// The disks of a VM of this node, by its id.
+pub fn disks_of(tree: &PveTree, vm: &str) -> Result<Vec<DiskSource>> {
+    let vmid = vm.parse()?;
+    let resolved = resolve(tree, vmid, &[])?;
+    Ok(resolved.disks.into_iter().map(|d| d.source).collect())
 }
 
 /// How to hold the VM still, by whether it runs now.

@@ -1,11 +1,13 @@
 //! The workflows, written once against the traits of [`crate::hypervisor`].
 
+mod doctor;
 mod messages;
 mod service;
 mod status;
 mod sync;
 mod transfer;
 
+pub use doctor::{examine, Needed, Patient};
 pub use messages::HostRequest;
 pub use service::TargetService;
 pub use status::{statuses, PairStatus, Verdict};

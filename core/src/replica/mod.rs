@@ -7,6 +7,7 @@
 //! away; after it, recovery finishes what it says.
 
 mod file;
+mod inspect;
 mod layout;
 mod listing;
 mod manifest;
@@ -19,6 +20,7 @@ mod thin;
 mod verify;
 mod volume;
 
+pub use inspect::{inspect, Finding};
 pub use layout::{state_dir, Layout};
 pub use manifest::{DiskRecord, Generation, GENERATION_PREFIX};
 pub use prune::{pin, prune, Pruned};

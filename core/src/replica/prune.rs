@@ -104,35 +104,48 @@ pub(super) fn after_seal(
     newest: &Generation,
     retention: Retention,
 ) -> Result<Vec<String>> {
-    let mut notes = Vec::new();
-    let mut shared = true;
+    if !keeps_generations(pair.pair, newest)? {
+        let mut notes = drop_overwritten(layout, hypervisor, pair, newest)?;
+        if retention.keep > 1 || retention.within_s.is_some() || !pair.pinned.is_empty() {
+            notes.push(
+                "only the newest generation is kept: a disk lies on a file system that cannot share blocks \
+                 between files (XFS and btrfs can)"
+                    .into(),
+            );
+        }
+        return Ok(notes);
+    }
+    let all = store::generations(layout, pair.pair)?;
+    let (go, stay) = retention.split(all, &pair.pinned);
+    drop_all(layout, hypervisor, pair, &go, &stay)
+}
+
+fn keeps_generations(pair: Uuid, newest: &Generation) -> Result<bool> {
+    let mut all = true;
     for disk in &newest.disks {
-        shared &= Volume {
+        all &= Volume {
             location: &disk.location,
-            pair: pair.pair,
+            pair,
             listing: &Listing::default(),
         }
         .keeps_generations()?;
     }
+    Ok(all)
+}
+
+/// Where blocks cannot be shared, the head has overwritten all generations before it: they are none any more.
+pub(super) fn drop_overwritten(
+    layout: &Layout,
+    hypervisor: &dyn TargetHypervisor,
+    pair: &mut TargetPair,
+    newest: &Generation,
+) -> Result<Vec<String>> {
+    if keeps_generations(pair.pair, newest)? {
+        return Ok(Vec::new());
+    }
     let all = store::generations(layout, pair.pair)?;
-    let (go, stay) = match shared {
-        true => retention.split(all, &pair.pinned),
-        // What came before the head is overwritten already.
-        false => {
-            let (stay, go): (Vec<_>, Vec<_>) =
-                all.into_iter().partition(|g| Some(g.number) == pair.head);
-            if retention.keep > 1 || retention.within_s.is_some() || !pair.pinned.is_empty() {
-                notes.push(
-                    "only the newest generation is kept: a disk lies on a file system that cannot share blocks \
-                     between files (XFS and btrfs can)"
-                        .into(),
-                );
-            }
-            (go, stay)
-        }
-    };
-    notes.extend(drop_all(layout, hypervisor, pair, &go, &stay)?);
-    Ok(notes)
+    let (stay, go): (Vec<_>, Vec<_>) = all.into_iter().partition(|g| Some(g.number) == pair.head);
+    drop_all(layout, hypervisor, pair, &go, &stay)
 }
 
 fn drop_all(
@@ -181,6 +194,11 @@ pub(super) fn finish_prune(layout: &Layout, pair: &mut TargetPair) -> Result<Vec
         write_json(&layout.target_pair(pair.pair), pair)?;
     }
     Ok(notes)
+}
+
+/// Whether a prune was cut off.
+pub(super) fn is_unfinished(layout: &Layout, pair: Uuid) -> bool {
+    !going(layout, pair).is_empty()
 }
 
 fn going(layout: &Layout, pair: Uuid) -> Vec<PathBuf> {

@@ -5,7 +5,7 @@
 use super::layout::Layout;
 use super::listing::Listing;
 use super::manifest::Generation;
-use super::prune::finish_prune;
+use super::prune::{drop_overwritten, finish_prune};
 use super::store::{self, read_json, write_json, TargetPair};
 use super::volume::{Location, Volume};
 use crate::crash;
@@ -42,6 +42,12 @@ pub(super) fn recover(
             "generation {} of a run that was cut off is sealed",
             generation.name()
         ));
+        notes.extend(drop_overwritten(
+            layout,
+            hypervisor,
+            &mut state,
+            &generation,
+        )?);
     }
     notes.extend(finish_prune(layout, &mut state)?);
     Ok(notes)

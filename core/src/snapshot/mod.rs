@@ -25,7 +25,7 @@ mod take;
 mod thin;
 pub mod watchdog;
 
-pub use sweep::{sweep, Swept};
+pub use sweep::{leftovers, sweep, Swept};
 pub use take::{check, take};
 pub use watchdog::WatchdogLauncher;
 

@@ -3,8 +3,9 @@
 use super::disk::{resolve, Disk};
 use super::{reflink, thin, DiskSource};
 use crate::error::{Error, Kind, Result};
-use crate::lvm::{self, OwnerTag};
+use crate::lvm::{self, LvId, OwnerTag};
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 /// What [`sweep`] did.
 #[derive(Debug, Default)]
@@ -15,6 +16,28 @@ pub struct Swept {
     pub problems: Vec<Error>,
 }
 
+/// A snapshot or a clone that a run took and did not remove.
+enum Leftover<'o> {
+    Thin(LvId, &'o OwnerTag),
+    Clone(PathBuf, &'o OwnerTag),
+}
+
+impl Leftover<'_> {
+    fn name(&self) -> String {
+        match self {
+            Leftover::Thin(id, _) => id.to_string(),
+            Leftover::Clone(path, _) => path.display().to_string(),
+        }
+    }
+
+    fn remove(&self) -> Result<()> {
+        match self {
+            Leftover::Thin(id, owner) => thin::remove(id, owner),
+            Leftover::Clone(path, owner) => reflink::remove(path, owner),
+        }
+    }
+}
+
 /// Removes the snapshots and clones that earlier runs of these owners took: clones of these disks, and
 /// snapshots in their volume groups, also of disks that the VM does not have any more.
 ///
@@ -22,6 +45,20 @@ pub struct Swept {
 /// takes first. A disk that does not exist is passed over.
 pub fn sweep(owners: &[OwnerTag], disks: &[DiskSource]) -> Result<Swept> {
     let mut swept = Swept::default();
+    for leftover in find(owners, disks)? {
+        swept.note(leftover.name(), leftover.remove());
+    }
+    Ok(swept)
+}
+
+/// The names of what [`sweep`] would remove.
+pub fn leftovers(owners: &[OwnerTag], disks: &[DiskSource]) -> Result<Vec<String>> {
+    let found = find(owners, disks)?;
+    Ok(found.iter().map(Leftover::name).collect())
+}
+
+fn find<'o>(owners: &'o [OwnerTag], disks: &[DiskSource]) -> Result<Vec<Leftover<'o>>> {
+    let mut found = Vec::new();
     let mut groups = BTreeSet::new();
     for disk in disks {
         match resolve(disk) {
@@ -30,10 +67,8 @@ pub fn sweep(owners: &[OwnerTag], disks: &[DiskSource]) -> Result<Swept> {
             }
             Ok(Disk::File(path)) => {
                 for owner in owners {
-                    for clone in reflink::find(&path, owner)? {
-                        let removed = reflink::remove(&clone, owner);
-                        swept.note(clone.display().to_string(), removed);
-                    }
+                    let clones = reflink::find(&path, owner)?;
+                    found.extend(clones.into_iter().map(|c| Leftover::Clone(c, owner)));
                 }
             }
             Ok(Disk::Device(_)) => {}
@@ -44,11 +79,11 @@ pub fn sweep(owners: &[OwnerTag], disks: &[DiskSource]) -> Result<Swept> {
     for vg in groups {
         for lv in lvm::list(&vg)? {
             if let Some(owner) = owners.iter().find(|owner| thin::is_ours(&lv, owner)) {
-                swept.note(lv.id.to_string(), thin::remove(&lv.id, owner));
+                found.push(Leftover::Thin(lv.id, owner));
             }
         }
     }
-    Ok(swept)
+    Ok(found)
 }
 
 impl Swept {

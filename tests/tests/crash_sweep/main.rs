@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         ),
         ("the_agent_dies_at_each_step", agent),
         ("the_link_is_cut_at_any_byte", link),
+        ("a_doctor_puts_right_what_was_left", doctor),
     ] {
         trials
             .push(Trial::test(name, move || run(sweep)).with_ignored_flag(!tests::cli::is_root()));
@@ -80,6 +81,32 @@ fn agent(world: &mut World) -> u64 {
         world.converge();
     }
     points.len() as u64
+}
+
+/// Without another run: the source's clones go, and a seal that was announced is finished.
+fn doctor(world: &mut World) -> u64 {
+    world.change();
+    world.run("journal transfer");
+    let said = world.doctor();
+    assert!(
+        said.contains("true VM 101: a run that was cut off left "),
+        "{said}"
+    );
+    world.check_after_a_crash(true);
+    for point in ["seal b", "swap b", "publish"] {
+        world.change();
+        world.agent_dies_at(point);
+        world.run("");
+        let said = world.doctor();
+        assert!(
+            said.contains("true replica 101 of VM 101 on here: the seal of "),
+            "{said}"
+        );
+        world.check_after_a_crash(true);
+        assert_eq!(world.shown(), Some(world.version()), "{point}");
+    }
+    world.converge();
+    4
 }
 
 fn link(world: &mut World) -> u64 {

@@ -4,7 +4,7 @@
 use rblocksync::cli::{run_agent, OutputOptions, Reporter};
 use rblocksync::error::{Error, Result};
 use rblocksync::hypervisor::{Hold, Published, TargetHypervisor};
-use rblocksync::job::{self, Context, SourceDisk, SourceVm, SyncOptions, TargetService};
+use rblocksync::job::{self, Context, Patient, SourceDisk, SourceVm, SyncOptions, TargetService};
 use rblocksync::remote::{HostSpec, SshOptions};
 use rblocksync::replica::{
     state_dir, write_json, DiskSpec, Layout, Location, Placement, ReplicaRequest, Retention,
@@ -45,6 +45,7 @@ pub fn main(word: &str, args: Vec<OsString>) -> Option<ExitCode> {
             Some(ExitCode::from(u8::try_from(code).unwrap_or(1)))
         }
         "sync" => Some(sync(&args)),
+        "doctor" => Some(doctor(&args)),
         _ => None,
     }
 }
@@ -124,6 +125,37 @@ fn try_sync(source: &Path, monitor: &Path, config: &Path) -> Result<()> {
         stop: &stop,
     };
     job::sync(&context, &vm, runtime, &options).map(drop)
+}
+
+/// `doctor FOLDER`: puts right what was left on a host, whose VM and replica are in that folder.
+fn doctor(args: &[OsString]) -> ExitCode {
+    let Some(dir) = args.first().map(PathBuf::from) else {
+        return ExitCode::from(2);
+    };
+    let (layout, folder) = (Layout::new(state_dir()), Folder { dir: dir.clone() });
+    let disks = |_: &str| {
+        Ok(DISKS
+            .map(|key| DiskSource::Path(dir.join(format!("{key}.raw"))))
+            .into())
+    };
+    let patient = Patient {
+        layout: &layout,
+        hypervisor: &folder,
+        disks: &disks,
+        needed: &[],
+    };
+    match job::examine(&patient, true) {
+        Ok(found) => {
+            found
+                .iter()
+                .for_each(|f| println!("{} {}", f.repaired, f.what));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 struct Folder {

@@ -130,6 +130,28 @@ impl World {
             .expect("a run")
     }
 
+    /// Has either host put right what was left on it.
+    pub fn doctor(&self) -> String {
+        self.agent_dies_at("");
+        let hosts = [
+            (self.source(), "source-state"),
+            (self.target(), "target-state"),
+        ];
+        let mut said = String::new();
+        for (folder, state) in hosts {
+            let run = Command::new(std::env::current_exe().expect("this program"))
+                .arg("doctor")
+                .arg(folder)
+                .env("RBLOCKSYNC_STATE_DIR", self.path(state))
+                .output()
+                .expect("a run");
+            said += &String::from_utf8_lossy(&run.stdout);
+            assert!(run.status.success(), "{run:?}");
+        }
+        checker::nothing_else(&self.source());
+        said
+    }
+
     /// What must be true whatever has happened.
     pub fn check_after_a_crash(&mut self, head: bool) {
         checker::source_is(&self.versions, &self.source(), self.version);
@@ -169,6 +191,11 @@ impl World {
             .iter()
             .filter(|(pid, process)| ours(pid) && !process.args.starts_with("ssh "));
         found.map(|(_, process)| process.args.clone()).collect()
+    }
+
+    /// The newest version that is shown.
+    pub fn shown(&self) -> Option<u64> {
+        self.shown
     }
 
     pub fn version(&self) -> u64 {

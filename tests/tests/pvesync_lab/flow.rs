@@ -138,7 +138,7 @@ pub fn generations_are_verified_and_damage_is_found(lab: &Lab) -> Result<()> {
         b,
         "pvesync verify 101 --generation 7",
         1,
-        &["no generation 7"],
+        &["no generation rbs7"],
     )?;
     expect(
         a,
@@ -223,6 +223,13 @@ pub fn monitoring_is_told_how_old_a_replica_is(lab: &Lab) -> Result<()> {
     let cut = "the last run was cut off in its step fork";
     expect(a, "pvesync check --max-age 1d", 1, &["WARNING: ", cut])?;
     expect(a, "pvesync status", 0, &[cut])?;
+    expect(
+        a,
+        "pvesync doctor",
+        1,
+        &["cut off in its step fork", "run again: vm 101 --to hvb"],
+    )?;
+    expect(b, "pvesync doctor", 0, &["all is well"])?;
     let gone = "mv /etc/pve/qemu-server/101.conf /root; pvesync vm 101 --to hvb; code=$?
                 mv /root/101.conf /etc/pve/qemu-server/; exit $code";
     expect(a, gone, 1, &["101"])?;
@@ -241,8 +248,14 @@ pub fn monitoring_is_told_how_old_a_replica_is(lab: &Lab) -> Result<()> {
         &["journal.db", "move the file away"],
     )?;
     expect(a, "pvesync check --max-age 1d", 3, &["UNKNOWN: "])?;
-    a.run_ok("rm /var/lib/rblocksync/journal.db")?;
-    Ok(())
+    expect(a, "pvesync doctor", 1, &["journal.db", "doctor --repair"])?;
+    expect(
+        a,
+        "pvesync doctor --repair",
+        0,
+        &["put right", "all is well now"],
+    )?;
+    expect(a, "pvesync doctor", 0, &["all is well"]).map(drop)
 }
 
 pub fn generations_are_pinned_and_pruned(lab: &Lab) -> Result<()> {
