@@ -33,6 +33,9 @@ fn main() -> ExitCode {
             driver as fn(&mut World) -> u64,
         ),
         ("the_agent_dies_at_each_step", agent),
+        ("the_agent_is_killed_at_each_record", agent_at_records),
+        ("the_link_is_cut_at_each_record", link_at_records),
+        ("the_journals_disk_is_full", full_disk),
         ("the_link_is_cut_at_any_byte", link),
         ("a_doctor_puts_right_what_was_left", doctor),
     ] {
@@ -81,6 +84,53 @@ fn agent(world: &mut World) -> u64 {
         world.converge();
     }
     points.len() as u64
+}
+
+fn at_records(world: &mut World, act: fn(&World)) -> u64 {
+    for state in State::ALL {
+        let point = format!("journal {}", state.name());
+        world.change();
+        let run = world.run_stopped_at(&point, act);
+        // At the last record there is nothing left to ask of the target.
+        assert!(
+            state == State::Release || !run.status.success(),
+            "{point}: {run:?}"
+        );
+        world.check_after_a_crash(true);
+        world.converge();
+    }
+    State::ALL.len() as u64
+}
+
+fn agent_at_records(world: &mut World) -> u64 {
+    at_records(world, |world| assert_eq!(world.kill_agents(), 1))
+}
+
+fn link_at_records(world: &mut World) -> u64 {
+    at_records(world, |world| world.cut_after(0))
+}
+
+/// What cannot be noted is not begun.
+fn full_disk(world: &mut World) -> u64 {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let disk = tests::cli::Mount::ext4(dir.path(), 8 << 20);
+    let filler = std::fs::File::create(disk.dir().join("filler")).unwrap();
+    let mut filled = 0;
+    while std::os::unix::fs::FileExt::write_at(&filler, &[1; 4096], filled).is_ok() {
+        filled += 4096;
+    }
+    world.change();
+    let run = world.run_with_state(&disk.dir().join("state"));
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert_eq!(run.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("journal.db") && said.contains("free some space"),
+        "{said}"
+    );
+    world.check_after_a_crash(true);
+    filler.set_len(0).unwrap();
+    world.converge();
+    1
 }
 
 /// Without another run: the source's clones go, and a seal that was announced is finished.

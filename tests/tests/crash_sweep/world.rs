@@ -3,6 +3,7 @@
 use crate::checker::{self, Versions};
 use crate::program::{DISKS, PROGRAM, TARGET};
 use crate::relay::Relay;
+use rustix::process::{kill_process, Pid, Signal};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -117,17 +118,57 @@ impl World {
 
     /// One run. The driver dies at the point, if one is named.
     pub fn run(&self, driver_dies_at: &str) -> Output {
-        Command::new(std::env::current_exe().expect("this program"))
-            .arg("sync")
+        let mut run = self.command();
+        run.env("RBLOCKSYNC_CRASH_AT", driver_dies_at);
+        run.output().expect("a run")
+    }
+
+    /// One run that finds its state on another disk.
+    pub fn run_with_state(&self, state: &Path) -> Output {
+        let mut run = self.command();
+        run.env("RBLOCKSYNC_STATE_DIR", state);
+        run.output().expect("a run")
+    }
+
+    /// One run that is stopped at that point until `meanwhile` is done.
+    pub fn run_stopped_at(&self, point: &str, meanwhile: impl FnOnce(&World)) -> Output {
+        let mut run = self.command();
+        run.env("RBLOCKSYNC_STOP_AT", point);
+        let run = run.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let run = run.spawn().expect("a run");
+        let pid = Pid::from_child(&run);
+        eventually("the run has stopped", || {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", run.id()));
+            let stat = stat.unwrap_or_default();
+            stat.rsplit_once(") ")
+                .is_some_and(|(_, rest)| rest.starts_with('T'))
+        });
+        meanwhile(self);
+        kill_process(pid, Signal::CONT).expect("a signal");
+        run.wait_with_output().expect("a run")
+    }
+
+    fn command(&self) -> Command {
+        let mut run = Command::new(std::env::current_exe().expect("this program"));
+        run.arg("sync")
             .arg(self.source())
             .arg(self.path("monitor"))
             .arg(self.path("ssh-config"))
             .env("RBLOCKSYNC_STATE_DIR", self.path("source-state"))
-            .env("RBLOCKSYNC_CRASH_AT", driver_dies_at)
             .env("TMPDIR", self.dir.path())
-            .stdin(Stdio::null())
-            .output()
-            .expect("a run")
+            .stdin(Stdio::null());
+        run
+    }
+
+    /// Kills the agents. Returns how many there were.
+    pub fn kill_agents(&self) -> usize {
+        let agents = tests::cli::agents(&self.sshd);
+        for pid in &agents {
+            let pid = Pid::from_raw(*pid as i32).expect("a process");
+            // One that ends by itself meanwhile is fine.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        agents.len()
     }
 
     /// Has either host put right what was left on it.

@@ -15,6 +15,7 @@ fn main() -> ExitCode {
             after_kill_9_the_next_run_sweeps_and_seals,
             a_killed_agent_ends_the_run_and_no_more,
             a_power_cut_of_the_target_costs_only_the_run,
+            the_target_may_lose_power_at_each_record,
             after_a_cut_link_the_next_run_waits_for_the_stale_agents,
             a_guest_is_not_left_paused_when_its_run_dies,
             a_seal_that_was_cut_off_is_finished,
@@ -109,6 +110,36 @@ fn a_power_cut_of_the_target_costs_only_the_run(lab: &Lab) -> Result<()> {
         digests(lab.b(), &small::disks(VMID).each_ref().map(String::as_str))?,
         first
     );
+    Ok(())
+}
+
+/// The transfer is the test before. In the steps before these nothing happens on the target.
+fn the_target_may_lose_power_at_each_record(lab: &Lab) -> Result<()> {
+    let (a, b) = (lab.a(), lab.b());
+    let first = generation_digests(lab, 1)?;
+    for step in ["fork", "snap", "seal"] {
+        let stopped = format!("exec env RBLOCKSYNC_STOP_AT='journal {step}' pvesync vm {SYNC}");
+        let run = a.spawn(&stopped)?;
+        let state = format!("cut -d')' -f2 /proc/{}/stat", run.pid());
+        let deadline = Instant::now() + LONG;
+        while !a.run_ok(&state)?.trim().starts_with('T') {
+            assert!(Instant::now() < deadline, "{step}: it was never reached");
+        }
+        b.power_cut();
+        a.run_ok(&format!("kill -CONT {}", run.pid()))?;
+        let output = run.wait_for(LONG)?;
+        assert_eq!(
+            output.status, 1,
+            "{step}: {}{}",
+            output.stdout, output.stderr
+        );
+        assert_untouched(lab)?;
+        b.boot_again()?;
+        assert_eq!(generation_digests(lab, 1)?, first, "{step}");
+        let heads = small::disks(VMID);
+        let heads = digests(b, &heads.each_ref().map(String::as_str))?;
+        assert_eq!(heads, first, "{step}");
+    }
     Ok(())
 }
 
