@@ -6,6 +6,7 @@ pub mod agent;
 pub mod bell;
 pub mod buf;
 pub mod cli;
+mod clock;
 pub mod cmd;
 mod crash;
 pub mod digest;

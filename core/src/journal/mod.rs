@@ -8,8 +8,8 @@
 mod process;
 mod schema;
 
-use crate::crash;
 use crate::error::{Error, Result};
+use crate::{clock, crash};
 use jiff::Timestamp;
 use rusqlite::{params, Connection, Row};
 use serde::Serialize;
@@ -181,7 +181,7 @@ impl Journal {
 
     /// Notes that a run begins, and drops what is too old to be of interest.
     pub fn begin(&self, beginning: &Beginning) -> Result<Run<'_>> {
-        let now = Timestamp::now().as_millisecond();
+        let now = clock::now().as_millisecond();
         self.done(self.db.execute(
             "INSERT INTO run (id, side, vm, name, peer, process, state, began_ms, entered_ms)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, '', ?7, ?7)",
@@ -270,7 +270,7 @@ pub struct Run<'a> {
 impl Run<'_> {
     /// Notes what comes next. It is durable when this returns.
     pub fn enter(&self, state: State) -> Result<()> {
-        let now = Timestamp::now().as_millisecond();
+        let now = clock::now().as_millisecond();
         let write = || {
             let change = self.journal.db.unchecked_transaction()?;
             change.execute(
@@ -315,7 +315,7 @@ impl Run<'_> {
     /// Notes how it ended.
     pub fn end(self, error: Option<&Error>) -> Result<()> {
         let sql = "UPDATE run SET ended_ms = ?2, error = ?3 WHERE number = ?1";
-        let now = Timestamp::now().as_millisecond();
+        let now = clock::now().as_millisecond();
         let values = params![self.number, now, error.map(Error::message)];
         self.journal
             .done(self.journal.db.execute(sql, values))

@@ -44,7 +44,7 @@ pub fn take(
         disks: Vec::new(),
         consistency: Consistency::Offline,
         notes: Vec::new(),
-        taken_at: jiff::Timestamp::now(),
+        taken_at: crate::clock::now(),
         held_ms: 0,
         vm,
         owner: owner.clone(),
@@ -118,7 +118,7 @@ impl PointInTime {
         let agent = self.vm.agent.clone();
         let sockets = Sockets { qmp, agent };
         let (hold, held) = Hold::take(&self.vm.launcher, sockets, deadline)?;
-        self.taken_at = jiff::Timestamp::now();
+        self.taken_at = crate::clock::now();
         self.consistency = held.consistency;
         self.notes.extend(held.notes);
         let mut snapshots = Ok(());
@@ -153,7 +153,7 @@ impl PointInTime {
             )
             .advise("run again; if it stays so, stop the VM"));
         }
-        self.taken_at = jiff::Timestamp::now();
+        self.taken_at = crate::clock::now();
         for (source, plan) in plans {
             self.take_one(run, source, plan)
                 .map_err(|e| e.context(format!("disk {source}")))?;

@@ -2,6 +2,7 @@
 //! (the monitoring plugins' development guidelines).
 
 use crate::cli::units::parse_time;
+use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::job::{statuses, PairStatus, Verdict};
 use crate::journal::Side;
@@ -21,7 +22,7 @@ pub struct CheckArgs {
 
 /// The line to be printed and the exit code.
 pub fn check(args: &CheckArgs, layout: &Layout) -> (String, u8) {
-    let now = Timestamp::now();
+    let now = clock::now();
     match statuses(layout, args.vm.as_deref()).and_then(|found| line(&found, args, now)) {
         Ok((verdict, line)) => (line, code(verdict)),
         Err(e) => (

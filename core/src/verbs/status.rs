@@ -3,6 +3,7 @@
 use super::metrics;
 use crate::cli::units::{human_time, parse_time, printable};
 use crate::cli::Reporter;
+use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::job::{statuses, PairStatus, Verdict};
 use crate::journal::Side;
@@ -28,7 +29,7 @@ pub struct StatusArgs {
 /// Prints the status, or writes it as metrics.
 pub fn status(args: &StatusArgs, layout: &Layout, reporter: &Reporter) -> Result<()> {
     let found = statuses(layout, args.vm.as_deref())?;
-    let now = Timestamp::now();
+    let now = clock::now();
     if let Some(path) = &args.metrics {
         return metrics::write(path, &found, now);
     }

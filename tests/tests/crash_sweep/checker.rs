@@ -42,10 +42,8 @@ pub fn source_is(versions: &Versions, source: &Path, version: u64) {
 /// The newest version that the target shows: all generations it shows must be there, whole, and of one instant
 /// each, in order. With `head`, what boots must be one version, too, and not older than the newest generation.
 pub fn newest_shown(versions: &Versions, target: &Path, head: bool) -> Option<u64> {
-    let shown = std::fs::read_to_string(target.join("shown.json")).ok()?;
-    let shown: Vec<u64> = serde_json::from_str(&shown).expect("a list of numbers");
     let mut newest = None;
-    for number in shown {
+    for number in shown(target) {
         let names = [format!(".a.raw.rbs{number}"), format!(".b.raw.rbs{number}")];
         let version = versions.of(target, [&names[0], &names[1]]);
         assert!(version.is_some(), "generation {number} is no version");
@@ -64,6 +62,14 @@ pub fn newest_shown(versions: &Versions, target: &Path, head: bool) -> Option<u6
         );
     }
     newest
+}
+
+/// The numbers of the generations that the target shows.
+pub fn shown(target: &Path) -> Vec<u64> {
+    match std::fs::read_to_string(target.join("shown.json")) {
+        Ok(text) => serde_json::from_str(&text).expect("a list of numbers"),
+        Err(_) => Vec::new(),
+    }
 }
 
 /// Nothing but these files, and generations in the target.

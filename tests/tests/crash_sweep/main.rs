@@ -17,6 +17,15 @@ use world::World;
 
 /// Links cut by `make test`; `SWEEP_CUTS` asks for another number.
 const CUTS: u64 = 40;
+/// Where an agent can die while it seals and prunes.
+const AGENT_STEPS: [&str; 9] = [
+    "seal a", "seal b", "head a", "head b", "swap a", "swap b", "manifest", "publish", "prune",
+];
+/// Steps of the soak in `make test`, each of 15 minutes; `SOAK_DAYS` asks for days.
+const SOAK_STEPS: u64 = 48;
+const STEP_S: i64 = 900;
+/// What the soak keeps, in seconds.
+const SOAK_WITHIN_S: u64 = 7200;
 const SEED: u64 = 0x5eed_0004;
 
 fn main() -> ExitCode {
@@ -36,6 +45,7 @@ fn main() -> ExitCode {
         ("the_agent_is_killed_at_each_record", agent_at_records),
         ("the_link_is_cut_at_each_record", link_at_records),
         ("the_journals_disk_is_full", full_disk),
+        ("days_of_syncs_with_random_faults", soak),
         ("the_link_is_cut_at_any_byte", link),
         ("a_doctor_puts_right_what_was_left", doctor),
     ] {
@@ -71,10 +81,7 @@ fn driver(world: &mut World) -> u64 {
 }
 
 fn agent(world: &mut World) -> u64 {
-    let points = [
-        "seal a", "seal b", "head a", "head b", "swap a", "swap b", "manifest", "publish", "prune",
-    ];
-    for point in points {
+    for point in AGENT_STEPS {
         world.change();
         world.agent_dies_at(point);
         let run = world.run("");
@@ -83,7 +90,7 @@ fn agent(world: &mut World) -> u64 {
         world.check_after_a_crash(point != "swap b");
         world.converge();
     }
-    points.len() as u64
+    AGENT_STEPS.len() as u64
 }
 
 fn at_records(world: &mut World, act: fn(&World)) -> u64 {
@@ -166,14 +173,11 @@ fn link(world: &mut World) -> u64 {
     world.cut_after(i64::MAX / 2);
     assert!(world.run("").status.success());
     let whole = (i64::MAX / 2 - world.mend()) as u64;
-    let mut random = SEED;
+    let mut random = Random(SEED);
     println!("seed {SEED:#x}, {whole} bytes a run");
     let mut failed = 0;
     for _ in 0..cuts {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        let at = random % whole;
+        let at = random.below(whole);
         world.change();
         world.cut_after(at as i64);
         let run = world.run("");
@@ -183,4 +187,76 @@ fn link(world: &mut World) -> u64 {
     }
     assert!(failed * 10 >= cuts * 9, "{failed} of {cuts} were cut");
     cuts
+}
+
+/// xorshift64: the seed is the whole of a sweep.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+
+    fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.below(all.len() as u64) as usize]
+    }
+}
+
+/// A sync every 15 minutes, by a clock that is put forward, and now and then back. Three in ten meet a fault, so that
+/// faults meet what earlier ones left.
+fn soak(world: &mut World) -> u64 {
+    let days = std::env::var("SOAK_DAYS").ok();
+    let steps = days.map_or(SOAK_STEPS, |days| days.parse::<u64>().unwrap() * 96);
+    let seed = std::env::var("SOAK_SEED").map_or(SEED, |seed| seed.parse().unwrap());
+    println!("seed {seed}, {steps} steps");
+    let mut random = Random(seed);
+    world.within_s = SOAK_WITHIN_S;
+    let (mut faults, mut heads_may_differ) = (0, false);
+    for step in 0..steps {
+        world.clock_s += STEP_S;
+        if random.below(100) == 0 {
+            world.clock_s -= 3 * STEP_S;
+        }
+        if random.below(4) > 0 {
+            world.change();
+        }
+        world.agent_dies_at("");
+        world.mend();
+        if random.below(10) >= 3 {
+            world.converge();
+            heads_may_differ = false;
+            let kept = world.generations();
+            // Eight in two hours, its ends, and what a clock that was set back adds.
+            assert!(kept <= 14, "step {step}: {kept} generations");
+            continue;
+        }
+        faults += 1;
+        let record = format!("journal {}", random.one_of(&State::ALL).name());
+        match random.below(5) {
+            0 => drop(world.run(&record)),
+            1 => drop(world.run("held")),
+            2 => {
+                let at = random.one_of(&AGENT_STEPS);
+                heads_may_differ |= at == "swap b";
+                world.agent_dies_at(at);
+                world.run("");
+            }
+            3 => drop(world.run_stopped_at(&record, |world| {
+                world.kill_agents();
+            })),
+            _ => {
+                world.cut_after(random.below(600_000) as i64);
+                world.run("");
+            }
+        }
+        world.check_after_a_crash(!heads_may_differ);
+    }
+    world.agent_dies_at("");
+    world.mend();
+    world.converge();
+    println!("{faults} faults");
+    steps
 }

@@ -25,6 +25,8 @@ pub const PROGRAM: &str = "foldervm";
 pub const DISKS: [&str; 2] = ["a", "b"];
 /// The target's folder, in the agent's environment.
 pub const TARGET: &str = "FOLDERVM_TARGET";
+/// Seconds before the newest within which all generations are kept, in the driver's environment.
+pub const WITHIN: &str = "FOLDERVM_WITHIN_S";
 /// What the target shows of a replica.
 pub const SHOWN: &str = "shown.json";
 /// Generations that are kept.
@@ -102,7 +104,7 @@ fn try_sync(source: &Path, monitor: &Path, config: &Path) -> Result<()> {
         storage_map: Vec::new(),
         retention: Retention {
             keep: KEEP,
-            within_s: None,
+            within_s: std::env::var(WITHIN).ok().and_then(|s| s.parse().ok()),
         },
         jobs: 2,
         dry_run: false,

@@ -1,7 +1,7 @@
 //! Two hosts in one: folders on an XFS, a QEMU to hold still, a real sshd, and a way there that can be cut.
 
 use crate::checker::{self, Versions};
-use crate::program::{DISKS, PROGRAM, TARGET};
+use crate::program::{DISKS, PROGRAM, TARGET, WITHIN};
 use crate::relay::Relay;
 use rustix::process::{kill_process, Pid, Signal};
 use std::fs;
@@ -20,6 +20,10 @@ pub struct World {
     versions: Versions,
     version: u64,
     shown: Option<u64>,
+    /// How far the source's clock is ahead, in seconds.
+    pub clock_s: i64,
+    /// How long generations are kept besides the newest, in seconds.
+    pub within_s: u64,
 }
 
 struct Guest(Child);
@@ -63,6 +67,8 @@ impl World {
             versions: Versions::default(),
             version: 0,
             shown: None,
+            clock_s: 0,
+            within_s: 0,
             dir,
         };
         world.agent_dies_at("");
@@ -155,6 +161,8 @@ impl World {
             .arg(self.path("monitor"))
             .arg(self.path("ssh-config"))
             .env("RBLOCKSYNC_STATE_DIR", self.path("source-state"))
+            .env("RBLOCKSYNC_CLOCK_AHEAD_S", self.clock_s.to_string())
+            .env(WITHIN, self.within_s.to_string())
             .env("TMPDIR", self.dir.path())
             .stdin(Stdio::null());
         run
@@ -232,6 +240,11 @@ impl World {
             .iter()
             .filter(|(pid, process)| ours(pid) && !process.args.starts_with("ssh "));
         found.map(|(_, process)| process.args.clone()).collect()
+    }
+
+    /// How many generations are shown.
+    pub fn generations(&self) -> usize {
+        checker::shown(&self.target()).len()
     }
 
     /// The newest version that is shown.
