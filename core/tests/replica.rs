@@ -100,6 +100,7 @@ impl World {
             format: VolumeFormat::Raw,
         };
         ReplicaRequest {
+            run: Uuid::nil(),
             pair: self.pair,
             source_host: Uuid::nil(),
             source_name: "there".into(),

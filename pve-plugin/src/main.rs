@@ -112,11 +112,8 @@ fn main() -> ExitCode {
         Some("agent") => {
             let layout = Layout::new(state_dir());
             let target = PveTarget::new(PveTree::new("/"), layout.clone());
-            run_agent(
-                PROGRAM,
-                &args.collect::<Vec<_>>(),
-                &mut TargetService::new(layout, &target),
-            )
+            let mut service = TargetService::new(layout, &target);
+            run_agent(PROGRAM, &args.collect::<Vec<_>>(), &mut service)
         }
         Some("watchdog") => {
             let code = watchdog::main_from_args(args);

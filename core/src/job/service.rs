@@ -4,7 +4,10 @@ use super::messages::HostRequest;
 use crate::agent::{while_there, Service};
 use crate::error::{Error, Kind, Result};
 use crate::hypervisor::{HostDescription, TargetHypervisor};
-use crate::replica::{self, Layout, ReplicaTarget};
+use crate::journal::{Beginning, Journal, Run, Sealed, Side, State};
+use crate::replica::{
+    self, Generation, Layout, Prepared, ReplicaRequest, ReplicaTarget, SealReport,
+};
 use crate::wire::{limits, LinkReader};
 use serde::Serialize;
 use serde_json::Value;
@@ -17,7 +20,13 @@ const STALE_AGENT_PATIENCE: Duration = Duration::from_secs(limits::SILENCE_S_MAX
 pub struct TargetService<'a> {
     layout: Layout,
     hypervisor: &'a dyn TargetHypervisor,
-    open: Option<ReplicaTarget<'a>>,
+    open: Option<Open<'a>>,
+}
+
+/// A replica that forks were made for, and its page in the journal.
+struct Open<'a> {
+    target: ReplicaTarget<'a>,
+    run: Run,
 }
 
 impl<'a> TargetService<'a> {
@@ -28,6 +37,80 @@ impl<'a> TargetService<'a> {
             hypervisor,
             open: None,
         }
+    }
+}
+
+impl TargetService<'_> {
+    fn prepare(&mut self, request: &ReplicaRequest) -> Result<Prepared> {
+        self.give_up();
+        let (journal, note) = Journal::open(&self.layout.journal())?;
+        let run = journal.begin(&Beginning {
+            id: request.run,
+            side: Side::Target,
+            vm: &request.vm,
+            name: "",
+            peer: &request.source_name,
+        })?;
+        let prepared = run
+            .is_of(request.pair, request.source_host)
+            .and_then(|()| run.enter(State::Fork))
+            .and_then(|()| {
+                let layout = self.layout.clone();
+                ReplicaTarget::open(layout, self.hypervisor, request, STALE_AGENT_PATIENCE)
+            })
+            .and_then(|target| Ok((target.prepare(request)?, target)));
+        match prepared {
+            Ok((mut prepared, target)) => {
+                prepared.notes.extend(note);
+                self.open = Some(Open { target, run });
+                Ok(prepared)
+            }
+            Err(e) => match run.end(Some(&e)) {
+                Ok(()) => Err(e),
+                Err(also) => Err(e.followed_by(also)),
+            },
+        }
+    }
+
+    /// The driver is done, and has not sealed what was prepared.
+    fn give_up(&mut self) {
+        if let Some(open) = self.open.take() {
+            let error = Error::new(Kind::Cancelled, "the source ended the run before its seal");
+            // Who would be told? The run is over, and looks as if it had been cut off.
+            let _ = open.run.end(Some(&error));
+        }
+    }
+}
+
+impl Drop for TargetService<'_> {
+    fn drop(&mut self) {
+        self.give_up();
+    }
+}
+
+fn seal(mut open: Open, generation: Generation) -> Result<SealReport> {
+    let sealed = Sealed {
+        generation: generation.number,
+        taken_at: generation.taken_at,
+        changed: generation.disks.iter().map(|d| d.changed).sum(),
+        wire: None,
+    };
+    let result = open
+        .run
+        .enter(State::Seal)
+        .and_then(|()| open.target.seal(generation));
+    let noted = match &result {
+        Ok(_) => open.run.sealed(&sealed),
+        Err(_) => Ok(()),
+    };
+    let ended = noted.and_then(|()| open.run.end(result.as_ref().err()));
+    match (result, ended) {
+        (Ok(mut report), Err(e)) => {
+            report.notes.push(e.to_string());
+            Ok(report)
+        }
+        (Err(e), Err(also)) => Err(e.followed_by(also)),
+        (result, Ok(())) => result,
     }
 }
 
@@ -55,19 +138,9 @@ impl Service for TargetService<'_> {
                 self.hypervisor,
                 &request,
             )?),
-            HostRequest::Prepare(request) => {
-                let target = ReplicaTarget::open(
-                    self.layout.clone(),
-                    self.hypervisor,
-                    &request,
-                    STALE_AGENT_PATIENCE,
-                )?;
-                let prepared = target.prepare(&request)?;
-                self.open = Some(target);
-                value(&prepared)
-            }
-            HostRequest::Seal(generation) => match &mut self.open {
-                Some(target) => value(&target.seal(*generation)?),
+            HostRequest::Prepare(request) => value(&self.prepare(&request)?),
+            HostRequest::Seal(generation) => match self.open.take() {
+                Some(open) => value(&seal(open, *generation)?),
                 None => Err(Error::new(
                     Kind::Protocol,
                     "nothing was prepared to be sealed",

@@ -29,7 +29,7 @@ pub struct PairStatus {
     pub taken_at: Option<Timestamp>,
     /// How many generations there are; only the target knows.
     pub generations: Option<usize>,
-    /// The last run; only the source knows.
+    /// The last run, as this host has seen it.
     pub last: Option<RunRecord>,
 }
 
@@ -96,17 +96,21 @@ impl PairStatus {
 /// What is known on this host, of one VM (by its id here) or of all.
 pub fn statuses(layout: &Layout, vm: Option<&str>) -> Result<Vec<PairStatus>> {
     let mut found = Vec::new();
+    let mut received = Vec::new();
     if let Some(journal) = Journal::look(&layout.journal())? {
         found.extend(of_source(journal.runs(Side::Source)?));
+        received = journal.runs(Side::Target)?;
     }
     for (pair, generations) in list_generations(layout, None)? {
-        found.push(of_replica(pair, &generations));
+        let id = pair.pair.to_string();
+        let last = received.iter().rfind(|run| run.pair.as_ref() == Some(&id));
+        found.push(of_replica(pair, &generations, last.cloned()));
     }
     found.retain(|status| vm.is_none_or(|vm| status.vm == vm));
     Ok(found)
 }
 
-fn of_replica(pair: TargetPair, generations: &[Generation]) -> PairStatus {
+fn of_replica(pair: TargetPair, generations: &[Generation], last: Option<RunRecord>) -> PairStatus {
     let head = generations.iter().find(|g| Some(g.number) == pair.head);
     PairStatus {
         side: Side::Target,
@@ -117,7 +121,7 @@ fn of_replica(pair: TargetPair, generations: &[Generation]) -> PairStatus {
         generation: pair.head,
         taken_at: head.map(|g| g.taken_at),
         generations: Some(generations.len()),
-        last: None,
+        last,
     }
 }
 

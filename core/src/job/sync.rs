@@ -23,6 +23,7 @@ use crate::stop::Stop;
 use crate::sync::{Summary, Tuning};
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -163,7 +164,7 @@ fn beginning<'a>(context: &'a Context, vm: &'a str, name: &'a str) -> Beginning<
     }
 }
 
-fn open_journal(context: &Context) -> Result<Journal> {
+fn open_journal(context: &Context) -> Result<Rc<Journal>> {
     let (journal, note) = Journal::open(&context.layout.journal())?;
     if let Some(note) = note {
         context.reporter.note(&note);
@@ -229,7 +230,7 @@ struct Job<'a> {
     reporter: &'a Reporter,
     stop: &'a Stop,
     /// Its page in the journal; none for a dry run.
-    run: Option<&'a Run<'a>>,
+    run: Option<&'a Run>,
 }
 
 impl Job<'_> {
@@ -263,11 +264,11 @@ impl Job<'_> {
         self.stop.check()?;
         // The target first: what it refuses must not cost the guest a pause.
         self.enter(State::Fork)?;
-        let prepared: Prepared = client.host(&HostRequest::Prepare(Box::new(request)))?;
+        let prepared: Prepared = client.host(&HostRequest::Prepare(Box::new(request.clone())))?;
         prepared.notes.iter().for_each(|note| self.note(note));
         self.stop.check()?;
         self.enter(State::Snap)?;
-        let id = Uuid::new_v4().simple().to_string();
+        let id = request.run.simple().to_string();
         let mut point = snapshot::take(&id, &sources, runtime, &owner, self.options.hold_max)?;
         let result = self
             .check_config()
@@ -319,6 +320,7 @@ impl Job<'_> {
 
     fn request(&self, pair: Uuid) -> Result<ReplicaRequest> {
         Ok(ReplicaRequest {
+            run: self.run.map_or_else(Uuid::new_v4, Run::id),
             pair,
             source_host: host_id(self.layout, !self.options.dry_run)?,
             source_name: self.vm.host.clone(),
@@ -456,7 +458,7 @@ impl Job<'_> {
                 generation: generation.number,
                 taken_at: generation.taken_at,
                 changed: sum(|s| s.changed),
-                wire: sum(|s| s.wire_out + s.wire_in),
+                wire: Some(sum(|s| s.wire_out + s.wire_in)),
             }),
             None => Ok(()),
         };

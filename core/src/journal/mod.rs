@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use rusqlite::{params, Connection, Row};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use uuid::Uuid;
 
 /// How long ended runs are remembered, in days. The newest ones that sealed something are kept for longer.
@@ -108,8 +109,8 @@ pub struct Sealed {
     pub taken_at: Timestamp,
     /// Bytes that were sent, before compression.
     pub changed: u64,
-    /// Bytes on the wire, both ways.
-    pub wire: u64,
+    /// Bytes on the wire, both ways; only the source knows.
+    pub wire: Option<u64>,
 }
 
 /// A run as the journal knows it.
@@ -162,10 +163,10 @@ pub struct Journal {
 
 impl Journal {
     /// Opens the journal at `path`, and makes one if there is none. Returns a note if a damaged one was set aside.
-    pub fn open(path: &Path) -> Result<(Journal, Option<String>)> {
+    pub fn open(path: &Path) -> Result<(Rc<Journal>, Option<String>)> {
         let (db, note) = schema::open(path)?;
         let path = path.to_owned();
-        Ok((Journal { path, db }, note))
+        Ok((Rc::new(Journal { path, db }), note))
     }
 
     /// Opens it for looking; `None` if there is none.
@@ -180,7 +181,7 @@ impl Journal {
     }
 
     /// Notes that a run begins, and drops what is too old to be of interest.
-    pub fn begin(&self, beginning: &Beginning) -> Result<Run<'_>> {
+    pub fn begin(self: &Rc<Self>, beginning: &Beginning) -> Result<Run> {
         let now = clock::now().as_millisecond();
         self.done(self.db.execute(
             "INSERT INTO run (id, side, vm, name, peer, process, state, began_ms, entered_ms)
@@ -202,7 +203,8 @@ impl Journal {
             [now - REMEMBERED_DAYS * 86_400_000],
         ))?;
         Ok(Run {
-            journal: self,
+            journal: self.clone(),
+            id: beginning.id,
             number,
         })
     }
@@ -262,12 +264,18 @@ fn record(row: &Row) -> rusqlite::Result<RunRecord> {
 }
 
 /// A run that goes on.
-pub struct Run<'a> {
-    journal: &'a Journal,
+pub struct Run {
+    journal: Rc<Journal>,
+    id: Uuid,
     number: i64,
 }
 
-impl Run<'_> {
+impl Run {
+    /// Random id of the run, the same on both hosts.
+    pub fn id(&self) -> Uuid {
+        self.id
+    }
+
     /// Notes what comes next. It is durable when this returns.
     pub fn enter(&self, state: State) -> Result<()> {
         let now = clock::now().as_millisecond();
@@ -362,7 +370,7 @@ mod tests {
             generation: 7,
             taken_at: Timestamp::UNIX_EPOCH,
             changed: 1,
-            wire: 2,
+            wire: Some(2),
         };
         run.sealed(&sealed).unwrap();
         let error = Error::new(crate::error::Kind::Io, "the snapshot stays");
@@ -438,7 +446,7 @@ mod tests {
             generation,
             taken_at: Timestamp::UNIX_EPOCH,
             changed: 0,
-            wire: 0,
+            wire: None,
         };
         for number in 1..=3 {
             let run = journal.begin(&beginning("101")).unwrap();

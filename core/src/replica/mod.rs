@@ -38,6 +38,8 @@ use uuid::Uuid;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReplicaRequest {
+    /// Random id of the run.
+    pub run: Uuid,
     /// The pair of VM and target; owner of all volumes made for it.
     pub pair: Uuid,
     /// Random id of the source host.

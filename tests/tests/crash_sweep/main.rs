@@ -17,9 +17,19 @@ use world::World;
 
 /// Links cut by `make test`; `SWEEP_CUTS` asks for another number.
 const CUTS: u64 = 40;
-/// Where an agent can die while it seals and prunes.
-const AGENT_STEPS: [&str; 9] = [
-    "seal a", "seal b", "head a", "head b", "swap a", "swap b", "manifest", "publish", "prune",
+/// Where an agent can die: at the records of its journal, and while it seals and prunes.
+const AGENT_STEPS: [&str; 11] = [
+    "journal fork",
+    "journal seal",
+    "seal a",
+    "seal b",
+    "head a",
+    "head b",
+    "swap a",
+    "swap b",
+    "manifest",
+    "publish",
+    "prune",
 ];
 /// Steps of the soak in `make test`, each of 15 minutes; `SOAK_DAYS` asks for days.
 const SOAK_STEPS: u64 = 48;
