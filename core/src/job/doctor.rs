@@ -2,11 +2,12 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::hypervisor::TargetHypervisor;
-use crate::journal::{Journal, Side};
+use crate::journal::{Journal, RunRecord, Side};
 use crate::lock::Lock;
 use crate::lvm::OwnerTag;
 use crate::replica::{inspect, source_pairs, Finding, Layout};
 use crate::snapshot::{self, DiskSource};
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -86,18 +87,20 @@ fn state(layout: &Layout, repair: bool) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-fn cut_off(journal: &Journal) -> Result<Option<Finding>> {
+fn cut_off(journal: &Journal) -> Result<Vec<Finding>> {
     let runs = journal.runs(Side::Source)?;
-    let last = runs.last().filter(|run| run.was_cut_off());
-    Ok(last.map(|run| {
+    let newest: BTreeMap<&str, &RunRecord> = runs.iter().map(|r| (r.vm.as_str(), r)).collect();
+    let cut_off = newest.values().filter(|run| run.was_cut_off());
+    let finding = |run: &&RunRecord| {
         Finding::new(
             format!(
-                "the last run, of VM {}, was cut off in its step {}",
+                "the last run of VM {} was cut off in its step {}",
                 run.vm, run.state
             ),
             format!("run again: vm {} --to {}", run.vm, run.peer),
         )
-    }))
+    };
+    Ok(cut_off.map(finding).collect())
 }
 
 /// Snapshots and clones that runs have left on disks of VMs of this host.

@@ -174,12 +174,8 @@ fn open_journal(context: &Context) -> Result<Rc<Journal>> {
 
 /// The caller holds the VM's lock, so a run that has not ended is dead.
 fn tell_cut_off(context: &Context, journal: &Journal, vm: &str) -> Result<()> {
-    let runs = journal.runs(Side::Source)?;
-    if let Some(last) = runs
-        .iter()
-        .rfind(|run| run.vm == vm)
-        .filter(|r| r.was_cut_off())
-    {
+    let last = journal.newest(Side::Source, vm)?;
+    if let Some(last) = last.filter(|run| run.was_cut_off()) {
         context.reporter.say(
             format!("  the last run was cut off in its step {}", last.state),
             json!({"event": "cut-off", "run": last}),

@@ -11,14 +11,20 @@ mod schema;
 use crate::error::{Error, Result};
 use crate::{clock, crash};
 use jiff::Timestamp;
-use rusqlite::{params, Connection, Row};
+use rusqlite::{params, Connection, OptionalExtension, Row};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use uuid::Uuid;
 
-/// How long ended runs are remembered, in days. The newest ones that sealed something are kept for longer.
-const REMEMBERED_DAYS: i64 = 90;
+/// How many runs of a VM are remembered: five days of one every 15 minutes. The newest ones that sealed something are
+/// kept for longer.
+const RUNS_MAX: u32 = 500;
+
+/// What [`record`] reads.
+const COLUMNS: &str =
+    "id, vm, name, peer, peer_host, pair, state, began_ms, ended_ms, error, generation, taken_ms,
+    changed, wire, process";
 
 /// What a run is about to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -198,9 +204,12 @@ impl Journal {
         ))?;
         let number = self.db.last_insert_rowid();
         self.done(self.db.execute(
-            "DELETE FROM run WHERE began_ms < ?1 AND number NOT IN
-                 (SELECT max(number) FROM run WHERE generation IS NOT NULL GROUP BY side, vm, pair)",
-            [now - REMEMBERED_DAYS * 86_400_000],
+            "DELETE FROM run WHERE side = ?1 AND vm = ?2
+                 AND number <= (SELECT number FROM run WHERE side = ?1 AND vm = ?2
+                                ORDER BY number DESC LIMIT 1 OFFSET ?3)
+                 AND number NOT IN (SELECT max(number) FROM run
+                                    WHERE side = ?1 AND vm = ?2 AND generation IS NOT NULL GROUP BY pair)",
+            params![beginning.side.name(), beginning.vm, RUNS_MAX],
         ))?;
         Ok(Run {
             journal: self.clone(),
@@ -215,13 +224,19 @@ impl Journal {
     }
 
     fn read_runs(&self, side: Side) -> rusqlite::Result<Vec<RunRecord>> {
-        let mut found = self.db.prepare(
-            "SELECT id, vm, name, peer, peer_host, pair, state, began_ms, ended_ms, error, generation, taken_ms,
-                    changed, wire, process
-             FROM run WHERE side = ?1 ORDER BY number",
-        )?;
+        let sql = format!("SELECT {COLUMNS} FROM run WHERE side = ?1 ORDER BY number");
+        let mut found = self.db.prepare(&sql)?;
         let rows = found.query_map([side.name()], record)?;
         rows.collect()
+    }
+
+    /// The newest run of a VM.
+    pub fn newest(&self, side: Side, vm: &str) -> Result<Option<RunRecord>> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM run WHERE side = ?1 AND vm = ?2 ORDER BY number DESC LIMIT 1"
+        );
+        let found = self.db.query_row(&sql, [side.name(), vm], record);
+        self.done(found.optional())
     }
 
     /// The steps that a run has begun, in their order.
@@ -453,13 +468,17 @@ mod tests {
             run.enter(State::Plan).unwrap();
             run.sealed(&sealed(number)).unwrap();
         }
-        journal
-            .db
-            .execute("UPDATE run SET began_ms = 0", [])
-            .unwrap();
-        journal.begin(&beginning("101")).unwrap();
+        journal.begin(&beginning("102")).unwrap();
+        for _ in 0..RUNS_MAX + 5 {
+            journal.begin(&beginning("101")).unwrap();
+        }
         let runs = journal.runs(Side::Source).unwrap();
-        let kept: Vec<_> = runs.iter().map(|r| r.generation).collect();
-        assert_eq!(kept, [Some(3), None]);
+        let kept = runs.iter().filter(|run| run.vm == "101");
+        assert_eq!(kept.clone().count(), 1 + RUNS_MAX as usize);
+        let sealed: Vec<_> = kept.filter_map(|run| run.generation).collect();
+        assert_eq!(sealed, [3]);
+        assert!(runs.iter().any(|run| run.vm == "102"));
+        let newest = journal.newest(Side::Source, "101").unwrap().unwrap();
+        assert_eq!(newest.id, runs.last().unwrap().id);
     }
 }
