@@ -12,7 +12,7 @@ use rblocksync::cli::{
 };
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::job::{self, Context, HostRequest, Patient, SyncOptions, TargetService};
-use rblocksync::remote::{HostSpec, Remote};
+use rblocksync::remote::HostSpec;
 use rblocksync::replica::{list_generations, state_dir, Generation, Layout, TargetPair};
 use rblocksync::snapshot::watchdog;
 use rblocksync::stop::{on_signals, Stop};
@@ -134,11 +134,8 @@ fn run(cli: Cli) -> ExitCode {
     };
     let result = match &cli.verb {
         Verb::Vm(args) => vm(args, &cli, &reporter, &stop),
-        Verb::Generations(args) => generations(args, &cli, &reporter, &stop),
-        Verb::Verify(args) => {
-            let layout = Layout::new(state_dir());
-            verify(args, &layout, &cli.ssh, &reporter, &stop)
-        }
+        Verb::Generations(args) => at(&cli, &reporter, &stop, |place| generations(args, place)),
+        Verb::Verify(args) => at(&cli, &reporter, &stop, |place| verify(args, place)),
         Verb::Status(args) => verbs::status(args, &Layout::new(state_dir()), &reporter),
         Verb::Check(args) => return check(args),
         Verb::Doctor(args) => doctor(args, &reporter),
@@ -239,21 +236,11 @@ fn vm(args: &VmArgs, cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> 
     job::sync(&context, &vm, runtime, &options).map(drop)
 }
 
-fn generations(args: &GenerationsArgs, cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> {
+fn generations(args: &GenerationsArgs, place: &Place) -> Result<()> {
     let vm = args.vmid.map(|id| id.to_string());
-    let found = match &args.to {
-        None => list_generations(&Layout::new(state_dir()), vm.as_deref())?,
-        Some(host) => {
-            let host = HostSpec::parse(host)?;
-            Remote::during(&host, &cli.ssh.options(stop), |session| {
-                job::ask(
-                    session,
-                    PROGRAM,
-                    &HostRequest::Generations(vm.clone()),
-                    stop,
-                )
-            })?
-        }
+    let found: Vec<(TargetPair, Vec<Generation>)> = match &args.to {
+        None => list_generations(place.layout, vm.as_deref())?,
+        Some(host) => place.ask(host, &HostRequest::Generations(vm.clone()))?,
     };
     if found.is_empty() {
         return Err(match vm {
@@ -262,7 +249,7 @@ fn generations(args: &GenerationsArgs, cli: &Cli, reporter: &Reporter, stop: &St
         });
     }
     for (pair, generations) in &found {
-        tell(reporter, pair, generations);
+        tell(place.reporter, pair, generations);
     }
     Ok(())
 }

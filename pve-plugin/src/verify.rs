@@ -1,14 +1,12 @@
 //! `pvesync verify`: is a generation still what it was when it was sealed?
 
-use crate::source::PROGRAM;
 use crate::volid::Vmid;
 use rblocksync::cli::units::human;
-use rblocksync::cli::{Reporter, SshArgs};
+use rblocksync::cli::Reporter;
 use rblocksync::error::{Error, Kind, Result};
-use rblocksync::job::{self, HostRequest};
-use rblocksync::remote::{HostSpec, Remote};
-use rblocksync::replica::{self, Layout, Verified, VerifiedDisk};
-use rblocksync::stop::Stop;
+use rblocksync::job::HostRequest;
+use rblocksync::replica::{self, Verified, VerifiedDisk};
+use rblocksync::verbs::Place;
 use serde_json::json;
 
 /// What to verify.
@@ -25,27 +23,13 @@ pub struct VerifyArgs {
 }
 
 /// Reads all disks of a generation again, from the medium, and compares them with its manifest.
-pub fn verify(
-    args: &VerifyArgs,
-    layout: &Layout,
-    ssh: &SshArgs,
-    reporter: &Reporter,
-    stop: &Stop,
-) -> Result<()> {
-    let vm = args.vmid.to_string();
+pub fn verify(args: &VerifyArgs, place: &Place) -> Result<()> {
+    let (vm, generation) = (args.vmid.to_string(), args.generation);
     let verified = match &args.to {
-        None => replica::verify(layout, &vm, args.generation, stop)?,
-        Some(host) => Remote::during(&HostSpec::parse(host)?, &ssh.options(stop), |session| {
-            let generation = args.generation;
-            job::ask(
-                session,
-                PROGRAM,
-                &HostRequest::Verify { vm, generation },
-                stop,
-            )
-        })?,
+        None => replica::verify(place.layout, &vm, generation, place.stop)?,
+        Some(host) => place.ask(host, &HostRequest::Verify { vm, generation })?,
     };
-    tell(reporter, &verified);
+    tell(place.reporter, &verified);
     let damaged: Vec<&str> = verified
         .disks
         .iter()

@@ -5,11 +5,10 @@ use crate::hypervisor::TargetHypervisor;
 use crate::journal::{Journal, RunRecord, Side};
 use crate::lock::Lock;
 use crate::lvm::OwnerTag;
-use crate::replica::{inspect, source_pairs, Finding, Layout};
+use crate::replica::{inspect, source_pairs, source_vms, Finding, Layout};
 use crate::snapshot::{self, DiskSource};
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 /// A program that something needs.
 #[derive(Debug, Clone, Copy)]
@@ -106,7 +105,7 @@ fn cut_off(journal: &Journal) -> Result<Vec<Finding>> {
 /// Snapshots and clones that runs have left on disks of VMs of this host.
 fn sources(patient: &Patient, repair: bool) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    for vm in vms(patient.layout)? {
+    for vm in source_vms(patient.layout)? {
         let lock = patient.layout.vm_lock(&vm);
         let _lock = match Lock::take(&lock, &format!("VM {vm}")) {
             // What a run has taken is no leftover.
@@ -137,21 +136,6 @@ fn sources(patient: &Patient, repair: bool) -> Result<Vec<Finding>> {
         }
     }
     Ok(findings)
-}
-
-/// The VMs that were ever synced from here.
-fn vms(layout: &Layout) -> Result<Vec<String>> {
-    let path = layout.source_pairs("");
-    let dir: &Path = &path;
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(Error::io(format!("cannot list {}", dir.display()), e)),
-    };
-    let names = entries.flatten().map(|entry| entry.file_name());
-    let mut vms: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
-    vms.sort();
-    Ok(vms)
 }
 
 #[cfg(test)]

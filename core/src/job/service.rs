@@ -65,10 +65,7 @@ impl TargetService<'_> {
                 self.open = Some(Open { target, run });
                 Ok(prepared)
             }
-            Err(e) => match run.end(Some(&e)) {
-                Ok(()) => Err(e),
-                Err(also) => Err(e.followed_by(also)),
-            },
+            Err(e) => Err(run.fail(e)),
         }
     }
 
@@ -88,29 +85,24 @@ impl Drop for TargetService<'_> {
     }
 }
 
-fn seal(mut open: Open, generation: Generation) -> Result<SealReport> {
+fn seal(open: Open, generation: Generation) -> Result<SealReport> {
     let sealed = Sealed {
         generation: generation.number,
         taken_at: generation.taken_at,
         changed: generation.disks.iter().map(|d| d.changed).sum(),
         wire: None,
     };
-    let result = open
-        .run
+    let Open { mut target, run } = open;
+    match run
         .enter(State::Seal)
-        .and_then(|()| open.target.seal(generation));
-    let noted = match &result {
-        Ok(_) => open.run.sealed(&sealed),
-        Err(_) => Ok(()),
-    };
-    let ended = noted.and_then(|()| open.run.end(result.as_ref().err()));
-    match (result, ended) {
-        (Ok(mut report), Err(e)) => {
-            report.notes.push(e.to_string());
+        .and_then(|()| target.seal(generation))
+    {
+        Err(e) => Err(run.fail(e)),
+        Ok(mut report) => {
+            let noted = run.sealed(&sealed).and_then(|()| run.end(None));
+            report.notes.extend(noted.err().map(|e| e.to_string()));
             Ok(report)
         }
-        (Err(e), Err(also)) => Err(e.followed_by(also)),
-        (result, Ok(())) => result,
     }
 }
 

@@ -186,11 +186,12 @@ fn tell_cut_off(context: &Context, journal: &Journal, vm: &str) -> Result<()> {
 
 /// The run's end goes into the journal. If that fails, what it came to is as true as before.
 fn finish<T>(run: Run, result: Result<T>) -> Result<T> {
-    let ended = run.end(result.as_ref().err());
-    match (result, ended) {
-        (Err(e), Err(also)) => Err(e.followed_by(also)),
-        (Ok(_), Err(e)) => Err(e.context("the sync is done, but its end could not be noted")),
-        (result, Ok(())) => result,
+    match result {
+        Err(e) => Err(run.fail(e)),
+        Ok(done) => match run.end(None) {
+            Ok(()) => Ok(done),
+            Err(e) => Err(e.context("the sync is done, but its end could not be noted")),
+        },
     }
 }
 
@@ -260,11 +261,11 @@ impl Job<'_> {
         self.stop.check()?;
         // The target first: what it refuses must not cost the guest a pause.
         self.enter(State::Fork)?;
-        let prepared: Prepared = client.host(&HostRequest::Prepare(Box::new(request.clone())))?;
+        let id = request.run.simple().to_string();
+        let prepared: Prepared = client.host(&HostRequest::Prepare(Box::new(request)))?;
         prepared.notes.iter().for_each(|note| self.note(note));
         self.stop.check()?;
         self.enter(State::Snap)?;
-        let id = request.run.simple().to_string();
         let mut point = snapshot::take(&id, &sources, runtime, &owner, self.options.hold_max)?;
         let result = self
             .check_config()

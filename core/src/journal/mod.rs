@@ -11,7 +11,7 @@ mod schema;
 use crate::error::{Error, Result};
 use crate::{clock, crash};
 use jiff::Timestamp;
-use rusqlite::{params, Connection, OptionalExtension, Row};
+use rusqlite::{params, Connection, OptionalExtension, Params, Row};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -22,13 +22,12 @@ use uuid::Uuid;
 const RUNS_MAX: u32 = 500;
 
 /// What [`record`] reads.
-const COLUMNS: &str =
-    "id, vm, name, peer, peer_host, pair, state, began_ms, ended_ms, error, generation, taken_ms,
-    changed, wire, process";
+const COLUMNS: &str = "id, vm, name, peer, peer_host, pair,
+    coalesce((SELECT state FROM step WHERE step.run = run.number ORDER BY step.rowid DESC LIMIT 1), ''),
+    began_ms, ended_ms, error, generation, taken_ms, changed, wire, process";
 
 /// What a run is about to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Connect, look, plan. Nothing is changed.
     Plan,
@@ -83,7 +82,8 @@ pub enum Side {
 }
 
 impl Side {
-    fn name(self) -> &'static str {
+    /// Its name in the journal, and in metrics.
+    pub fn name(self) -> &'static str {
         match self {
             Side::Source => "source",
             Side::Target => "target",
@@ -190,8 +190,8 @@ impl Journal {
     pub fn begin(self: &Rc<Self>, beginning: &Beginning) -> Result<Run> {
         let now = clock::now().as_millisecond();
         self.done(self.db.execute(
-            "INSERT INTO run (id, side, vm, name, peer, process, state, began_ms, entered_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, '', ?7, ?7)",
+            "INSERT INTO run (id, side, vm, name, peer, process, began_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             params![
                 beginning.id.to_string(),
                 beginning.side.name(),
@@ -293,20 +293,9 @@ impl Run {
 
     /// Notes what comes next. It is durable when this returns.
     pub fn enter(&self, state: State) -> Result<()> {
+        let sql = "INSERT INTO step (run, state, entered_ms) VALUES (?1, ?2, ?3)";
         let now = clock::now().as_millisecond();
-        let write = || {
-            let change = self.journal.db.unchecked_transaction()?;
-            change.execute(
-                "UPDATE run SET state = ?2, entered_ms = ?3 WHERE number = ?1",
-                params![self.number, state.name(), now],
-            )?;
-            change.execute(
-                "INSERT INTO step (run, state, entered_ms) VALUES (?1, ?2, ?3)",
-                params![self.number, state.name(), now],
-            )?;
-            change.commit()
-        };
-        self.journal.done(write())?;
+        self.write(sql, params![self.number, state.name(), now])?;
         crash::point(&format!("journal {}", state.name()));
         Ok(())
     }
@@ -315,9 +304,7 @@ impl Run {
     pub fn is_of(&self, pair: Uuid, peer_host: Uuid) -> Result<()> {
         let sql = "UPDATE run SET pair = ?2, peer_host = ?3 WHERE number = ?1";
         let values = params![self.number, pair.to_string(), peer_host.to_string()];
-        self.journal
-            .done(self.journal.db.execute(sql, values))
-            .map(drop)
+        self.write(sql, values)
     }
 
     /// Notes the generation that was sealed.
@@ -330,9 +317,20 @@ impl Run {
             sealed.changed,
             sealed.wire
         ];
-        self.journal
-            .done(self.journal.db.execute(sql, values))
-            .map(drop)
+        self.write(sql, values)
+    }
+
+    /// Notes that it failed, and gives the error back, with what may have been in the way of noting it.
+    pub fn fail(self, error: Error) -> Error {
+        match self.end(Some(&error)) {
+            Ok(()) => error,
+            Err(also) => error.followed_by(also),
+        }
+    }
+
+    fn write(&self, sql: &str, values: impl Params) -> Result<()> {
+        let journal = &self.journal;
+        journal.done(journal.db.execute(sql, values)).map(drop)
     }
 
     /// Notes how it ended.
@@ -340,9 +338,7 @@ impl Run {
         let sql = "UPDATE run SET ended_ms = ?2, error = ?3 WHERE number = ?1";
         let now = clock::now().as_millisecond();
         let values = params![self.number, now, error.map(Error::message)];
-        self.journal
-            .done(self.journal.db.execute(sql, values))
-            .map(drop)
+        self.write(sql, values)
     }
 }
 

@@ -2,10 +2,10 @@
 
 use super::listing::Listing;
 use super::seal::recover;
-use super::store::{read_json, TargetPair};
+use super::store::{self, read_json, write_json, TargetPair};
 use super::target::list_generations;
-use super::thin::check_pools_of;
-use super::volume::{Location, Volume};
+use super::thin::check_pools_in;
+use super::volume::{lost_disks, remove_forks, Location};
 use super::{Generation, Layout, POOL_PERCENT_MAX};
 use crate::error::{Error, Kind, Result};
 use crate::hypervisor::TargetHypervisor;
@@ -63,7 +63,7 @@ pub fn inspect(
     repair: bool,
 ) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    for pair in pairs(layout)? {
+    for pair in store::replicas(layout)? {
         let lock = Lock::take(&layout.pair_lock(pair), &format!("replica {pair}"));
         match lock {
             Err(e) if e.kind() == Kind::Busy => continue,
@@ -71,26 +71,11 @@ pub fn inspect(
             Ok(_lock) => one(layout, hypervisor, pair, repair, &mut findings)?,
         }
     }
+    let listing = Listing::default();
     for (pair, generations) in list_generations(layout, None)? {
-        volumes(&pair, &generations, &mut findings)?;
+        volumes(&pair, &generations, &listing, &mut findings)?;
     }
     Ok(findings)
-}
-
-/// All replicas, also those without a sealed generation.
-fn pairs(layout: &Layout) -> Result<Vec<Uuid>> {
-    let dir = layout.replicas();
-    let entries = match std::fs::read_dir(&dir) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(Error::io(format!("cannot list {}", dir.display()), e)),
-    };
-    let names = entries.flatten().map(|e| e.file_name());
-    let mut pairs: Vec<Uuid> = names
-        .filter_map(|name| name.to_string_lossy().parse().ok())
-        .collect();
-    pairs.sort();
-    Ok(pairs)
 }
 
 /// The caller holds the pair's lock.
@@ -139,43 +124,29 @@ fn is_old(layout: &Layout, id: Uuid) -> Result<bool> {
 }
 
 fn drop_forks(layout: &Layout, mut pair: TargetPair) -> Result<()> {
-    for location in &pair.forks {
-        Volume {
-            location,
-            pair: pair.pair,
-            listing: &Listing::default(),
-        }
-        .remove_fork()?;
-    }
+    remove_forks(pair.forks.iter(), pair.pair)?;
     pair.forks.clear();
-    super::write_json(&layout.target_pair(pair.pair), &pair)
+    write_json(&layout.target_pair(pair.pair), &pair)
 }
 
 /// Generations without a volume, and pools without room.
 fn volumes(
     pair: &TargetPair,
     generations: &[Generation],
+    listing: &Listing,
     findings: &mut Vec<Finding>,
 ) -> Result<()> {
-    let listing = Listing::default();
     for generation in generations {
-        for disk in &generation.disks {
-            let volume = Volume {
-                location: &disk.location,
-                pair: pair.pair,
-                listing: &listing,
-            };
-            if !volume.has_generation(generation.number)? {
-                let what = format!(
-                    "generation {} of VM {} has lost its disk {}: {} is gone",
-                    generation.name(),
-                    pair.target_vm,
-                    disk.key,
-                    disk.location
-                );
-                let advice = "do not boot it; the next sync makes a whole one";
-                findings.push(Finding::new(what, advice));
-            }
+        for disk in lost_disks(generation, listing)? {
+            let what = format!(
+                "generation {} of VM {} has lost its disk {}: {} is gone",
+                generation.name(),
+                pair.target_vm,
+                disk.key,
+                disk.location
+            );
+            let advice = "do not boot it; the next sync makes a whole one";
+            findings.push(Finding::new(what, advice));
         }
     }
     let thin = generations
@@ -185,7 +156,7 @@ fn volumes(
             Location::ThinLv { lv, .. } => Some(lv),
             Location::File { .. } => None,
         });
-    if let Err(e) = check_pools_of(thin, POOL_PERCENT_MAX) {
+    if let Err(e) = check_pools_in(listing, thin, POOL_PERCENT_MAX) {
         findings.push(Finding::new(
             e.to_string(),
             "no sync will start before there is room",

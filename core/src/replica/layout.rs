@@ -45,15 +45,17 @@ impl Layout {
 
     /// What the source knows of the pair of `vm` and the target host `target`.
     pub fn source_pair(&self, vm: &str, target: Uuid) -> PathBuf {
-        self.root
-            .join("pairs")
-            .join(vm)
-            .join(format!("{target}.json"))
+        self.source_pairs(vm).join(format!("{target}.json"))
     }
 
     /// All pairs of which `vm` is the source.
     pub fn source_pairs(&self, vm: &str) -> PathBuf {
-        self.root.join("pairs").join(vm)
+        self.pairs().join(vm)
+    }
+
+    /// All pairs of which this host is the source, by VM.
+    pub fn pairs(&self) -> PathBuf {
+        self.root.join("pairs")
     }
 
     /// All replicas on this host.

@@ -25,7 +25,9 @@ pub use layout::{state_dir, Layout};
 pub use manifest::{DiskRecord, Generation, GENERATION_PREFIX};
 pub use prune::{pin, prune, Pruned};
 pub use retention::Retention;
-pub use store::{host_id, read_json, source_pairs, write_json, write_text, SourcePair, TargetPair};
+pub use store::{
+    host_id, read_json, source_pairs, source_vms, write_json, write_text, SourcePair, TargetPair,
+};
 pub use target::{list_generations, Prepared, ReplicaTarget, SealReport, TargetPlan};
 pub use thin::{check_pools_of, POOL_PERCENT_MAX};
 pub use verify::{verify, Verified, VerifiedDisk};

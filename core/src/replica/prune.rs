@@ -4,14 +4,14 @@
 
 use super::layout::Layout;
 use super::listing::Listing;
-use super::manifest::{generation_name, Generation};
+use super::manifest::Generation;
 use super::seal::{publish, recover};
 use super::store::{self, read_json, write_json, TargetPair};
-use super::target::find_replica;
+use super::target::{find_replica, no_generation};
 use super::volume::{remove_generation, Location, Volume};
 use super::Retention;
 use crate::crash;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::hypervisor::TargetHypervisor;
 use crate::lock::Lock;
 use serde::{Deserialize, Serialize};
@@ -40,14 +40,13 @@ pub fn prune(
     retention: Retention,
     dry_run: bool,
 ) -> Result<Pruned> {
-    let (pair, all) = find_replica(layout, vm)?;
     if dry_run {
+        let (pair, all) = find_replica(layout, vm)?;
         let (go, stay) = retention.split(all, &pair.pinned);
         return Ok(pruned(&pair, &go, &stay, Vec::new()));
     }
-    let _lock = lock(layout, &pair)?;
-    let mut notes = recover(layout, hypervisor, pair.pair)?;
-    // What was looked at without the lock may be old news.
+    let (_lock, pair) = lock(layout, vm)?;
+    let mut notes = recover(layout, hypervisor, pair)?;
     let (mut pair, all) = find_replica(layout, vm)?;
     let (go, stay) = retention.split(all, &pair.pinned);
     notes.extend(drop_all(layout, hypervisor, &mut pair, &go, &stay)?);
@@ -66,17 +65,10 @@ fn pruned(pair: &TargetPair, go: &[Generation], stay: &[Generation], notes: Vec<
 
 /// Keeps generation `number` of the replica of `vm` from being pruned, or no longer does.
 pub fn pin(layout: &Layout, vm: &str, number: u64, pinned: bool) -> Result<()> {
-    let (pair, _) = find_replica(layout, vm)?;
-    let _lock = lock(layout, &pair)?;
+    let (_lock, _) = lock(layout, vm)?;
     let (mut pair, all) = find_replica(layout, vm)?;
     if !all.iter().any(|g| g.number == number) {
-        return Err(Error::new(
-            Kind::NotFound,
-            format!(
-                "the replica of VM {vm} has no generation {}",
-                generation_name(number)
-            ),
-        ));
+        return Err(no_generation(vm, number));
     }
     let changed = match pinned {
         true => pair.pinned.insert(number),
@@ -88,11 +80,12 @@ pub fn pin(layout: &Layout, vm: &str, number: u64, pinned: bool) -> Result<()> {
     }
 }
 
-fn lock(layout: &Layout, pair: &TargetPair) -> Result<Lock> {
-    Lock::take(
-        &layout.pair_lock(pair.pair),
-        &format!("the replica of VM {}", pair.vm),
-    )
+/// Locks the replica of `vm`. What was looked at without the lock may be old news, so only its pair is told.
+fn lock(layout: &Layout, vm: &str) -> Result<(Lock, Uuid)> {
+    let (pair, _) = find_replica(layout, vm)?;
+    let what = format!("the replica of VM {}", pair.vm);
+    let lock = Lock::take(&layout.pair_lock(pair.pair), &what)?;
+    Ok((lock, pair.pair))
 }
 
 /// Drops what `retention` does not keep, behind the seal of `newest`. The seal is done, so what fails here is a note,
@@ -105,7 +98,7 @@ pub(super) fn after_seal(
     retention: Retention,
 ) -> Result<Vec<String>> {
     if !keeps_generations(pair.pair, newest)? {
-        let mut notes = drop_overwritten(layout, hypervisor, pair, newest)?;
+        let mut notes = drop_all_but_head(layout, hypervisor, pair)?;
         if retention.keep > 1 || retention.within_s.is_some() || !pair.pinned.is_empty() {
             notes.push(
                 "only the newest generation is kept: a disk lies on a file system that cannot share blocks \
@@ -121,16 +114,18 @@ pub(super) fn after_seal(
 }
 
 fn keeps_generations(pair: Uuid, newest: &Generation) -> Result<bool> {
-    let mut all = true;
+    let listing = &Listing::default();
+    let volume = |location| Volume {
+        location,
+        pair,
+        listing,
+    };
     for disk in &newest.disks {
-        all &= Volume {
-            location: &disk.location,
-            pair,
-            listing: &Listing::default(),
+        if !volume(&disk.location).keeps_generations()? {
+            return Ok(false);
         }
-        .keeps_generations()?;
     }
-    Ok(all)
+    Ok(true)
 }
 
 /// Where blocks cannot be shared, the head has overwritten all generations before it: they are none any more.
@@ -140,9 +135,17 @@ pub(super) fn drop_overwritten(
     pair: &mut TargetPair,
     newest: &Generation,
 ) -> Result<Vec<String>> {
-    if keeps_generations(pair.pair, newest)? {
-        return Ok(Vec::new());
+    match keeps_generations(pair.pair, newest)? {
+        true => Ok(Vec::new()),
+        false => drop_all_but_head(layout, hypervisor, pair),
     }
+}
+
+fn drop_all_but_head(
+    layout: &Layout,
+    hypervisor: &dyn TargetHypervisor,
+    pair: &mut TargetPair,
+) -> Result<Vec<String>> {
     let all = store::generations(layout, pair.pair)?;
     let (stay, go): (Vec<_>, Vec<_>) = all.into_iter().partition(|g| Some(g.number) == pair.head);
     drop_all(layout, hypervisor, pair, &go, &stay)

@@ -4,10 +4,10 @@
 
 use super::layout::Layout;
 use super::listing::Listing;
-use super::manifest::Generation;
+use super::manifest::{DiskRecord, Generation};
 use super::prune::{drop_overwritten, finish_prune};
 use super::store::{self, read_json, write_json, TargetPair};
-use super::volume::{Location, Volume};
+use super::volume::{lost_disks, Location, Volume};
 use crate::crash;
 use crate::error::{Error, Kind, Result};
 use crate::hypervisor::{Hold, Published, TargetHypervisor};
@@ -117,24 +117,20 @@ pub(super) fn publish(
     let mut notes = Vec::new();
     let mut published = Vec::new();
     for generation in generations {
-        let mut snapshots = std::collections::BTreeSet::new();
-        for disk in &generation.disks {
-            let volume = Volume {
-                location: &disk.location,
-                pair: pair.pair,
-                listing,
-            };
-            if !volume.has_generation(generation.number)? {
-                notes.push(format!(
-                    "generation {} has lost its disk {}: {} is gone",
-                    generation.name(),
-                    disk.key,
-                    disk.location
-                ));
-            } else if matches!(disk.location, Location::ThinLv { .. }) {
-                snapshots.insert(disk.key.clone());
-            }
+        let lost = lost_disks(generation, listing)?;
+        for disk in &lost {
+            notes.push(format!(
+                "generation {} has lost its disk {}: {} is gone",
+                generation.name(),
+                disk.key,
+                disk.location
+            ));
         }
+        let is_shown = |disk: &&DiskRecord| {
+            matches!(disk.location, Location::ThinLv { .. }) && !lost.contains(disk)
+        };
+        let shown = generation.disks.iter().filter(is_shown);
+        let snapshots = shown.map(|disk| disk.key.clone()).collect();
         published.push(Published {
             generation,
             snapshots,

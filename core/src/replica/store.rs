@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 /// Largest state file that is read, in bytes.
@@ -71,22 +71,46 @@ pub fn host_id(layout: &Layout, keep: bool) -> Result<Uuid> {
 
 /// The pairs of which `vm` is the source.
 pub fn source_pairs(layout: &Layout, vm: &str) -> Result<Vec<SourcePair>> {
-    let dir = layout.source_pairs(vm);
-    let cannot = |e| Error::io(format!("cannot list {}", dir.display()), e);
-    let entries = match std::fs::read_dir(&dir) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(cannot(e)),
-    };
     let mut pairs = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(cannot)?.path();
+    for path in paths_in(&layout.source_pairs(vm))? {
         // Temporary files of a run that was cut off have other names.
         if path.extension().is_some_and(|e| e == "json") {
             pairs.extend(read_json(&path)?);
         }
     }
     Ok(pairs)
+}
+
+/// The VMs of which there is a pair, sorted.
+pub fn source_vms(layout: &Layout) -> Result<Vec<String>> {
+    names_in(&layout.pairs())
+}
+
+/// The replicas on this host, also those without a sealed generation, sorted.
+pub(super) fn replicas(layout: &Layout) -> Result<Vec<Uuid>> {
+    let names = names_in(&layout.replicas())?;
+    Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+}
+
+/// Sorted; what is no text is none of ours.
+fn names_in(dir: &Path) -> Result<Vec<String>> {
+    let paths = paths_in(dir)?;
+    let names = paths.iter().filter_map(|path| path.file_name()?.to_str());
+    let mut names: Vec<String> = names.map(str::to_owned).collect();
+    names.sort();
+    Ok(names)
+}
+
+/// What is in a directory; nothing if there is none.
+fn paths_in(dir: &Path) -> Result<Vec<PathBuf>> {
+    let cannot = |e| Error::io(format!("cannot list {}", dir.display()), e);
+    match std::fs::read_dir(dir) {
+        Ok(entries) => entries
+            .map(|entry| entry.map(|e| e.path()).map_err(cannot))
+            .collect(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(cannot(e)),
+    }
 }
 
 /// Reads a state file; `None` if there is none.
@@ -144,18 +168,11 @@ pub(super) fn remove(path: &Path) -> Result<()> {
 
 /// The sealed generations of a pair, oldest first.
 pub(super) fn generations(layout: &Layout, pair: Uuid) -> Result<Vec<Generation>> {
-    let dir = layout.generations(pair);
-    let entries = match std::fs::read_dir(&dir) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(Error::io(format!("cannot list {}", dir.display()), e)),
-    };
     let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(|e| Error::io(format!("cannot list {}", dir.display()), e))?;
+    for path in paths_in(&layout.generations(pair))? {
         // Temporary files of a run that was cut off have other names.
-        if entry.path().extension().is_some_and(|e| e == "json") {
-            found.extend(read_json::<Generation>(&entry.path())?);
+        if path.extension().is_some_and(|e| e == "json") {
+            found.extend(read_json::<Generation>(&path)?);
         }
     }
     found.sort_by_key(|g| (g.epoch, g.number));

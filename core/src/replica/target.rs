@@ -5,7 +5,7 @@ use super::layout::Layout;
 use super::listing::Listing;
 use super::manifest::{generation_name, Generation};
 use super::store::{self, read_json, write_json, TargetPair};
-use super::volume::{Location, Volume};
+use super::volume::{remove_forks, Location, Volume};
 use super::{seal, Placement, ReplicaRequest, Retention};
 use crate::error::{Error, Kind, Result};
 use crate::hypervisor::TargetHypervisor;
@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use uuid::Uuid;
 
 /// What a target would do; nothing was changed to find out.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -125,15 +124,8 @@ impl<'a> ReplicaTarget<'a> {
             volumes.insert(disk.volume.clone(), placement.volume.clone());
         }
         let wanted: Vec<Location> = plan.placements.iter().map(|p| p.location.clone()).collect();
-        let stale: Vec<&Location> = forks.iter().filter(|l| !wanted.contains(l)).collect();
-        for location in &stale {
-            Volume {
-                location,
-                pair: request.pair,
-                listing: &listing,
-            }
-            .remove_fork()?;
-        }
+        let stale = forks.iter().filter(|l| !wanted.contains(l));
+        remove_forks(stale, request.pair)?;
         let pair = TargetPair {
             pair: request.pair,
             source_host: request.source_host,
@@ -384,17 +376,8 @@ pub fn list_generations(
     layout: &Layout,
     vm: Option<&str>,
 ) -> Result<Vec<(TargetPair, Vec<Generation>)>> {
-    let dir = layout.replicas();
-    let entries = match std::fs::read_dir(&dir) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(Error::io(format!("cannot list {}", dir.display()), e)),
-    };
     let mut found = Vec::new();
-    for entry in entries.flatten() {
-        let Ok(id) = entry.file_name().to_string_lossy().parse::<Uuid>() else {
-            continue;
-        };
+    for id in store::replicas(layout)? {
         if let Some(pair) = read_json::<TargetPair>(&layout.target_pair(id))? {
             if vm.is_none_or(|vm| vm == pair.vm || vm == pair.target_vm) {
                 let generations = store::generations(layout, id)?;
@@ -421,4 +404,15 @@ pub(super) fn find_replica(layout: &Layout, vm: &str) -> Result<(TargetPair, Vec
         ),
         (None, _) => Err(missing(format!("there is no replica of VM {vm}"))),
     }
+}
+
+/// That there is no such generation.
+pub(super) fn no_generation(vm: &str, number: u64) -> Error {
+    Error::new(
+        Kind::NotFound,
+        format!(
+            "the replica of VM {vm} has no generation {}",
+            generation_name(number)
+        ),
+    )
 }

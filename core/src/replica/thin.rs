@@ -49,14 +49,22 @@ pub(super) fn check(listing: &Listing, lv: &LvId, owner: &OwnerTag) -> Result<()
 /// An error unless the pools of these volumes have room for what is overwritten while snapshots are kept: less than
 /// `percent_max` of them in use.
 pub fn check_pools_of<'a>(volumes: impl Iterator<Item = &'a LvId>, percent_max: f64) -> Result<()> {
-    let listing = Listing::default();
+    check_pools_in(&Listing::default(), volumes, percent_max)
+}
+
+/// The same with volumes that may have been asked for already.
+pub(super) fn check_pools_in<'a>(
+    listing: &Listing,
+    volumes: impl Iterator<Item = &'a LvId>,
+    percent_max: f64,
+) -> Result<()> {
     let mut pools = BTreeSet::new();
     for id in volumes {
         pools.extend(listing.find(id)?.and_then(|lv| lv.pool));
     }
     pools
         .iter()
-        .try_for_each(|pool| spare_bytes(&listing, pool, percent_max).map(drop))
+        .try_for_each(|pool| spare_bytes(listing, pool, percent_max).map(drop))
 }
 
 /// Bytes that may be written to a pool until it is as full as it may be at the start of a sync; an error if it

@@ -1,8 +1,8 @@
 //! Reading a whole generation again and comparing it with its manifest.
 
 use super::listing::Listing;
-use super::manifest::{generation_name, DiskRecord, Generation};
-use super::target::find_replica;
+use super::manifest::{DiskRecord, Generation};
+use super::target::{find_replica, no_generation};
 use super::volume::Volume;
 use super::{Layout, TargetPair};
 use crate::agent::BlockEnd;
@@ -87,13 +87,7 @@ fn find(layout: &Layout, vm: &str, number: Option<u64>) -> Result<(TargetPair, G
     let number = number.or(pair.head);
     match generations.into_iter().find(|g| Some(g.number) == number) {
         Some(generation) => Ok((pair, generation)),
-        None => Err(Error::new(
-            Kind::NotFound,
-            format!(
-                "the replica of VM {vm} has no generation {}",
-                generation_name(number.unwrap_or_default())
-            ),
-        )),
+        None => Err(no_generation(vm, number.unwrap_or_default())),
     }
 }
 

@@ -2,6 +2,7 @@
 //! repeat, each touching only what carries the pair's mark.
 
 use super::listing::Listing;
+use super::manifest::{DiskRecord, Generation};
 use super::{file, thin};
 use crate::error::Result;
 use crate::lvm::{self, LvId, OwnerTag};
@@ -199,6 +200,41 @@ impl Volume<'_> {
             Location::File { path } => file::remove_head(path, self.pair),
         }
     }
+}
+
+/// Removes the forks of all these volumes; what is gone is fine.
+pub(super) fn remove_forks<'a>(
+    mut locations: impl Iterator<Item = &'a Location>,
+    pair: Uuid,
+) -> Result<()> {
+    let listing = &Listing::default();
+    locations.try_for_each(|location| {
+        Volume {
+            location,
+            pair,
+            listing,
+        }
+        .remove_fork()
+    })
+}
+
+/// The disks of a generation whose volumes are gone.
+pub(super) fn lost_disks<'a>(
+    generation: &'a Generation,
+    listing: &Listing,
+) -> Result<Vec<&'a DiskRecord>> {
+    let mut lost = Vec::new();
+    for disk in &generation.disks {
+        let volume = Volume {
+            location: &disk.location,
+            pair: generation.pair,
+            listing,
+        };
+        if !volume.has_generation(generation.number)? {
+            lost.push(disk);
+        }
+    }
+    Ok(lost)
 }
 
 /// Removes generation `number` of all these volumes; what is gone is fine.

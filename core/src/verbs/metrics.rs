@@ -3,7 +3,6 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::job::PairStatus;
-use crate::journal::Side;
 use jiff::Timestamp;
 use std::fmt::Write;
 use std::io::Write as _;
@@ -108,17 +107,14 @@ fn head(text: &mut String, name: &str, help: &str) {
 }
 
 fn labels(status: &PairStatus) -> String {
-    let side = match status.side {
-        Side::Source => "source",
-        Side::Target => "target",
-    };
     let escaped = |text: &str| {
         text.replace('\\', "\\\\")
             .replace('"', "\\\"")
             .replace('\n', "\\n")
     };
     format!(
-        "side=\"{side}\",vm=\"{}\",peer=\"{}\"",
+        "side=\"{}\",vm=\"{}\",peer=\"{}\"",
+        status.side.name(),
         escaped(&status.vm),
         escaped(&status.peer)
     )
@@ -128,6 +124,7 @@ fn labels(status: &PairStatus) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::journal::Side;
 
     fn status() -> PairStatus {
         PairStatus {

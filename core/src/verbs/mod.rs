@@ -3,10 +3,12 @@
 mod check;
 mod doctor;
 mod metrics;
+mod place;
 mod prune;
 mod status;
 
 pub use check::{check, CheckArgs};
 pub use doctor::{doctor, DoctorArgs};
-pub use prune::{pin, prune, PinArgs, Place, PruneArgs, RetentionArgs};
+pub use place::Place;
+pub use prune::{pin, prune, PinArgs, PruneArgs, RetentionArgs};
 pub use status::{status, StatusArgs};

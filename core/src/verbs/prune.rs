@@ -1,14 +1,10 @@
 //! `prune`, `pin` and `unpin`: which generations stay.
 
+use super::Place;
 use crate::cli::units::parse_time;
-use crate::cli::{Reporter, SshArgs};
 use crate::error::Result;
-use crate::hypervisor::TargetHypervisor;
-use crate::job::{ask, HostRequest};
-use crate::remote::{HostSpec, Remote};
-use crate::replica::{self, Layout, Pruned, Retention};
-use crate::stop::Stop;
-use serde::de::DeserializeOwned;
+use crate::job::HostRequest;
+use crate::replica::{self, Pruned, Retention};
 use serde_json::json;
 use std::time::Duration;
 
@@ -58,31 +54,6 @@ pub struct PinArgs {
     /// On this host instead of here
     #[arg(long, value_name = "HOST")]
     to: Option<String>,
-}
-
-/// What is needed to ask a host, be it this one or another.
-pub struct Place<'a> {
-    /// The front end's program.
-    pub program: &'static str,
-    /// State on this host.
-    pub layout: &'a Layout,
-    /// This host's hypervisor.
-    pub hypervisor: &'a dyn TargetHypervisor,
-    /// How other hosts are reached.
-    pub ssh: &'a SshArgs,
-    /// Who is told.
-    pub reporter: &'a Reporter,
-    /// Ends it early.
-    pub stop: &'a Stop,
-}
-
-impl Place<'_> {
-    fn ask<T: DeserializeOwned>(&self, host: &str, request: &HostRequest) -> Result<T> {
-        let host = HostSpec::parse(host)?;
-        Remote::during(&host, &self.ssh.options(self.stop), |session| {
-            ask(session, self.program, request, self.stop)
-        })
-    }
 }
 
 /// Drops the generations that are not to be kept.

@@ -14,6 +14,7 @@ pub use program::binary;
 pub use terminal::{shown_on, terminal};
 pub use ways::{
     agents, all_ways, connections, lanes, nobody_is_left, on, pair, refused_everywhere, server,
+    started_with,
 };
 
 /// Names that a shell, an option parser or a text would make something else of.

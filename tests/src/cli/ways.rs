@@ -84,14 +84,20 @@ pub fn nobody_is_left(sshd: &Sshd) {
 }
 
 fn started(sshd: &Sshd, as_what: impl Fn(&str) -> bool) -> Vec<u32> {
-    let mark = sshd.cache().into_os_string().into_encoded_bytes();
+    let found = started_with(&sshd.cache(), as_what);
+    found.into_iter().map(|(pid, _)| pid).collect()
+}
+
+/// Processes with this path in their environment, with their arguments.
+pub fn started_with(mark: &Path, as_what: impl Fn(&str) -> bool) -> Vec<(u32, String)> {
+    let mark = mark.as_os_str().as_encoded_bytes();
     let ours = |pid: &u32| {
         let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environ.windows(mark.len()).any(|part| part == mark)
     };
-    let all = processes();
-    let found = all.iter().filter(|(_, p)| as_what(&p.args));
-    found.map(|(pid, _)| *pid).filter(ours).collect()
+    let all = processes().into_iter().map(|(pid, p)| (pid, p.args));
+    all.filter(|(pid, args)| as_what(args) && ours(pid))
+        .collect()
 }
 
 /// The ssh processes that connect to a server.

@@ -8,15 +8,15 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use tests::cli::{scribble, sparse_image, Mount, MIB};
-use tests::sshd::{eventually, processes, Sshd};
+use tests::cli::{scribble, sparse_image, started_with, Mount, MIB};
+use tests::sshd::{eventually, Sshd};
 
 pub struct World {
     dir: tempfile::TempDir,
     _mount: Mount,
     sshd: Sshd,
     relay: Relay,
-    guest: Guest,
+    _guest: Guest,
     versions: Versions,
     version: u64,
     shown: Option<u64>,
@@ -63,7 +63,7 @@ impl World {
             _mount: mount,
             sshd,
             relay,
-            guest,
+            _guest: guest,
             versions: Versions::default(),
             version: 0,
             shown: None,
@@ -227,19 +227,9 @@ impl World {
         eventually("nobody is left", || self.processes().is_empty());
     }
 
-    /// Programs that runs have started, by what was put into their environment. The master of a killed driver goes by
-    /// itself, some seconds later.
-    fn processes(&self) -> Vec<String> {
-        let mark = self.dir.path().as_os_str().as_encoded_bytes();
-        let ours = |pid: &u32| {
-            let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environ.windows(mark.len()).any(|part| part == mark)
-        };
-        let all = processes();
-        let found = all
-            .iter()
-            .filter(|(pid, process)| ours(pid) && !process.args.starts_with("ssh "));
-        found.map(|(_, process)| process.args.clone()).collect()
+    /// Programs that runs have started. The master of a killed driver goes by itself, some seconds later.
+    fn processes(&self) -> Vec<(u32, String)> {
+        started_with(self.dir.path(), |args| !args.starts_with("ssh "))
     }
 
     /// How many generations are shown.
@@ -256,9 +246,9 @@ impl World {
         self.version
     }
 
+    /// What sshd has logged.
     pub fn log(&self) -> String {
-        let alive = matches!(self.guest.0.id(), 1..);
-        format!("guest {alive}, sshd: {}", self.sshd.log())
+        self.sshd.log()
     }
 }
 
