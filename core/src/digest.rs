@@ -114,6 +114,7 @@ impl LeafSet {
 }
 
 /// A running hash of either kind.
+#[derive(Clone)]
 enum Hasher {
     Blake3(Box<blake3::Hasher>),
     Sha256(sha2::Sha256),
@@ -181,6 +182,7 @@ pub fn segment_with(
 }
 
 /// Digest of an image, fed with its nonzero segments in ascending order.
+#[derive(Clone)]
 pub struct ImageDigest {
     hasher: Hasher,
 }

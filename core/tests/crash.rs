@@ -150,6 +150,7 @@ fn sync(src: &dyn Image, dst: &dyn Image) -> Result<()> {
         threads: None,
         leaf_key: Key([7; 16]),
         map: false,
+        first: 0,
     };
     let (a, b) = UnixStream::pair().unwrap();
     let link = |end: UnixStream| {
@@ -157,8 +158,8 @@ fn sync(src: &dyn Image, dst: &dyn Image) -> Result<()> {
         Link::handshake(input.into(), end.into(), "test", "peer", Stop::new())
     };
     std::thread::scope(|scope| {
-        let target = scope.spawn(|| run_target(dst, &params, &mut link(b)?, &Meter::new()));
-        let source = run_source(src, &params, &mut link(a)?, &Meter::new());
+        let target = scope.spawn(|| run_target(dst, &params, &mut link(b)?, &Meter::new(), None));
+        let source = run_source(src, &params, &mut link(a)?, &Meter::new(), None);
         let target = target.join().unwrap();
         assert_eq!(source.is_ok(), target.is_ok(), "the ends must agree");
         target.map(|_| ())

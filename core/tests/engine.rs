@@ -27,6 +27,7 @@ fn params(size: u64) -> Params {
         threads: None,
         leaf_key: Key([7; 16]),
         map: false,
+        first: 0,
     }
 }
 
@@ -39,8 +40,14 @@ fn sync(src: &dyn Image, dst: &dyn Image, params: &Params) -> (Result<Summary>, 
     };
     std::thread::scope(|scope| {
         let target =
-            scope.spawn(|| run_target(dst, params, &mut link(b, "source")?, &Meter::new()));
-        let source = run_source(src, params, &mut link(a, "target").unwrap(), &Meter::new());
+            scope.spawn(|| run_target(dst, params, &mut link(b, "source")?, &Meter::new(), None));
+        let source = run_source(
+            src,
+            params,
+            &mut link(a, "target").unwrap(),
+            &Meter::new(),
+            None,
+        );
         (source, target.join().unwrap())
     })
 }

@@ -27,6 +27,7 @@ fn params(dry_run: bool) -> Params {
         threads: None,
         leaf_key: Key([7; 16]),
         map: true,
+        first: 0,
     }
 }
 
@@ -86,7 +87,7 @@ fn link(end: UnixStream, peer: &str) -> Link {
 
 /// What the target's side would be given in a run of this kind.
 fn target(dst: MemoryImage, params: &Params, end: UnixStream, meter: &Meter) -> Summary {
-    run_target(&dst, params, &mut link(end, "source"), meter).unwrap()
+    run_target(&dst, params, &mut link(end, "source"), meter, None).unwrap()
 }
 
 /// Runs a sync; gives the maps of the source's and of the target's side.
@@ -96,7 +97,7 @@ fn direct(params: &Params) -> (Summary, [BlockMap; 2]) {
     let meters = [Meter::new(), Meter::new()];
     let summary = std::thread::scope(|scope| {
         let other = scope.spawn(|| target(dst, params, b, &meters[1]));
-        let summary = run_source(&src, params, &mut link(a, "target"), &meters[0]).unwrap();
+        let summary = run_source(&src, params, &mut link(a, "target"), &meters[0], None).unwrap();
         other.join().unwrap();
         summary
     });
@@ -111,7 +112,7 @@ fn relayed(params: &Params) -> BlockMap {
     std::thread::scope(|scope| {
         scope.spawn(|| target(dst, params, b_far, &Meter::new()));
         scope.spawn(|| {
-            run_source(&src, params, &mut link(a_far, "relay"), &Meter::new()).unwrap();
+            run_source(&src, params, &mut link(a_far, "relay"), &Meter::new(), None).unwrap();
         });
         relay(
             &mut link(a, "source"),
@@ -160,7 +161,7 @@ fn there_is_none_unless_it_was_asked_for() {
     let meter = Meter::new();
     std::thread::scope(|scope| {
         scope.spawn(|| target(dst, &params, b, &Meter::new()));
-        run_source(&src, &params, &mut link(a, "target"), &meter).unwrap();
+        run_source(&src, &params, &mut link(a, "target"), &meter, None).unwrap();
     });
     assert_eq!(meter.map(), None);
 }
@@ -175,9 +176,9 @@ fn a_target_that_is_not_there_yet_is_all_changed() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let view = View::new(None, SIZE);
-            run_target(&view, &params, &mut link(b, "source"), &Meter::new()).unwrap();
+            run_target(&view, &params, &mut link(b, "source"), &Meter::new(), None).unwrap();
         });
-        run_source(&src, &params, &mut link(a, "target"), &meter).unwrap();
+        run_source(&src, &params, &mut link(a, "target"), &meter, None).unwrap();
     });
     let total = meter.map().unwrap().total();
     assert_eq!((total.changed, total.zeroed), (4 * MIB - 3 * LEAF, 0));

@@ -152,8 +152,8 @@ impl World {
 }
 
 fn fill(prepared: &Prepared, byte: u8) {
-    for (_, _, fork) in &prepared.forks {
-        std::fs::write(fork, [byte; 8192]).unwrap();
+    for fork in &prepared.forks {
+        std::fs::write(&fork.path, [byte; 8192]).unwrap();
     }
 }
 
@@ -170,11 +170,11 @@ fn generation(pair: Uuid, prepared: &Prepared) -> Generation {
         disks: prepared
             .forks
             .iter()
-            .map(|(key, placement, _)| DiskRecord {
-                key: key.clone(),
-                source: placement.volume.clone(),
-                target: placement.volume.clone(),
-                location: placement.location.clone(),
+            .map(|fork| DiskRecord {
+                key: fork.key.clone(),
+                source: fork.placement.volume.clone(),
+                target: fork.placement.volume.clone(),
+                location: fork.placement.location.clone(),
                 size: 8192,
                 digest: Digest([0; 32]),
                 hash: HashKind::Blake3,
@@ -210,18 +210,18 @@ fn a_fork_left_behind_is_used_again_only_for_the_same_parent() {
     fill(&target.prepare(&world.request()).unwrap(), 7);
     drop(target);
     let target = world.open().unwrap();
-    let (_, _, fork) = &target.prepare(&world.request()).unwrap().forks[0];
+    let fork = &target.prepare(&world.request()).unwrap().forks[0];
     assert_eq!(
-        std::fs::read(fork).unwrap()[0],
+        std::fs::read(&fork.path).unwrap()[0],
         7,
         "what was transferred is not thrown away"
     );
     drop(target);
     world.sync(1).unwrap();
     let target = world.open().unwrap();
-    let (_, _, fork) = &target.prepare(&world.request()).unwrap().forks[0];
+    let fork = &target.prepare(&world.request()).unwrap().forks[0];
     assert_eq!(
-        std::fs::read(fork).unwrap()[0],
+        std::fs::read(&fork.path).unwrap()[0],
         1,
         "the next fork starts from the new head"
     );

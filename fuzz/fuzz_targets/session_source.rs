@@ -136,7 +136,7 @@ fuzz_target!(|input: &[u8]| {
         far.run(
             |sender| play(&setup, input, &open, sender),
             |frame| hear(&setup, &open, &mut answered, frame),
-            || run_source(&image, &setup.params, &mut link(near), &meter),
+            || run_source(&image, &setup.params, &mut link(near), &meter, None),
         )
     });
     tell(&result);

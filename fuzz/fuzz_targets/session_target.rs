@@ -92,7 +92,7 @@ fuzz_target!(|input: &[u8]| {
         far.run(
             |sender| play(&setup, input, &mut said, sender),
             |_| {},
-            || run_target(&image, &setup.params, &mut link(near), &meter),
+            || run_target(&image, &setup.params, &mut link(near), &meter, None),
         )
     });
     tell(&result);

@@ -6,7 +6,7 @@ use pvesync::source::{self, PROGRAM};
 use pvesync::target::PveTarget;
 use pvesync::verify::{verify, VerifyArgs};
 use pvesync::volid::Vmid;
-use rblocksync::cli::units::human;
+use rblocksync::cli::units::{human, parse_time};
 use rblocksync::cli::{
     exit_code, run_agent, EngineArgs, OutputOptions, Reporter, SshArgs, EXIT_CODES,
 };
@@ -88,6 +88,9 @@ struct VmArgs {
     /// Longest time the guest may be held still for a snapshot, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=60))]
     hold_max: u64,
+    /// How long to try again when the connection is lost in the transfer: 90s, 1h; 0s for not at all
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_time)]
+    retry_for: Duration,
 }
 
 #[derive(clap::Args)]
@@ -223,6 +226,7 @@ fn vm(args: &VmArgs, cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> 
         streams: args.engine.streams,
         direct: args.engine.direct,
         hold_max: Duration::from_secs(args.hold_max),
+        retry_for: args.retry_for,
     };
     let tree = PveTree::new("/");
     let look = || -> Result<_> {

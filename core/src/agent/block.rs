@@ -1,17 +1,18 @@
 //! The block service: opens one image, resizes it, syncs it, and puts a new file in its place.
 
 use super::thin_map;
-use crate::digest::Digest;
+use crate::digest::{Digest, HashKind};
 use crate::error::{Error, Kind, Result};
 use crate::image::{self, Handle, Identity, Image, TargetOptions, View};
 use crate::stop::Stop;
-use crate::sync::{self, Meter, Params};
+use crate::sync::{self, DigestTable, Geometry, Meter, Params};
 use crate::wire::Link;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use uuid::Uuid;
 
 /// What a driver asks of the block service. Paths are bytes: they need not be UTF-8.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -23,6 +24,9 @@ pub enum BlockRequest {
     OpenTarget(OpenTarget),
     /// Give the open target this size in bytes.
     Resize(u64),
+    /// Keep a table of the digests of the open target's segments; answers how many segments from the first one on
+    /// need not be synced any more.
+    Table(Table),
     /// Answer, then run a sync on this link with the open image.
     Sync(Role, Params),
     /// A target that was created gets its name; answers nothing.
@@ -51,6 +55,35 @@ pub struct OpenTarget {
     pub dry_run: bool,
     /// Read and write past the page cache, also if it is a file.
     pub direct: bool,
+}
+
+/// A table of the segments' digests.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    /// The file that it is in.
+    pub path: Vec<u8>,
+    /// The point in time whose image is to be synced.
+    pub point: Uuid,
+    /// Cut of the image.
+    pub geometry: Geometry,
+    /// Hash function of the digests.
+    pub hash: HashKind,
+}
+
+/// A table that is open, and how many segments from the first one on need not be synced any more.
+pub(super) struct OpenTable {
+    pub table: DigestTable,
+    pub done: u64,
+}
+
+impl OpenTable {
+    /// The table that a sync of the same image to the same point in time has left, or a new one.
+    pub fn resume(wanted: &Table) -> Result<OpenTable> {
+        let path = path_of(&wanted.path)?;
+        let (table, done) = DigestTable::resume(&path, wanted.hash, wanted.geometry, wanted.point)?;
+        Ok(OpenTable { table, done })
+    }
 }
 
 /// Which end of a sync the open image is.
@@ -175,17 +208,18 @@ impl BlockEnd {
         }
     }
 
-    /// Runs one side of a sync.
+    /// Runs one side of a sync. The segments' digests go into `table` if there is one.
     pub fn sync(
         &mut self,
         role: Role,
         params: &Params,
         link: &mut Link,
         meter: &Meter,
+        table: Option<&DigestTable>,
     ) -> Result<sync::Summary> {
         self.with_image(params, |image| match role {
-            Role::Source => sync::run_source(image, params, link, meter),
-            Role::Target => sync::run_target(image, params, link, meter),
+            Role::Source => sync::run_source(image, params, link, meter, table),
+            Role::Target => sync::run_target(image, params, link, meter, table),
         })
     }
 

@@ -1,6 +1,6 @@
 //! The agent's loop: one request after the other, until the input ends.
 
-use super::block::{path_of, BlockEnd, BlockRequest};
+use super::block::{path_of, BlockEnd, BlockRequest, OpenTable};
 use super::lanes::Gate;
 use super::{decode, encode, Answer};
 use crate::bell::Bell;
@@ -73,7 +73,7 @@ pub fn serve(
     if let Some(gate) = gate {
         gate.open(link.lanes())?;
     }
-    let mut end: Option<BlockEnd> = None;
+    let (mut end, mut table): (Option<BlockEnd>, Option<OpenTable>) = (None, None);
     loop {
         link.reader.set_frame_max(limits::CONTROL_FRAME_MAX);
         let json = match link.reader.receive()? {
@@ -93,9 +93,19 @@ pub fn serve(
                     answer(&mut link, Err(error))?;
                     continue;
                 };
+                let table = table.take();
+                if params.first > table.as_ref().map_or(0, |t| t.done) {
+                    let error = Error::new(Kind::Protocol, "a sync leaves out what is not here");
+                    answer(&mut link, Err(error))?;
+                    continue;
+                }
                 answer(&mut link, Ok(Value::Null))?;
-                end.sync(role, &params, &mut link, &Meter::new())?;
+                let table = table.as_ref().map(|t| &t.table);
+                end.sync(role, &params, &mut link, &Meter::new(), table)?;
                 continue;
+            }
+            Ok(Request::Block(BlockRequest::Table(wanted))) if end.is_some() => {
+                OpenTable::resume(&wanted).map(|open| Value::from(table.insert(open).done))
             }
             Ok(Request::Block(request)) => block(&mut end, request),
             Err(e) => Err(e),
@@ -129,7 +139,7 @@ fn block(end: &mut Option<BlockEnd>, request: BlockRequest) -> Result<Value> {
             end.as_mut().ok_or_else(not_open)?.commit()?;
             return Ok(Value::Null);
         }
-        BlockRequest::Sync(..) => return Err(not_open()),
+        BlockRequest::Table(_) | BlockRequest::Sync(..) => return Err(not_open()),
     };
     *end = Some(opened.0);
     serde_json::to_value(opened.1)

@@ -217,10 +217,10 @@ fn transfer_blocks(
     match (source, target) {
         (End::Local(source), End::Local(target)) => target.sync_from(source, params, meter, stop),
         (End::Local(source), End::Remote(target)) => target.sync(Role::Target, params, |link| {
-            source.sync(Role::Source, params, link, meter)
+            source.sync(Role::Source, params, link, meter, None)
         }),
         (End::Remote(source), End::Local(target)) => source.sync(Role::Source, params, |link| {
-            target.sync(Role::Target, params, link, meter)
+            target.sync(Role::Target, params, link, meter, None)
         }),
         (End::Remote(source), End::Remote(target)) => source.sync(Role::Source, params, |from| {
             target.sync(Role::Target, params, |to| {

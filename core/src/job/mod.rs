@@ -2,13 +2,16 @@
 
 mod doctor;
 mod messages;
+mod retry;
 mod service;
 mod status;
 mod sync;
 mod transfer;
+mod vm;
 
 pub use doctor::{examine, Needed, Patient};
 pub use messages::HostRequest;
 pub use service::TargetService;
 pub use status::{statuses, PairStatus, Verdict};
-pub use sync::{ask, note_failure, sync, Context, SourceDisk, SourceVm, SyncOptions, SyncOutcome};
+pub use sync::{ask, note_failure, sync};
+pub use vm::{Context, SourceDisk, SourceVm, SyncOptions, SyncOutcome};

@@ -1,121 +1,35 @@
 //! Sync one VM to one target: plan, point in time, transfer of all disks, seal.
 
 use super::messages::HostRequest;
-use super::transfer::Transfers;
+use super::retry::Patience;
+use super::transfer::{Carried, Transfers};
+use super::vm::{Context, SourceDisk, SourceVm, SyncOptions, SyncOutcome};
 use crate::agent::Client;
 use crate::cli::units::{human, human_time};
-use crate::cli::Reporter;
 use crate::digest::HashKind;
 use crate::driver::{RemoteAgent, Streams};
 use crate::error::{Error, Kind, Result};
 use crate::hypervisor::HostDescription;
 use crate::journal::{Beginning, Journal, Run, Sealed, Side, State};
-use crate::lock::Lock;
+use crate::lock::{private_dir, Lock};
 use crate::lvm::OwnerTag;
-use crate::remote::{HostSpec, Remote, SshOptions};
+use crate::remote::Remote;
 use crate::replica::{
-    check_pools_of, host_id, read_json, source_pairs, write_json, DiskRecord, DiskSpec, Generation,
-    Layout, Placement, Prepared, ReplicaRequest, Retention, SealReport, SourcePair, TargetPlan,
-    POOL_PERCENT_MAX,
+    host_id, read_json, source_pairs, write_json, DiskRecord, Fork, Generation, Prepared,
+    ReplicaRequest, SealReport, SourcePair, TargetPlan, POOL_PERCENT_MAX,
 };
 use crate::snapshot::{self, DiskSource, PointInTime, VmRuntime};
 use crate::stop::Stop;
-use crate::sync::{Summary, Tuning};
+use crate::sync::{DigestTable, Geometry, Summary};
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use std::cell::Cell;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use uuid::Uuid;
-
-/// A VM on this host, as its hypervisor knows it.
-pub struct SourceVm {
-    /// The front end's program, which is also the agent's: "pvesync".
-    pub program: &'static str,
-    /// Its id: a plain word.
-    pub id: String,
-    /// Its name, for people.
-    pub name: String,
-    /// This host's name, for people.
-    pub host: String,
-    /// What tells it from another VM that gets its id later.
-    pub identity: Option<String>,
-    /// Its configuration text.
-    pub config: String,
-    /// Reads that text anew.
-    pub config_now: Box<dyn Fn() -> Result<String> + Send + Sync>,
-    /// Disks to be replicated.
-    pub disks: Vec<SourceDisk>,
-    /// Keys of the disks that are left out, and why.
-    pub excluded: Vec<(String, String)>,
-    /// What the user should know.
-    pub notes: Vec<String>,
-}
-
-impl SourceVm {
-    /// The pools here must have room for what the guest overwrites while the point in time is kept: less than
-    /// `percent_max` of them in use.
-    pub(super) fn check_pools(&self, percent_max: f64) -> Result<()> {
-        let volumes = self.disks.iter().filter_map(|d| match &d.source {
-            DiskSource::Lv(id) => Some(id),
-            DiskSource::Path(_) => None,
-        });
-        check_pools_of(volumes, percent_max)
-    }
-}
-
-/// A disk to be replicated.
-pub struct SourceDisk {
-    /// What the target is told of it.
-    pub spec: DiskSpec,
-    /// What it is on this host.
-    pub source: DiskSource,
-}
-
-/// How to sync.
-#[derive(Debug, Clone)]
-pub struct SyncOptions {
-    /// Id on the target, if another one.
-    pub target_vm: Option<String>,
-    /// Source storage to target storage.
-    pub storage_map: Vec<(String, String)>,
-    /// Generations to keep.
-    pub retention: Retention,
-    /// Disks at once.
-    pub jobs: usize,
-    /// Only tell what would be done.
-    pub dry_run: bool,
-    /// Hash function, compression and so on; the rate is that of all disks together.
-    pub tuning: Tuning,
-    /// Streams for each disk.
-    pub streams: Streams,
-    /// Past the page cache, also where disks are files.
-    pub direct: bool,
-    /// Longest time that the guest may be held still.
-    pub hold_max: Duration,
-}
-
-/// What a sync came to.
-pub struct SyncOutcome {
-    /// The sealed generation; `None` after a dry run.
-    pub generation: Option<Generation>,
-}
 
 /// Leaf size of all replicas, in bytes.
 pub(super) const LEAF_BYTES: u32 = 4096;
-
-/// Where a workflow's state is, whom it is about, and who hears of it.
-pub struct Context<'a> {
-    /// State on this host.
-    pub layout: &'a Layout,
-    /// The other host.
-    pub host: &'a HostSpec,
-    /// How it is reached.
-    pub ssh: &'a SshOptions,
-    /// Who is told what happens.
-    pub reporter: &'a Reporter,
-    /// Ends it early.
-    pub stop: &'a Stop,
-}
 
 /// Syncs `vm` to the context's host. `runtime` says how to hold the VM still.
 pub fn sync(
@@ -124,16 +38,24 @@ pub fn sync(
     runtime: VmRuntime,
     options: &SyncOptions,
 ) -> Result<SyncOutcome> {
+    let mut job = Job {
+        context,
+        vm,
+        options,
+        run: None,
+        began: Instant::now(),
+    };
     // Looking needs no lock, and leaves neither a lock file nor a line in the journal.
     if options.dry_run {
-        return connect(context, vm, runtime, options, None);
+        return job.run(runtime);
     }
     let lock = context.layout.vm_lock(&vm.id);
     let _lock = Lock::take(&lock, &format!("VM {}", vm.id))?;
     let journal = open_journal(context)?;
     tell_cut_off(context, &journal, &vm.id)?;
     let run = journal.begin(&beginning(context, &vm.id, &vm.name))?;
-    let result = connect(context, vm, runtime, options, Some(&run));
+    job.run = Some(&run);
+    let result = job.run(runtime);
     finish(run, result)
 }
 
@@ -195,39 +117,25 @@ fn finish<T>(run: Run, result: Result<T>) -> Result<T> {
     }
 }
 
-fn connect(
-    context: &Context,
-    vm: &SourceVm,
-    runtime: VmRuntime,
-    options: &SyncOptions,
-    run: Option<&Run>,
-) -> Result<SyncOutcome> {
-    Remote::during(context.host, context.ssh, |session| {
-        let control = RemoteAgent::start(session, vm.program, Streams::Fixed(1), context.stop)?;
-        control.during(|agent| {
-            let mut job = Job {
-                layout: context.layout,
-                vm,
-                session,
-                options,
-                reporter: context.reporter,
-                stop: context.stop,
-                run,
-            };
-            job.run(agent.client(), runtime)
-        })
-    })
+/// What a run needs from its point in time on, also when the connection has to be made again.
+struct Taken {
+    pair: Uuid,
+    target: Uuid,
+    request: ReplicaRequest,
+    prepared: Prepared,
+    point: PointInTime,
+    carried: Vec<Carried>,
+    /// The target may have sealed it: from here on only a new run can tell.
+    sealing: Cell<bool>,
 }
 
 struct Job<'a> {
-    layout: &'a Layout,
+    context: &'a Context<'a>,
     vm: &'a SourceVm,
-    session: &'a Remote,
     options: &'a SyncOptions,
-    reporter: &'a Reporter,
-    stop: &'a Stop,
     /// Its page in the journal; none for a dry run.
     run: Option<&'a Run>,
+    began: Instant,
 }
 
 impl Job<'_> {
@@ -235,8 +143,73 @@ impl Job<'_> {
         self.run.map_or(Ok(()), |run| run.enter(state))
     }
 
-    fn run(&mut self, client: &mut Client, runtime: VmRuntime) -> Result<SyncOutcome> {
-        let began = Instant::now();
+    fn run(&self, runtime: VmRuntime) -> Result<SyncOutcome> {
+        let (mut runtime, mut taken) = (Some(runtime), None);
+        let mut patience = Patience::new(self.options.retry_for);
+        let result = loop {
+            let result = self.attempt(&mut runtime, &mut taken);
+            let Some(Taken { sealing, .. }) = &taken else {
+                break result;
+            };
+            match result {
+                Err(e) if !sealing.get() => match patience.wait(&e, self.context) {
+                    Ok(true) => {}
+                    Ok(false) => break Err(e),
+                    Err(stopped) => break Err(stopped),
+                },
+                other => break other,
+            }
+        };
+        let Some(mut taken) = taken else {
+            return Ok(SyncOutcome {
+                generation: result?,
+            });
+        };
+        let noted = match &result {
+            Ok(_) => self.enter(State::Release),
+            Err(_) => Ok(()),
+        };
+        let released = taken.point.release();
+        let generation = result?;
+        let sealed = |e: Error| match &generation {
+            Some(generation) => {
+                e.context(format!("generation {} is sealed, but", generation.name()))
+            }
+            None => e,
+        };
+        released.map_err(sealed)?;
+        noted.map_err(sealed)?;
+        Ok(SyncOutcome { generation })
+    }
+
+    /// Goes as far as one connection lets it. No generation results of a dry run only.
+    fn attempt(
+        &self,
+        runtime: &mut Option<VmRuntime>,
+        taken: &mut Option<Taken>,
+    ) -> Result<Option<Generation>> {
+        let Context {
+            host, ssh, stop, ..
+        } = self.context;
+        Remote::during(host, ssh, |session| {
+            let control = RemoteAgent::start(session, self.vm.program, Streams::Fixed(1), stop)?;
+            control.during(|agent| {
+                let client = agent.client();
+                match (&taken, runtime.take()) {
+                    (Some(taken), _) => self.take_up(client, taken)?,
+                    (None, Some(runtime)) => *taken = self.prepare(client, runtime)?,
+                    (None, None) => return Err(stop.error()),
+                }
+                match taken {
+                    Some(taken) => self.transfer_and_seal(client, session, taken).map(Some),
+                    None => Ok(None),
+                }
+            })
+        })
+    }
+
+    /// All before the transfer; nothing results of a dry run.
+    fn prepare(&self, client: &mut Client, runtime: VmRuntime) -> Result<Option<Taken>> {
         self.enter(State::Plan)?;
         let target: HostDescription = client.host(&HostRequest::Describe {
             keep: !self.options.dry_run,
@@ -252,47 +225,85 @@ impl Job<'_> {
         self.vm.check_pools(POOL_PERCENT_MAX)?;
         self.tell_plan(&target, &plan);
         if self.options.dry_run {
-            return Ok(SyncOutcome { generation: None });
+            return Ok(None);
         }
         self.remember(pair, &target)?;
         let owner = OwnerTag::new(pair);
         self.enter(State::Sweep)?;
         self.sweep(&sources)?;
-        self.stop.check()?;
+        self.context.stop.check()?;
         // The target first: what it refuses must not cost the guest a pause.
         self.enter(State::Fork)?;
-        let id = request.run.simple().to_string();
-        let prepared: Prepared = client.host(&HostRequest::Prepare(Box::new(request)))?;
+        let prepared: Prepared = client.host(&HostRequest::Prepare(Box::new(request.clone())))?;
         prepared.notes.iter().for_each(|note| self.note(note));
-        self.stop.check()?;
+        let carried = self.carried(&request)?;
+        self.context.stop.check()?;
         self.enter(State::Snap)?;
-        let mut point = snapshot::take(&id, &sources, runtime, &owner, self.options.hold_max)?;
-        let result = self
-            .check_config()
-            .and_then(|()| self.transfer_and_seal(client, pair, &prepared, &point, began));
-        let noted = match &result {
-            Ok(_) => self.enter(State::Release),
-            Err(_) => Ok(()),
-        };
-        let released = point.release();
-        let generation = result?;
-        let sealed =
-            |e: Error| e.context(format!("generation {} is sealed, but", generation.name()));
-        released.map_err(sealed)?;
-        noted.map_err(sealed)?;
-        Ok(SyncOutcome {
-            generation: Some(generation),
-        })
+        let id = request.run.simple().to_string();
+        let hold_max = self.options.hold_max;
+        let mut point = snapshot::take(&id, &sources, runtime, &owner, hold_max)?;
+        if let Err(e) = self.check_config().and_then(|()| {
+            self.tell_point(&point);
+            self.enter(State::Transfer)
+        }) {
+            return Err(match point.release() {
+                Ok(()) => e,
+                Err(left) => e.followed_by(left),
+            });
+        }
+        Ok(Some(Taken {
+            pair,
+            target: target.id,
+            request,
+            prepared,
+            point,
+            carried,
+            sealing: Cell::new(false),
+        }))
+    }
+
+    /// For each disk what tells how far it is.
+    fn carried(&self, request: &ReplicaRequest) -> Result<Vec<Carried>> {
+        private_dir(self.context.layout.root())?;
+        let disks = self.vm.disks.iter();
+        disks
+            .map(|disk| {
+                let geometry = Geometry::new(disk.spec.size, LEAF_BYTES)?;
+                let dir = self.context.layout.root();
+                let hash = self.options.tuning.hash;
+                let table = DigestTable::create_unnamed(dir, hash, geometry, request.run)?;
+                Ok(Carried::new(table))
+            })
+            .collect()
+    }
+
+    /// Makes the forks ready again on a new connection. They must be the ones there were.
+    fn take_up(&self, client: &mut Client, taken: &Taken) -> Result<()> {
+        let target: HostDescription = client.host(&HostRequest::Describe { keep: true })?;
+        let request = HostRequest::Prepare(Box::new(taken.request.clone()));
+        if target.id == taken.target {
+            let again: Prepared = client.host(&request)?;
+            let (old, new) = (&taken.prepared, &again);
+            if (old.parent, old.number, &old.forks) == (new.parent, new.number, &new.forks) {
+                self.note("connected again: the transfer goes on");
+                return Ok(());
+            }
+        }
+        Err(Error::new(
+            Kind::Busy,
+            "while the connection was lost, the replica was changed by somebody else",
+        )
+        .advise("run again"))
     }
 
     /// The pair of this VM and that host: the one remembered, or a new one.
     fn pair(&self, target: &HostDescription) -> Result<Uuid> {
         let known: Option<SourcePair> =
-            read_json(&self.layout.source_pair(&self.vm.id, target.id))?;
+            read_json(&self.context.layout.source_pair(&self.vm.id, target.id))?;
         match known {
             Some(known) if known.vm_identity == self.vm.identity => Ok(known.pair),
             Some(known) => {
-                self.reporter.say(
+                self.context.reporter.say(
                     format!("VM {} is not the one that was replicated under this id before: a new pair begins", self.vm.id),
                     json!({"event": "new-pair", "old": known.pair}),
                 );
@@ -303,7 +314,7 @@ impl Job<'_> {
     }
 
     fn remember(&self, pair: Uuid, target: &HostDescription) -> Result<()> {
-        let path = self.layout.source_pair(&self.vm.id, target.id);
+        let path = self.context.layout.source_pair(&self.vm.id, target.id);
         let record = SourcePair {
             pair,
             vm_identity: self.vm.identity.clone(),
@@ -319,7 +330,7 @@ impl Job<'_> {
         Ok(ReplicaRequest {
             run: self.run.map_or_else(Uuid::new_v4, Run::id),
             pair,
-            source_host: host_id(self.layout, !self.options.dry_run)?,
+            source_host: host_id(self.context.layout, !self.options.dry_run)?,
             source_name: self.vm.host.clone(),
             vm: self.vm.id.clone(),
             target_vm: self.options.target_vm.clone(),
@@ -337,13 +348,17 @@ impl Job<'_> {
     }
 
     fn tell_plan(&self, target: &HostDescription, plan: &TargetPlan) {
-        let say = |text: String| self.reporter.say(text, json!({"event": "plan-line"}));
+        let say = |text: String| {
+            self.context
+                .reporter
+                .say(text, json!({"event": "plan-line"}))
+        };
         let what = match plan.head {
             Some(n) => format!("generation {} onto {n}", plan.number),
             None => "first generation".to_owned(),
         };
         let disks: Vec<_> = self.vm.disks.iter().zip(&plan.placements).collect();
-        self.reporter.say(
+        self.context.reporter.say(
             format!("VM {} ({}) to {} ({}): {what}", self.vm.id, self.vm.name, target.name, target.hypervisor),
             json!({
                 "event": "plan",
@@ -357,7 +372,7 @@ impl Job<'_> {
                 "notes": self.vm.notes.iter().chain(&plan.notes).collect::<Vec<_>>(),
             }),
         );
-        if self.reporter.is_json() {
+        if self.context.reporter.is_json() {
             return;
         }
         for (disk, placement) in disks {
@@ -379,7 +394,7 @@ impl Job<'_> {
     }
 
     fn note(&self, note: &str) {
-        self.reporter.note(note);
+        self.context.reporter.note(note);
     }
 
     /// What was resolved must be what the snapshots were taken of: a disk that was added in between would be
@@ -400,11 +415,11 @@ impl Job<'_> {
 
     /// Removes what killed runs left of their points in time, whatever their target was.
     fn sweep(&self, sources: &[DiskSource]) -> Result<()> {
-        let pairs = source_pairs(self.layout, &self.vm.id)?;
+        let pairs = source_pairs(self.context.layout, &self.vm.id)?;
         let owners: Vec<OwnerTag> = pairs.iter().map(|p| OwnerTag::new(p.pair)).collect();
         let swept = snapshot::sweep(&owners, sources)?;
         for name in swept.removed {
-            self.reporter.say(
+            self.context.reporter.say(
                 format!("  removed {name}, left by a run that was cut off"),
                 json!({"event": "swept", "name": name}),
             );
@@ -415,15 +430,8 @@ impl Job<'_> {
         }
     }
 
-    fn transfer_and_seal(
-        &self,
-        client: &mut Client,
-        pair: Uuid,
-        prepared: &Prepared,
-        point: &PointInTime,
-        began: Instant,
-    ) -> Result<Generation> {
-        self.reporter.say(
+    fn tell_point(&self, point: &PointInTime) {
+        self.context.reporter.say(
             format!(
                 "  point in time: {} consistent{}",
                 point.consistency,
@@ -435,19 +443,31 @@ impl Job<'_> {
             json!({"event": "point-in-time", "consistency": point.consistency, "held_ms": point.held_ms, "notes": point.notes}),
         );
         point.notes.iter().for_each(|note| self.note(note));
+    }
+
+    fn transfer_and_seal(
+        &self,
+        client: &mut Client,
+        session: &Remote,
+        taken: &Taken,
+    ) -> Result<Generation> {
+        let Taken {
+            prepared, point, ..
+        } = taken;
         let transfers = Transfers {
             vm: self.vm,
-            session: self.session,
+            session,
             options: self.options,
-            reporter: self.reporter,
-            stop: self.stop,
+            reporter: self.context.reporter,
+            stop: self.context.stop,
+            run: taken.request.run,
         };
-        self.enter(State::Transfer)?;
-        let summaries = transfers.run(client, prepared, point)?;
+        let summaries = transfers.run(client, prepared, point, &taken.carried)?;
         point.still_valid()?;
-        self.stop.check()?;
-        let generation = self.generation(pair, prepared, point, &summaries);
+        self.context.stop.check()?;
+        let generation = self.generation(taken.pair, prepared, point, &summaries);
         self.enter(State::Seal)?;
+        taken.sealing.set(true);
         let report: SealReport = client.host(&HostRequest::Seal(Box::new(generation.clone())))?;
         let sum = |of: fn(&Summary) -> u64| summaries.iter().map(of).sum::<u64>();
         let noted = match self.run {
@@ -459,21 +479,21 @@ impl Job<'_> {
             }),
             None => Ok(()),
         };
-        self.reporter.say(
+        self.context.reporter.say(
             format!(
                 "generation {} sealed: {} sent, {} compared, {} on the wire, {}; kept: {}",
                 generation.name(),
                 human(sum(|s| s.changed)),
                 human(sum(|s| s.compared)),
                 human(sum(|s| s.wire_out + s.wire_in)),
-                human_time(began.elapsed()),
+                human_time(self.began.elapsed()),
                 report.kept.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
             ),
             json!({
                 "event": "sealed",
                 "generation": generation.name(),
                 "consistency": generation.consistency,
-                "seconds": began.elapsed().as_secs_f64(),
+                "seconds": self.began.elapsed().as_secs_f64(),
                 "disks": generation.disks.iter().zip(&summaries)
                     .map(|(d, s)| json!({"key": d.key, "volume": d.target, "summary": s})).collect::<Vec<_>>(),
                 "kept": report.kept,
@@ -505,8 +525,8 @@ impl Job<'_> {
             consistency: point.consistency,
             notes: point.notes.clone(),
             disks: disks
-                .map(|((disk, (key, placement, _)), summary)| {
-                    record(disk, key, placement, summary, self.options.tuning.hash)
+                .map(|((disk, fork), summary)| {
+                    record(disk, fork, summary, self.options.tuning.hash)
                 })
                 .collect(),
             excluded: self
@@ -520,18 +540,12 @@ impl Job<'_> {
     }
 }
 
-fn record(
-    disk: &SourceDisk,
-    key: &str,
-    placement: &Placement,
-    summary: &Summary,
-    hash: HashKind,
-) -> DiskRecord {
+fn record(disk: &SourceDisk, fork: &Fork, summary: &Summary, hash: HashKind) -> DiskRecord {
     DiskRecord {
-        key: key.to_owned(),
+        key: fork.key.clone(),
         source: disk.spec.volume.clone(),
-        target: placement.volume.clone(),
-        location: placement.location.clone(),
+        target: fork.placement.volume.clone(),
+        location: fork.placement.location.clone(),
         size: disk.spec.size,
         digest: summary.digest,
         hash,

@@ -1,21 +1,23 @@
 //! Moves the disks of a point in time into the target's forks, some of them at a time.
 
-use super::sync::{SourceVm, SyncOptions, LEAF_BYTES};
-use crate::agent::{path_bytes, BlockEnd, BlockRequest, Client, OpenTarget, Opened, Role};
+use super::sync::LEAF_BYTES;
+use super::vm::{SourceVm, SyncOptions};
+use crate::agent::{path_bytes, BlockEnd, BlockRequest, Client, OpenTarget, Opened, Role, Table};
 use crate::bell::Bell;
 use crate::cli::Reporter;
 use crate::driver::RemoteAgent;
 use crate::error::{Error, Kind, Result};
 use crate::lvm::POOL_PERCENT_WRITING_MAX;
 use crate::remote::Remote;
-use crate::replica::Prepared;
+use crate::replica::{Fork, Prepared};
 use crate::snapshot::PointInTime;
 use crate::stop::Stop;
-use crate::sync::{Geometry, Meter, Params, Summary};
+use crate::sync::{DigestTable, Geometry, Meter, Params, Progress, Summary};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use uuid::Uuid;
 
 pub(super) struct Transfers<'a> {
     pub vm: &'a SourceVm,
@@ -23,6 +25,23 @@ pub(super) struct Transfers<'a> {
     pub options: &'a SyncOptions,
     pub reporter: &'a Reporter,
     pub stop: &'a Stop,
+    pub run: Uuid,
+}
+
+/// How far a disk is, over all connections of a run.
+pub(super) struct Carried {
+    table: DigestTable,
+    meter: Arc<Meter>,
+}
+
+impl Carried {
+    /// Not begun; the segments' digests will be in `table`.
+    pub fn new(table: DigestTable) -> Carried {
+        Carried {
+            table,
+            meter: Arc::new(Meter::new()),
+        }
+    }
 }
 
 /// How often the pools are looked at that keep the point in time. Those that are written look for themselves.
@@ -32,8 +51,9 @@ const POOLS_LOOK_EVERY: Duration = Duration::from_secs(5);
 struct Way<'a> {
     key: &'a str,
     from: &'a Path,
-    fork: &'a Path,
+    fork: &'a Fork,
     size: u64,
+    carried: &'a Carried,
 }
 
 impl Transfers<'_> {
@@ -44,6 +64,7 @@ impl Transfers<'_> {
         control: &mut Client,
         prepared: &Prepared,
         point: &PointInTime,
+        carried: &[Carried],
     ) -> Result<Vec<Summary>> {
         let count = self.vm.disks.len();
         let jobs = self.options.jobs.clamp(1, count.max(1));
@@ -67,12 +88,14 @@ impl Transfers<'_> {
                         }
                         return;
                     };
-                    let (key, _, fork) = &prepared.forks[index];
+                    let fork = &prepared.forks[index];
+                    let key = &fork.key;
                     let way = Way {
                         key,
                         from: &point.disks[index].path,
                         fork,
                         size: self.vm.disks[index].spec.size,
+                        carried: &carried[index],
                     };
                     match self.one(&way, jobs, &stop) {
                         Ok(summary) => {
@@ -110,7 +133,8 @@ impl Transfers<'_> {
         let geometry = Geometry::new(way.size, LEAF_BYTES)?;
         let mut params = Params::new(geometry, &self.options.tuning);
         params.bytes_per_s_max = params.bytes_per_s_max.map(|max| (max / jobs as u64).max(1));
-        let meter = Arc::new(Meter::new());
+        let Carried { table, meter } = way.carried;
+        let before = meter.read();
         let _watch = self.reporter.watch(way.key, meter.clone());
         std::thread::scope(|scope| {
             // Finding out what is mapped takes its time at both ends: at once.
@@ -119,7 +143,7 @@ impl Transfers<'_> {
             let agent = RemoteAgent::start(self.session, self.vm.program, streams, stop)?;
             agent.during(|agent| {
                 let open = OpenTarget {
-                    path: path_bytes(way.fork),
+                    path: path_bytes(&way.fork.path),
                     create: false,
                     dry_run: false,
                     direct: self.options.direct,
@@ -128,13 +152,20 @@ impl Transfers<'_> {
                 if opened.size < way.size {
                     return Err(Error::new(
                         Kind::Remote,
-                        format!("{} is too small", way.fork.display()),
+                        format!("{} is too small", way.fork.path.display()),
                     ));
                 }
                 let mut source = source.join().unwrap_or_else(|_| Err(self.stop.error()))?;
+                let wanted = Table {
+                    path: path_bytes(&way.fork.table),
+                    point: self.run,
+                    geometry,
+                    hash: params.hash,
+                };
+                params.first = agent.client().block(BlockRequest::Table(wanted))?;
                 let done = agent.carry(self.session, |client| {
                     client.block::<()>(BlockRequest::Sync(Role::Target, params))?;
-                    source.sync(Role::Source, &params, client.link(), &meter)
+                    source.sync(Role::Source, &params, client.link(), meter, Some(table))
                 });
                 if let Some(why) = agent.lacks() {
                     self.reporter.note(&why.message());
@@ -142,6 +173,18 @@ impl Transfers<'_> {
                 done
             })
         })
+        .map(|summary| whole(summary, &before, &meter.read()))
+    }
+}
+
+/// What all connections of a run came to, the last of which had `summary`.
+fn whole(summary: Summary, before: &Progress, after: &Progress) -> Summary {
+    Summary {
+        compared: after.compared,
+        changed: after.changed,
+        zeroed: summary.zeroed.max(after.zeroed),
+        wire_out: summary.wire_out + before.sent,
+        ..summary
     }
 }
 

@@ -125,6 +125,9 @@ fn is_old(layout: &Layout, id: Uuid) -> Result<bool> {
 
 fn drop_forks(layout: &Layout, mut pair: TargetPair) -> Result<()> {
     remove_forks(pair.forks.iter(), pair.pair)?;
+    for index in 0..pair.forks.len() {
+        store::remove(&layout.fork_table(pair.pair, index))?;
+    }
     pair.forks.clear();
     write_json(&layout.target_pair(pair.pair), &pair)
 }

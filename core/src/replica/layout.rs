@@ -83,6 +83,17 @@ impl Layout {
         self.generations(pair).join(format!("{number:012}.json"))
     }
 
+    /// The digests of the segments of disk `index` in the generation that is being received.
+    pub fn fork_table(&self, pair: Uuid, index: usize) -> PathBuf {
+        self.replica(pair).join(format!("fork-{index}.digests"))
+    }
+
+    /// Those of disk `index` in a sealed generation.
+    pub fn table(&self, pair: Uuid, number: u64, index: usize) -> PathBuf {
+        let name = format!("{number:012}-{index}.digests");
+        self.generations(pair).join(name)
+    }
+
     /// Directory of the manifests.
     pub fn generations(&self, pair: Uuid) -> PathBuf {
         self.replica(pair).join("generations")

@@ -28,7 +28,7 @@ pub use retention::Retention;
 pub use store::{
     host_id, read_json, source_pairs, source_vms, write_json, write_text, SourcePair, TargetPair,
 };
-pub use target::{list_generations, Prepared, ReplicaTarget, SealReport, TargetPlan};
+pub use target::{list_generations, Fork, Prepared, ReplicaTarget, SealReport, TargetPlan};
 pub use thin::{check_pools_of, POOL_PERCENT_MAX};
 pub use verify::{verify, Verified, VerifiedDisk};
 pub use volume::{Location, VolumeFormat};

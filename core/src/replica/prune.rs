@@ -221,6 +221,9 @@ fn going(layout: &Layout, pair: Uuid) -> Vec<PathBuf> {
 fn drop_generation(layout: &Layout, pair: &mut TargetPair, old: &Generation) -> Result<()> {
     let locations = old.disks.iter().map(|d| &d.location);
     remove_generation(locations, pair.pair, old.number)?;
+    for index in 0..old.disks.len() {
+        store::remove(&layout.table(pair.pair, old.number, index))?;
+    }
     let kept = store::generations(layout, pair.pair)?;
     let is_kept = |location: &Location| kept.iter().any(|g| g.disk_at(location).is_some());
     for disk in old.disks.iter().filter(|d| !is_kept(&d.location)) {

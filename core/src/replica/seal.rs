@@ -11,6 +11,7 @@ use super::volume::{lost_disks, Location, Volume};
 use crate::crash;
 use crate::error::{Error, Kind, Result};
 use crate::hypervisor::{Hold, Published, TargetHypervisor};
+use crate::lock::private_dir;
 use uuid::Uuid;
 
 /// Finishes a seal and a prune that were cut off. The caller holds the pair's lock. Returns notes.
@@ -73,6 +74,7 @@ pub(super) fn finish(
         each_disk(generation, &listing, "swap", |volume| {
             volume.swap_head(number)
         })?;
+        keep_tables(layout, generation)?;
         write_json(&layout.generation(pair.pair, number), generation)?;
         crash::point("manifest");
         pair.head = Some(number);
@@ -86,6 +88,25 @@ pub(super) fn finish(
     let notes = publish(hypervisor, pair, &all, &Listing::default())?;
     store::remove(&layout.sealing(pair.pair))?;
     Ok(notes)
+}
+
+/// The digests of the segments go with the generation. Where there are none, damage is found, but not its place.
+fn keep_tables(layout: &Layout, generation: &Generation) -> Result<()> {
+    let (pair, number) = (generation.pair, generation.number);
+    private_dir(&layout.generations(pair))?;
+    for index in 0..generation.disks.len() {
+        let (from, to) = (
+            layout.fork_table(pair, index),
+            layout.table(pair, number, index),
+        );
+        match std::fs::rename(&from, &to) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io(format!("cannot rename {}", from.display()), e));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Tests may crash before any disk's turn: at `seal scsi0`.

@@ -37,10 +37,23 @@ pub struct Prepared {
     pub parent: Option<u64>,
     /// Number of the generation that they become.
     pub number: u64,
-    /// Key of the disk, where its volume is, and what to write to.
-    pub forks: Vec<(String, Placement, PathBuf)>,
+    /// One for each disk, in the order of the request.
+    pub forks: Vec<Fork>,
     /// What the user should know.
     pub notes: Vec<String>,
+}
+
+/// What a disk is to be written to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fork {
+    /// The disk's key.
+    pub key: String,
+    /// Where its volume is.
+    pub placement: Placement,
+    /// The file or device to write to.
+    pub path: PathBuf,
+    /// The file for the digests of its segments.
+    pub table: PathBuf,
 }
 
 /// What sealing did.
@@ -162,7 +175,7 @@ impl<'a> ReplicaTarget<'a> {
         let newest = newest(&self.layout, &self.pair)?;
         let mut forks = Vec::new();
         let mut notes = self.notes.clone();
-        for (disk, placement) in request.disks.iter().zip(&self.placements) {
+        for (index, (disk, placement)) in request.disks.iter().zip(&self.placements).enumerate() {
             let volume = self.volume(&placement.location);
             let context = |e: Error| e.context(format!("disk {}", disk.key));
             let recorded = newest.as_ref().and_then(|g| g.disk_at(&placement.location));
@@ -188,7 +201,12 @@ impl<'a> ReplicaTarget<'a> {
             let path = volume
                 .ensure_fork(base, disk.size, until)
                 .map_err(context)?;
-            forks.push((disk.key.clone(), placement.clone(), path));
+            forks.push(Fork {
+                key: disk.key.clone(),
+                placement: placement.clone(),
+                path,
+                table: self.layout.fork_table(self.pair.pair, index),
+            });
         }
         self.listing.forget();
         Ok(Prepared {

@@ -7,8 +7,9 @@ use super::order::InOrder;
 use super::outbox::post;
 use super::segment::{self, SegmentData};
 use super::source::{mismatch, summary};
+use super::table::Recorder;
 use super::{Meter, Params, SourceReport, Summary, TargetReport};
-use crate::digest::{Digest, ImageDigest, LeafSet};
+use crate::digest::{Digest, LeafSet};
 use crate::error::{Error, Kind, Result};
 use crate::image::Image;
 use crate::wire::{limits, Entry, Extents, Frame, Patch};
@@ -63,7 +64,7 @@ pub(super) struct Coordinator<'a> {
     new: usize,
     new_max: usize,
     same: u32,
-    digest: ImageDigest,
+    recorder: Recorder<'a>,
     report: SourceReport,
 }
 
@@ -76,6 +77,7 @@ impl<'a> Coordinator<'a> {
     pub(super) fn new(
         params: &'a Params,
         meter: &'a Meter,
+        recorder: Recorder<'a>,
         frames: Sender<Frame>,
         jobs: Sender<Job>,
     ) -> Self {
@@ -88,7 +90,7 @@ impl<'a> Coordinator<'a> {
             frames,
             jobs,
             listed: VecDeque::new(),
-            listed_to: 0,
+            listed_to: params.first,
             todo: VecDeque::new(),
             order: InOrder::new(),
             waiting: HashMap::new(),
@@ -97,7 +99,7 @@ impl<'a> Coordinator<'a> {
             new: 0,
             new_max: fit(NEW_BYTES_MAX),
             same: 0,
-            digest: params.image_digest(),
+            recorder,
             report: SourceReport::default(),
         }
     }
@@ -122,7 +124,7 @@ impl<'a> Coordinator<'a> {
         }
         self.flush_same()?;
         image.check_unchanged()?;
-        let digest = self.digest.finish(self.params.geometry.size());
+        let digest = self.recorder.digest(self.params.geometry.size());
         self.report.map = self.meter.map_report();
         let stats = serde_json::to_vec(&self.report)
             .map_err(|e| Error::new(Kind::Protocol, "cannot encode statistics").because(e))?;
@@ -271,7 +273,7 @@ impl<'a> Coordinator<'a> {
             }
             match settled {
                 Settled::Same(digest) => {
-                    self.digest.add(index, digest);
+                    self.recorder.add(index, digest)?;
                     let range = self.params.geometry.segment(index);
                     self.meter.mark(|map| map.mark_unchanged(range));
                     self.same += 1;
@@ -294,7 +296,7 @@ impl<'a> Coordinator<'a> {
         let len = range.len() as usize;
         let changed = segment::leaf_bytes(&patch.changed, geometry, len);
         let zeroed = segment::leaf_bytes(&patch.zeroed, geometry, len);
-        self.digest.add(index, patch.digest);
+        self.recorder.add(index, patch.digest)?;
         self.report.changed += changed;
         self.report.zeroed += zeroed;
         self.meter.add_changed(changed);

@@ -18,10 +18,12 @@ mod meter;
 mod order;
 mod outbox;
 mod pack;
+mod progress;
 mod relay;
 mod scan;
 mod segment;
 mod source;
+mod table;
 mod target;
 mod verify;
 mod window;
@@ -34,6 +36,7 @@ pub use pack::Compress;
 pub use relay::relay;
 pub use scan::scan;
 pub use source::run as run_source;
+pub use table::DigestTable;
 pub use target::run as run_target;
 
 use crate::digest::{Digest, HashKind, ImageDigest};
@@ -63,6 +66,9 @@ pub struct Params {
     /// Both sides note what was where, see [`Meter::map`].
     #[serde(default)]
     pub map: bool,
+    /// The sync begins at this segment: those before it are in both sides' tables already.
+    #[serde(default)]
+    pub first: u64,
 }
 
 impl Params {
@@ -78,6 +84,7 @@ impl Params {
             threads: tuning.threads,
             leaf_key: Key::random(),
             map: false,
+            first: 0,
         }
     }
 

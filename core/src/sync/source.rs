@@ -6,6 +6,7 @@ use super::failure::{disconnected, Failure};
 use super::outbox::{self, post};
 use super::pack::Level;
 use super::segment;
+use super::table::{DigestTable, Recorder};
 use super::{Meter, Params, SideStats, SourceReport, Summary};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
@@ -19,9 +20,17 @@ const SLICES_AHEAD: usize = 4;
 /// Segments that one extents frame covers at the most, if it names any that hold data.
 const SLICE_SEGMENTS: u64 = 1 << 20;
 
-/// Sends `image` over `link`. The parameters must be the ones the target was given.
-pub fn run(image: &dyn Image, params: &Params, link: &mut Link, meter: &Meter) -> Result<Summary> {
+/// Sends `image` over `link`. The parameters must be the ones the target was given. The segments' digests go into
+/// `table` if there is one.
+pub fn run(
+    image: &dyn Image,
+    params: &Params,
+    link: &mut Link,
+    meter: &Meter,
+    table: Option<&DigestTable>,
+) -> Result<Summary> {
     meter.begin(params);
+    let recorder = Recorder::new(params, table)?;
     link.reader.set_frame_max(limits::CONTROL_FRAME_MAX);
     let (bytes_in, bytes_out) = (link.reader.bytes(), link.writer.bytes());
     let failure = Failure::new(&[link]);
@@ -52,7 +61,7 @@ pub fn run(image: &dyn Image, params: &Params, link: &mut Link, meter: &Meter) -
             });
         }
         drop((events_tx, jobs_rx));
-        let coordinator = Coordinator::new(params, meter, frames_tx, jobs_tx);
+        let coordinator = Coordinator::new(params, meter, recorder, frames_tx, jobs_tx);
         failure.watch(|| {
             outcome = Some(coordinator.run(image, events_rx, slices_rx, failure)?);
             Ok(())
@@ -79,7 +88,7 @@ fn list(
 ) -> Result<()> {
     let geometry = &params.geometry;
     let end = geometry.segments();
-    let (mut start, mut searched) = (0, 0);
+    let (mut start, mut searched) = (params.first, params.first);
     while searched < end {
         failure.check()?;
         let to = (searched + SLICE_SEGMENTS).min(end);

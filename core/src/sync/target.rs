@@ -3,12 +3,14 @@
 use super::apply::{self, Applier, Base};
 use super::failure::{disconnected, Failure};
 use super::outbox::{self, post};
+use super::progress::Progress;
 use super::source::{mismatch, summary};
+use super::table::{DigestTable, Recorder};
 use super::verify::Touched;
 use super::window::{Report, Window};
 use super::{Meter, Params, SideStats, SourceReport, Summary, TargetReport};
 use crate::bell::Bell;
-use crate::digest::{self, Digest, ImageDigest};
+use crate::digest::{self, Digest};
 use crate::error::{Error, Kind, Result};
 use crate::fingerprint::Fingerprints;
 use crate::image::Image;
@@ -16,9 +18,19 @@ use crate::wire::{limits, Entry, Extents, Frame, Link, LinkReader, Patch, Receiv
 use crossbeam_channel::{Receiver, Sender};
 
 /// Receives into `image` over `link`. The parameters must be the ones the source was given.
-/// When this returns `Ok`, the image is flushed and both sides' digests agreed.
-pub fn run(image: &dyn Image, params: &Params, link: &mut Link, meter: &Meter) -> Result<Summary> {
+/// When this returns `Ok`, the image is flushed and both sides' digests agreed. The segments' digests go into `table`
+/// if there is one; a sync that fails leaves there how far it got.
+pub fn run(
+    image: &dyn Image,
+    params: &Params,
+    link: &mut Link,
+    meter: &Meter,
+    table: Option<&DigestTable>,
+) -> Result<Summary> {
     meter.begin(params);
+    let table = table.filter(|_| !params.dry_run);
+    let recorder = Recorder::new(params, table)?;
+    let ended = Bell::new()?;
     link.reader
         .set_frame_max((params.geometry.segment_bytes() + 4096).max(limits::CONTROL_FRAME_MAX));
     // While our workers wait to send, we do not read, and so cannot hear that the source is silent.
@@ -33,8 +45,8 @@ pub fn run(image: &dyn Image, params: &Params, link: &mut Link, meter: &Meter) -
         let failure = &failure;
         scope
             .spawn(move || failure.watch_writer(|| outbox::run(writer, &frames_rx, None, failure)));
-        let mut session = Session::new(params, meter, &applier, failure);
-        let done = session.transfer(&mut *reader, &frames_tx);
+        let mut session = Session::new(params, meter, &applier, recorder, failure);
+        let done = session.transfer(&mut *reader, &frames_tx, &ended);
         if failure.is_set() {
             return;
         }
@@ -58,9 +70,18 @@ pub fn run(image: &dyn Image, params: &Params, link: &mut Link, meter: &Meter) -
 
 /// Work for the target's threads.
 enum Job {
-    Scan { ticket: u64, index: u64 },
-    Clear { index: u64 },
-    Apply { patch: Patch, base: Base },
+    Scan {
+        ticket: u64,
+        index: u64,
+    },
+    Clear {
+        index: u64,
+    },
+    Apply {
+        ticket: u64,
+        patch: Patch,
+        base: Base,
+    },
 }
 
 struct Session<'a> {
@@ -69,7 +90,8 @@ struct Session<'a> {
     applier: &'a Applier<'a>,
     failure: &'a Failure,
     window: Window,
-    digest: ImageDigest,
+    recorder: Recorder<'a>,
+    progress: Progress,
     touched: Touched,
 }
 
@@ -78,6 +100,7 @@ impl<'a> Session<'a> {
         params: &'a Params,
         meter: &'a Meter,
         applier: &'a Applier<'a>,
+        recorder: Recorder<'a>,
         failure: &'a Failure,
     ) -> Self {
         Session {
@@ -86,7 +109,8 @@ impl<'a> Session<'a> {
             applier,
             failure,
             window: Window::new(),
-            digest: params.image_digest(),
+            recorder,
+            progress: Progress::new(params.first),
             touched: Touched::new(params),
         }
     }
@@ -96,30 +120,44 @@ impl<'a> Session<'a> {
         &mut self,
         reader: &mut LinkReader,
         frames: &Sender<Frame>,
+        ended: &Bell,
     ) -> Option<(Digest, SourceReport)> {
         let (jobs_tx, jobs_rx) = crossbeam_channel::bounded(outbox::queue(&self.params.geometry));
         let (slices_tx, slices_rx) = crossbeam_channel::bounded(limits::SLICES_MAX);
         let mut done = None;
         let window = std::mem::replace(&mut self.window, Window::new());
+        let progress = std::mem::replace(&mut self.progress, Progress::new(0));
+        let (image, table) = (self.applier.image(), self.recorder.table());
         std::thread::scope(|scope| {
-            let (params, applier, failure, window) =
-                (self.params, self.applier, self.failure, &window);
+            let (params, applier, failure) = (self.params, self.applier, self.failure);
+            let (window, progress) = (&window, &progress);
+            if let Some(table) = table {
+                scope.spawn(move || failure.watch(|| progress.keep(image, table, ended)));
+            }
             for _ in 0..apply::workers(self.params) {
                 let jobs = jobs_rx.clone();
                 scope.spawn(move || {
-                    failure.watch(|| work(params, applier, window, &jobs, frames, failure))
+                    failure
+                        .watch(|| work(params, applier, (window, progress), &jobs, frames, failure))
                 });
             }
             drop(jobs_rx);
             let jobs = jobs_tx.clone();
-            scope
-                .spawn(move || failure.watch(|| scan(applier, window, &slices_rx, &jobs, failure)));
+            scope.spawn(move || {
+                failure.watch(|| scan(applier, (window, progress), &slices_rx, &jobs, failure))
+            });
             failure.watch(|| {
-                done = Some(self.receive(reader, window, &slices_tx, &jobs_tx, frames)?);
+                done =
+                    Some(self.receive(reader, (window, progress), &slices_tx, &jobs_tx, frames)?);
                 Ok(())
             });
             drop((slices_tx, jobs_tx));
+            ended.ring();
         });
+        if let (Some(table), true) = (table, self.failure.is_set()) {
+            // What got here need not be compared again. If this fails too, it will be.
+            let _ = progress.checkpoint(image, table);
+        }
         done
     }
 
@@ -127,12 +165,12 @@ impl<'a> Session<'a> {
     fn receive(
         &mut self,
         reader: &mut LinkReader,
-        window: &Window,
+        (window, progress): (&Window, &Progress),
         slices: &Sender<Extents>,
         jobs: &Sender<Job>,
         frames: &Sender<Frame>,
     ) -> Result<(Digest, SourceReport)> {
-        let (mut listed_to, mut unanswered) = (0, 0u64);
+        let (mut listed_to, mut unanswered) = (self.params.first, 0u64);
         let protocol = |what: &str| Err(Error::new(Kind::Protocol, format!("the source {what}")));
         loop {
             match reader.receive()? {
@@ -169,7 +207,10 @@ impl<'a> Session<'a> {
                     unanswered = unanswered.saturating_sub(count.into());
                     for _ in 0..count {
                         match window.settle() {
-                            Some((index, entry)) => self.settle_same(index, entry),
+                            Some((index, entry)) => {
+                                self.settle_same(index, entry)?;
+                                progress.done(progress.settle(), index);
+                            }
                             None => return protocol("answered more segments than were reported"),
                         }
                     }
@@ -177,10 +218,13 @@ impl<'a> Session<'a> {
                 Received::Frame(Frame::Patch(patch)) => match window.settle() {
                     Some((index, entry)) if index == patch.segment && !self.params.dry_run => {
                         unanswered = unanswered.saturating_sub(1);
-                        self.settle_patch(&patch);
-                        let base = Base::of(entry);
-                        jobs.send(Job::Apply { patch, base })
-                            .map_err(disconnected)?;
+                        self.settle_patch(&patch)?;
+                        let job = Job::Apply {
+                            ticket: progress.settle(),
+                            patch,
+                            base: Base::of(entry),
+                        };
+                        jobs.send(job).map_err(disconnected)?;
                     }
                     _ => return protocol("sent a patch out of turn"),
                 },
@@ -200,22 +244,24 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn settle_same(&mut self, index: u64, entry: Entry) {
+    fn settle_same(&mut self, index: u64, entry: Entry) -> Result<()> {
         if let Entry::Digest(digest) = entry {
-            self.digest.add(index, Some(digest));
+            self.recorder.add(index, Some(digest))?;
             self.meter
                 .add_compared(self.params.geometry.segment(index).len());
         }
         self.meter
             .set_position(self.params.geometry.segment(index).end);
+        Ok(())
     }
 
-    fn settle_patch(&mut self, patch: &Patch) {
+    fn settle_patch(&mut self, patch: &Patch) -> Result<()> {
         let range = self.params.geometry.segment(patch.segment);
-        self.digest.add(patch.segment, patch.digest);
+        self.recorder.add(patch.segment, patch.digest)?;
         self.touched.patched(patch.segment, patch.digest);
         self.meter.add_patch(patch, &self.params.geometry);
         self.meter.set_position(range.end);
+        Ok(())
     }
 
     /// Compares the digests, flushes, verifies and tells the source. That can take long: the source is
@@ -252,14 +298,16 @@ impl<'a> Session<'a> {
     fn secure(&mut self, theirs: Digest) -> Result<(Digest, SideStats)> {
         let params = self.params;
         let geometry = &params.geometry;
-        let fresh = params.image_digest();
-        let ours = std::mem::replace(&mut self.digest, fresh).finish(geometry.size());
+        let ours = self.recorder.digest(geometry.size());
         if !params.dry_run {
             if ours != theirs {
                 return Err(mismatch(theirs, ours));
             }
             self.applier.image().flush()?;
             self.applier.image().check_unchanged()?;
+            if let Some(table) = self.recorder.table() {
+                table.set_cursor(geometry.segments())?;
+            }
         }
         let mut stats = self.applier.stats();
         if params.verify && !params.dry_run {
@@ -274,13 +322,14 @@ impl<'a> Session<'a> {
 /// Walks the source's slices: frees what it has not, and hands the rest to the workers in order.
 fn scan(
     applier: &Applier,
-    window: &Window,
+    (window, progress): (&Window, &Progress),
     slices: &Receiver<Extents>,
     jobs: &Sender<Job>,
     failure: &Failure,
 ) -> Result<()> {
     let clear = |first, end| {
         applier.clear_segments(first, end, failure, |index| {
+            progress.clear(index);
             jobs.send(Job::Clear { index }).map_err(disconnected)
         })
     };
@@ -305,7 +354,7 @@ fn scan(
 fn work(
     params: &Params,
     applier: &Applier,
-    window: &Window,
+    (window, progress): (&Window, &Progress),
     jobs: &Receiver<Job>,
     frames: &Sender<Frame>,
     failure: &Failure,
@@ -345,8 +394,18 @@ fn work(
                 };
                 window.report(ticket, report, frames)?;
             }
-            Job::Clear { index } => applier.clear_segment(index)?,
-            Job::Apply { patch, base } => applier.apply(&patch, base, &mut unpacker)?,
+            Job::Clear { index } => {
+                applier.clear_segment(index)?;
+                progress.cleared(index);
+            }
+            Job::Apply {
+                ticket,
+                patch,
+                base,
+            } => {
+                applier.apply(&patch, base, &mut unpacker)?;
+                progress.done(ticket, patch.segment);
+            }
         }
     }
     Ok(())

@@ -7,7 +7,9 @@ use rblocksync::fingerprint::Key;
 use rblocksync::image::{Image, MemoryImage};
 use rblocksync::range::ByteRange;
 use rblocksync::stop::Stop;
-use rblocksync::sync::{run_source, run_target, Compress, Geometry, Meter, Params, Summary};
+use rblocksync::sync::{
+    run_source, run_target, Compress, DigestTable, Geometry, Meter, Params, Summary,
+};
 use rblocksync::wire::{Entry, Extents, Frame, Hello, Link, Patch};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -126,6 +128,7 @@ pub fn params(segments: usize) -> Params {
         threads: None,
         leaf_key: Key([7; 16]),
         map: false,
+        first: 0,
     }
 }
 
@@ -204,16 +207,19 @@ impl Side {
 
     fn run(
         self,
-        role: fn(&dyn Image, &Params, &mut Link, &Meter) -> Result<Summary>,
+        role: RunSide,
         script: impl FnOnce(&mut Peer) + Send + 'static,
     ) -> Result<Summary> {
         against(script, move |end| {
             let mut link = handshake(end, self.stop)?;
             link.reader.set_silence_max(self.silence_max);
-            role(&*self.image, &self.params, &mut link, &Meter::new())
+            role(&*self.image, &self.params, &mut link, &Meter::new(), None)
         })
     }
 }
+
+/// [`run_source`] or [`run_target`].
+type RunSide = fn(&dyn Image, &Params, &mut Link, &Meter, Option<&DigestTable>) -> Result<Summary>;
 
 pub fn handshake(end: UnixStream, stop: Stop) -> Result<Link> {
     let input = end.try_clone().unwrap();

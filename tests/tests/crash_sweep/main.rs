@@ -17,6 +17,8 @@ use world::World;
 
 /// Links cut by `make test`; `SWEEP_CUTS` asks for another number.
 const CUTS: u64 = 40;
+/// Links cut where the run may try again.
+const OUTLIVED: u64 = 12;
 /// Where an agent can die: at the records of its journal, and while it seals and prunes.
 const AGENT_STEPS: [&str; 11] = [
     "journal fork",
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         ("the_journals_disk_is_full", full_disk),
         ("days_of_syncs_with_random_faults", soak),
         ("the_link_is_cut_at_any_byte", link),
+        ("a_run_outlives_a_lost_connection", outlive),
         ("a_doctor_puts_right_what_was_left", doctor),
     ] {
         trials
@@ -103,11 +106,11 @@ fn agent(world: &mut World) -> u64 {
     AGENT_STEPS.len() as u64
 }
 
-fn at_records(world: &mut World, act: fn(&World)) -> u64 {
+fn at_records(world: &mut World, act: fn(&World, State)) -> u64 {
     for state in State::ALL {
         let point = format!("journal {}", state.name());
         world.change();
-        let run = world.run_stopped_at(&point, act);
+        let run = world.run_stopped_at(&point, |world| act(world, state));
         // At the last record there is nothing left to ask of the target.
         assert!(
             state == State::Release || !run.status.success(),
@@ -120,11 +123,15 @@ fn at_records(world: &mut World, act: fn(&World)) -> u64 {
 }
 
 fn agent_at_records(world: &mut World) -> u64 {
-    at_records(world, |world| assert_eq!(world.kill_agents(), 1))
+    at_records(world, |world, state| {
+        // For the last one no agent is needed any more.
+        let there = usize::from(state != State::Release);
+        assert_eq!(world.kill_agents(), there);
+    })
 }
 
 fn link_at_records(world: &mut World) -> u64 {
-    at_records(world, |world| world.cut_after(0))
+    at_records(world, |world, _| world.cut_after(0))
 }
 
 /// What cannot be noted is not begun.
@@ -197,6 +204,41 @@ fn link(world: &mut World) -> u64 {
     }
     assert!(failed * 10 >= cuts * 9, "{failed} of {cuts} were cut");
     cuts
+}
+
+/// Where the driver may try again, what is lost on the way in the transfer does not end the run.
+fn outlive(world: &mut World) -> u64 {
+    world.retry_s = 60;
+    world.change();
+    let run = world.run_stopped_at("journal transfer", |world| {
+        assert_eq!(world.kill_agents(), 1);
+    });
+    let said = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success(), "{run:?}");
+    assert!(said.contains("connected again"), "{said}");
+    world.check_after_a_crash(true);
+    assert_eq!(world.shown(), Some(world.version()));
+    world.change();
+    world.cut_after(i64::MAX / 2);
+    assert!(world.run("").status.success());
+    let whole = (i64::MAX / 2 - world.mend()) as u64;
+    let mut random = Random(SEED);
+    let mut outlived = 0;
+    for _ in 0..OUTLIVED {
+        world.change();
+        world.cut_once_after(random.below(whole) as i64);
+        let run = world.run("");
+        let said = String::from_utf8_lossy(&run.stdout);
+        world.check_after_a_crash(true);
+        if said.contains("connected again") {
+            assert!(run.status.success(), "{run:?}");
+            assert_eq!(world.shown(), Some(world.version()), "{said}");
+            outlived += 1;
+        }
+        world.converge();
+    }
+    assert!(3 * outlived >= OUTLIVED, "{outlived} of {OUTLIVED}");
+    OUTLIVED + 1
 }
 
 /// xorshift64: the seed is the whole of a sweep.

@@ -27,6 +27,8 @@ pub const DISKS: [&str; 2] = ["a", "b"];
 pub const TARGET: &str = "FOLDERVM_TARGET";
 /// Seconds before the newest within which all generations are kept, in the driver's environment.
 pub const WITHIN: &str = "FOLDERVM_WITHIN_S";
+/// Seconds for which the driver tries again when the link is lost, in its environment.
+pub const RETRY: &str = "FOLDERVM_RETRY_S";
 /// What the target shows of a replica.
 pub const SHOWN: &str = "shown.json";
 /// Generations that are kept.
@@ -104,7 +106,7 @@ fn try_sync(source: &Path, monitor: &Path, config: &Path) -> Result<()> {
         storage_map: Vec::new(),
         retention: Retention {
             keep: KEEP,
-            within_s: std::env::var(WITHIN).ok().and_then(|s| s.parse().ok()),
+            within_s: number(WITHIN),
         },
         jobs: 2,
         dry_run: false,
@@ -112,6 +114,7 @@ fn try_sync(source: &Path, monitor: &Path, config: &Path) -> Result<()> {
         streams: rblocksync::driver::Streams::Fixed(1),
         direct: false,
         hold_max: Duration::from_secs(8),
+        retry_for: Duration::from_secs(number(RETRY).unwrap_or(0)),
     };
     let (layout, stop) = (Layout::new(state_dir()), Stop::new());
     let ssh = SshOptions {
@@ -127,6 +130,10 @@ fn try_sync(source: &Path, monitor: &Path, config: &Path) -> Result<()> {
         stop: &stop,
     };
     job::sync(&context, &vm, runtime, &options).map(drop)
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
 }
 
 /// `doctor FOLDER`: puts right what was left on a host, whose VM and replica are in that folder.

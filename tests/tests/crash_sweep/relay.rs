@@ -2,13 +2,20 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::Arc;
 
 /// A listener on loopback that passes all connections on to another port.
 pub struct Relay {
     port: u16,
-    left: Arc<AtomicI64>,
+    allowance: Arc<Allowance>,
+}
+
+/// Bytes that may pass until all is cut.
+struct Allowance {
+    left: AtomicI64,
+    /// New connections are fine again after the cut.
+    once: AtomicBool,
 }
 
 impl Relay {
@@ -16,14 +23,17 @@ impl Relay {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let relay = Relay {
             port: listener.local_addr().expect("an address").port(),
-            left: Arc::new(AtomicI64::new(i64::MAX)),
+            allowance: Arc::new(Allowance {
+                left: AtomicI64::new(i64::MAX),
+                once: AtomicBool::new(false),
+            }),
         };
-        let left = relay.left.clone();
+        let allowance = relay.allowance.clone();
         // It ends with the process.
         std::thread::spawn(move || {
             for near in listener.incoming().flatten() {
                 if let Ok(far) = TcpStream::connect(("127.0.0.1", port)) {
-                    pass_both_ways(&near, &far, &left);
+                    pass_both_ways(&near, &far, &allowance);
                 }
             }
         });
@@ -36,35 +46,46 @@ impl Relay {
 
     /// After so many bytes more, of both directions, all connections are cut, and new ones too.
     pub fn cut_after(&self, bytes: i64) {
-        self.left.store(bytes, Ordering::SeqCst);
+        self.allowance.once.store(false, Ordering::SeqCst);
+        self.allowance.left.store(bytes, Ordering::SeqCst);
+    }
+
+    /// The same, but new connections are not cut.
+    pub fn cut_once_after(&self, bytes: i64) {
+        self.cut_after(bytes);
+        self.allowance.once.store(true, Ordering::SeqCst);
     }
 
     /// No more cutting. Returns how many bytes had been left.
     pub fn mend(&self) -> i64 {
-        self.left.swap(i64::MAX, Ordering::SeqCst)
+        self.allowance.once.store(false, Ordering::SeqCst);
+        self.allowance.left.swap(i64::MAX, Ordering::SeqCst)
     }
 }
 
-fn pass_both_ways(near: &TcpStream, far: &TcpStream, left: &Arc<AtomicI64>) {
+fn pass_both_ways(near: &TcpStream, far: &TcpStream, allowance: &Arc<Allowance>) {
     for (from, to) in [(near, far), (far, near)] {
         let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else {
             return;
         };
-        let left = left.clone();
+        let allowance = allowance.clone();
         std::thread::spawn(move || {
-            pass(&from, &to, &left);
+            pass(&from, &to, &allowance);
             let _ = from.shutdown(Shutdown::Both);
             let _ = to.shutdown(Shutdown::Both);
         });
     }
 }
 
-fn pass(mut from: &TcpStream, mut to: &TcpStream, left: &AtomicI64) {
+fn pass(mut from: &TcpStream, mut to: &TcpStream, allowance: &Allowance) {
     let mut chunk = [0; 16 << 10];
     while let Ok(len @ 1..) = from.read(&mut chunk) {
-        let before = left.fetch_sub(len as i64, Ordering::SeqCst);
+        let before = allowance.left.fetch_sub(len as i64, Ordering::SeqCst);
         let may = usize::try_from(before).unwrap_or(0).min(len);
         if to.write_all(&chunk[..may]).is_err() || may < len {
+            if may < len && allowance.once.swap(false, Ordering::SeqCst) {
+                allowance.left.store(i64::MAX, Ordering::SeqCst);
+            }
             return;
         }
     }

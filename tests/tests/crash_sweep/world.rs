@@ -1,7 +1,7 @@
 //! Two hosts in one: folders on an XFS, a QEMU to hold still, a real sshd, and a way there that can be cut.
 
 use crate::checker::{self, Versions};
-use crate::program::{DISKS, PROGRAM, TARGET, WITHIN};
+use crate::program::{DISKS, PROGRAM, RETRY, TARGET, WITHIN};
 use crate::relay::Relay;
 use rustix::process::{kill_process, Pid, Signal};
 use std::fs;
@@ -24,6 +24,8 @@ pub struct World {
     pub clock_s: i64,
     /// How long generations are kept besides the newest, in seconds.
     pub within_s: u64,
+    /// How long runs try again after a lost connection, in seconds.
+    pub retry_s: u64,
 }
 
 struct Guest(Child);
@@ -69,6 +71,7 @@ impl World {
             shown: None,
             clock_s: 0,
             within_s: 0,
+            retry_s: 0,
             dir,
         };
         world.agent_dies_at("");
@@ -117,6 +120,11 @@ impl World {
         self.relay.cut_after(bytes);
     }
 
+    /// The same, but the next connection holds.
+    pub fn cut_once_after(&self, bytes: i64) {
+        self.relay.cut_once_after(bytes);
+    }
+
     /// Bytes that were left of what was allowed.
     pub fn mend(&self) -> i64 {
         self.relay.mend()
@@ -163,6 +171,7 @@ impl World {
             .env("RBLOCKSYNC_STATE_DIR", self.path("source-state"))
             .env("RBLOCKSYNC_CLOCK_AHEAD_S", self.clock_s.to_string())
             .env(WITHIN, self.within_s.to_string())
+            .env(RETRY, self.retry_s.to_string())
             .env("TMPDIR", self.dir.path())
             .stdin(Stdio::null());
         run

@@ -1,0 +1,100 @@
+//! What a sync is told: the VM, how to sync it, and where everything is.
+
+use crate::cli::Reporter;
+use crate::driver::Streams;
+use crate::error::Result;
+use crate::remote::{HostSpec, SshOptions};
+use crate::replica::{check_pools_of, DiskSpec, Generation, Layout, Retention};
+use crate::snapshot::DiskSource;
+use crate::stop::Stop;
+use crate::sync::Tuning;
+use std::time::Duration;
+
+/// A VM on this host, as its hypervisor knows it.
+pub struct SourceVm {
+    /// The front end's program, which is also the agent's: "pvesync".
+    pub program: &'static str,
+    /// Its id: a plain word.
+    pub id: String,
+    /// Its name, for people.
+    pub name: String,
+    /// This host's name, for people.
+    pub host: String,
+    /// What tells it from another VM that gets its id later.
+    pub identity: Option<String>,
+    /// Its configuration text.
+    pub config: String,
+    /// Reads that text anew.
+    pub config_now: Box<dyn Fn() -> Result<String> + Send + Sync>,
+    /// Disks to be replicated.
+    pub disks: Vec<SourceDisk>,
+    /// Keys of the disks that are left out, and why.
+    pub excluded: Vec<(String, String)>,
+    /// What the user should know.
+    pub notes: Vec<String>,
+}
+
+impl SourceVm {
+    /// The pools here must have room for what the guest overwrites while the point in time is kept: less than
+    /// `percent_max` of them in use.
+    pub(super) fn check_pools(&self, percent_max: f64) -> Result<()> {
+        let volumes = self.disks.iter().filter_map(|d| match &d.source {
+            DiskSource::Lv(id) => Some(id),
+            DiskSource::Path(_) => None,
+        });
+        check_pools_of(volumes, percent_max)
+    }
+}
+
+/// A disk to be replicated.
+pub struct SourceDisk {
+    /// What the target is told of it.
+    pub spec: DiskSpec,
+    /// What it is on this host.
+    pub source: DiskSource,
+}
+
+/// How to sync.
+#[derive(Debug, Clone)]
+pub struct SyncOptions {
+    /// Id on the target, if another one.
+    pub target_vm: Option<String>,
+    /// Source storage to target storage.
+    pub storage_map: Vec<(String, String)>,
+    /// Generations to keep.
+    pub retention: Retention,
+    /// Disks at once.
+    pub jobs: usize,
+    /// Only tell what would be done.
+    pub dry_run: bool,
+    /// Hash function, compression and so on; the rate is that of all disks together.
+    pub tuning: Tuning,
+    /// Streams for each disk.
+    pub streams: Streams,
+    /// Past the page cache, also where disks are files.
+    pub direct: bool,
+    /// Longest time that the guest may be held still.
+    pub hold_max: Duration,
+    /// How long to try again when the connection is lost in the transfer.
+    pub retry_for: Duration,
+}
+
+/// What a sync came to.
+pub struct SyncOutcome {
+    /// The sealed generation; `None` after a dry run.
+    pub generation: Option<Generation>,
+}
+
+/// Where a workflow's state is, whom it is about, and who hears of it.
+pub struct Context<'a> {
+    /// State on this host.
+    pub layout: &'a Layout,
+    /// The other host.
+    pub host: &'a HostSpec,
+    /// How it is reached.
+    pub ssh: &'a SshOptions,
+    /// Who is told what happens.
+    pub reporter: &'a Reporter,
+    /// Ends it early.
+    pub stop: &'a Stop,
+}
