@@ -1,9 +1,10 @@
 //! Byte ranges and sorted sets of them: the arithmetic of extents. Pure, no I/O.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// A half-open range of bytes `start..end` of an image. Never empty inside a [`RangeSet`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ByteRange {
     /// Offset of the first byte.
     pub start: u64,

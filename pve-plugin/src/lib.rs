@@ -7,6 +7,5 @@ pub mod replica_config;
 pub mod source;
 pub mod storage_cfg;
 pub mod target;
-pub mod verify;
 pub mod vm_config;
 pub mod volid;

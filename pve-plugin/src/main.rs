@@ -4,20 +4,21 @@ use clap::{Parser, Subcommand};
 use pvesync::node::PveTree;
 use pvesync::source::{self, PROGRAM};
 use pvesync::target::PveTarget;
-use pvesync::verify::{verify, VerifyArgs};
 use pvesync::volid::Vmid;
 use rblocksync::cli::units::{human, parse_time};
 use rblocksync::cli::{
     exit_code, run_agent, EngineArgs, OutputOptions, Reporter, SshArgs, EXIT_CODES,
 };
 use rblocksync::error::{Error, Kind, Result};
-use rblocksync::job::{self, Context, HostRequest, Patient, SyncOptions, TargetService};
+use rblocksync::job::{
+    self, Context, HostRequest, Patient, SourceDisk, SyncOptions, TargetService,
+};
 use rblocksync::remote::HostSpec;
 use rblocksync::replica::{list_generations, state_dir, Generation, Layout, TargetPair};
 use rblocksync::snapshot::watchdog;
 use rblocksync::stop::{on_signals, Stop};
 use rblocksync::verbs::{
-    self, CheckArgs, DoctorArgs, PinArgs, Place, PruneArgs, RetentionArgs, StatusArgs,
+    self, CheckArgs, DoctorArgs, PinArgs, Place, PruneArgs, RetentionArgs, StatusArgs, VerifyArgs,
 };
 use serde_json::json;
 use std::io::Write;
@@ -138,7 +139,9 @@ fn run(cli: Cli) -> ExitCode {
     let result = match &cli.verb {
         Verb::Vm(args) => vm(args, &cli, &reporter, &stop),
         Verb::Generations(args) => at(&cli, &reporter, &stop, |place| generations(args, place)),
-        Verb::Verify(args) => at(&cli, &reporter, &stop, |place| verify(args, place)),
+        Verb::Verify(args) => at(&cli, &reporter, &stop, |place| {
+            verbs::verify(args, place, &disks_with_keys)
+        }),
         Verb::Status(args) => verbs::status(args, &Layout::new(state_dir()), &reporter),
         Verb::Check(args) => return check(args),
         Verb::Doctor(args) => doctor(args, &reporter),
@@ -161,6 +164,12 @@ fn run(cli: Cli) -> ExitCode {
             ExitCode::from(exit_code(&error, &stop))
         }
     }
+}
+
+/// The disks of a VM of this node that can be replicated.
+fn disks_with_keys(vm: &str) -> Result<Vec<SourceDisk>> {
+    let vmid = vm.parse()?;
+    Ok(source::resolve(&PveTree::new("/"), vmid, &[])?.disks)
 }
 
 /// The line is the answer, whatever was said about output.

@@ -10,6 +10,7 @@ use crate::wire::Link;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
+use std::ops::Range;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
@@ -29,6 +30,8 @@ pub enum BlockRequest {
     Table(Table),
     /// Answer, then run a sync on this link with the open image.
     Sync(Role, Params),
+    /// Answer, then receive segments on this link that put the open target right.
+    Mend(Mend),
     /// A target that was created gets its name; answers nothing.
     Commit,
 }
@@ -69,6 +72,18 @@ pub struct Table {
     pub geometry: Geometry,
     /// Hash function of the digests.
     pub hash: HashKind,
+}
+
+/// Segments of the open target to be put right.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mend {
+    /// Cut and hash function of the image.
+    pub params: Params,
+    /// The file with the table of what its segments are to be.
+    pub table: Vec<u8>,
+    /// The image digest that the table must have.
+    pub digest: Digest,
 }
 
 /// A table that is open, and how many segments from the first one on need not be synced any more.
@@ -249,9 +264,46 @@ impl BlockEnd {
         })
     }
 
-    /// Reads all of the image's data and digests it.
-    pub fn digest(&mut self, params: &Params, stop: &Stop, meter: &Meter) -> Result<Digest> {
-        self.with_image(params, |image| sync::scan(image, params, stop, meter))
+    /// Reads these segments and calls `each` with the digests of those that hold data, see [`sync::scan`].
+    pub fn scan(
+        &mut self,
+        params: &Params,
+        segments: Range<u64>,
+        stop: &Stop,
+        each: impl FnMut(u64, Result<Option<Digest>>) -> Result<()> + Send,
+    ) -> Result<()> {
+        self.with_image(params, |image| {
+            sync::scan(image, params, segments, stop, &Meter::new(), each)
+        })
+    }
+
+    /// Sends those of the `wanted` segments that are here as they should be, see [`sync::send_segments`].
+    pub fn send_segments(
+        &mut self,
+        params: &Params,
+        link: &mut Link,
+        wanted: &[(u64, Option<Digest>)],
+    ) -> Result<Vec<u64>> {
+        self.with_image(params, |image| {
+            sync::send_segments(image, params, link, wanted)
+        })
+    }
+
+    /// Takes segments in, each of them only as the table says.
+    pub(super) fn receive_segments(&mut self, mend: &Mend, link: &mut Link) -> Result<()> {
+        let params = &mend.params;
+        let path = path_of(&mend.table)?;
+        let table = DigestTable::open(&path, params.hash, params.geometry)?;
+        let table = table.filter(|t| t.image_digest().is_ok_and(|found| found == mend.digest));
+        let Some(table) = table else {
+            return Err(Error::new(
+                Kind::Digest,
+                format!("{} does not tell what the image was", path.display()),
+            ));
+        };
+        self.with_image(params, |image| {
+            sync::receive_segments(image, params, link, &table)
+        })
     }
 
     /// Calls `work` with the image as a sync is to see it.

@@ -10,7 +10,9 @@ mod lanes;
 mod serve;
 mod thin_map;
 
-pub use block::{path_bytes, BlockEnd, BlockRequest, OpenSource, OpenTarget, Opened, Role, Table};
+pub use block::{
+    path_bytes, BlockEnd, BlockRequest, Mend, OpenSource, OpenTarget, Opened, Role, Table,
+};
 pub use client::Client;
 pub use lanes::{join, LANE_READY};
 pub use serve::{serve, while_there, NoService, Service};

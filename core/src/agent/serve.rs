@@ -104,6 +104,12 @@ pub fn serve(
                 end.sync(role, &params, &mut link, &Meter::new(), table)?;
                 continue;
             }
+            Ok(Request::Block(BlockRequest::Mend(mend))) if end.is_some() => {
+                answer(&mut link, Ok(Value::Null))?;
+                let end = end.as_mut();
+                end.map_or(Ok(()), |end| end.receive_segments(&mend, &mut link))?;
+                continue;
+            }
             Ok(Request::Block(BlockRequest::Table(wanted))) if end.is_some() => {
                 OpenTable::resume(&wanted).map(|open| Value::from(table.insert(open).done))
             }
@@ -139,7 +145,9 @@ fn block(end: &mut Option<BlockEnd>, request: BlockRequest) -> Result<Value> {
             end.as_mut().ok_or_else(not_open)?.commit()?;
             return Ok(Value::Null);
         }
-        BlockRequest::Table(_) | BlockRequest::Sync(..) => return Err(not_open()),
+        BlockRequest::Table(_) | BlockRequest::Mend(_) | BlockRequest::Sync(..) => {
+            return Err(not_open())
+        }
     };
     *end = Some(opened.0);
     serde_json::to_value(opened.1)

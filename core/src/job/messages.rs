@@ -1,6 +1,6 @@
 //! What a driver asks of a target's agent about replicas.
 
-use crate::replica::{Generation, ReplicaRequest, Retention};
+use crate::replica::{Generation, ReplicaRequest, Retention, VerifyRequest};
 use serde::{Deserialize, Serialize};
 
 /// A request to the agent on a target host.
@@ -19,13 +19,19 @@ pub enum HostRequest {
     Prepare(Box<ReplicaRequest>),
     /// Seal the forks; answers [`crate::replica::SealReport`].
     Seal(Box<Generation>),
-    /// Read a generation again and compare it with its manifest; answers [`crate::replica::Verified`].
-    Verify {
+    /// Read a generation again and compare it with what was sealed; answers [`crate::replica::Verified`].
+    Verify(VerifyRequest),
+    /// Make disks of a generation writable, to put them right; answers a list of [`crate::replica::Unsealed`].
+    Unseal {
         /// The VM's id, there or at the source.
         vm: String,
-        /// The generation's number; the newest if none is named.
-        generation: Option<u64>,
+        /// The generation's number.
+        generation: u64,
+        /// Keys of the disks.
+        disks: Vec<String>,
     },
+    /// Seal them again; answers notes.
+    Reseal,
     /// Drop the generations that the retention does not keep; answers [`crate::replica::Pruned`].
     Prune {
         /// The VM's id, there or at the source.

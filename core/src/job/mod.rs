@@ -1,6 +1,7 @@
 //! The workflows, written once against the traits of [`crate::hypervisor`].
 
 mod doctor;
+mod mend;
 mod messages;
 mod retry;
 mod service;
@@ -10,6 +11,7 @@ mod transfer;
 mod vm;
 
 pub use doctor::{examine, Needed, Patient};
+pub use mend::{mend, Mended};
 pub use messages::HostRequest;
 pub use service::TargetService;
 pub use status::{statuses, PairStatus, Verdict};

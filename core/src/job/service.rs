@@ -6,7 +6,7 @@ use crate::error::{Error, Kind, Result};
 use crate::hypervisor::{HostDescription, TargetHypervisor};
 use crate::journal::{Beginning, Journal, Run, Sealed, Side, State};
 use crate::replica::{
-    self, Generation, Layout, Prepared, ReplicaRequest, ReplicaTarget, SealReport,
+    self, Generation, Layout, Mending, Prepared, ReplicaRequest, ReplicaTarget, SealReport,
 };
 use crate::wire::{limits, LinkReader};
 use serde::Serialize;
@@ -21,6 +21,7 @@ pub struct TargetService<'a> {
     layout: Layout,
     hypervisor: &'a dyn TargetHypervisor,
     open: Option<Open<'a>>,
+    mending: Option<Mending>,
 }
 
 /// A replica that forks were made for, and its page in the journal.
@@ -36,6 +37,7 @@ impl<'a> TargetService<'a> {
             layout,
             hypervisor,
             open: None,
+            mending: None,
         }
     }
 }
@@ -69,6 +71,14 @@ impl TargetService<'_> {
         }
     }
 
+    /// Ends the putting right of a generation, if there is one.
+    fn reseal(&mut self) -> Result<Vec<String>> {
+        match self.mending.take() {
+            Some(mending) => mending.finish(self.hypervisor),
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// The driver is done, and has not sealed what was prepared.
     fn give_up(&mut self) {
         if let Some(open) = self.open.take() {
@@ -82,6 +92,8 @@ impl TargetService<'_> {
 impl Drop for TargetService<'_> {
     fn drop(&mut self) {
         self.give_up();
+        // If this fails, the next run does it.
+        let _ = self.reseal();
     }
 }
 
@@ -138,9 +150,20 @@ impl Service for TargetService<'_> {
                     "nothing was prepared to be sealed",
                 )),
             },
-            HostRequest::Verify { vm, generation } => value(&while_there(driver, |stop| {
-                replica::verify(&self.layout, &vm, generation, stop)
+            HostRequest::Verify(request) => value(&while_there(driver, |stop| {
+                replica::verify(&self.layout, &request, stop)
             })?),
+            HostRequest::Unseal {
+                vm,
+                generation,
+                disks,
+            } => {
+                self.reseal()?;
+                let begun = Mending::begin(&self.layout, self.hypervisor, &vm, generation, &disks)?;
+                self.mending = Some(begun.0);
+                value(&begun.1)
+            }
+            HostRequest::Reseal => value(&self.reseal()?),
             HostRequest::Prune {
                 vm,
                 retention,

@@ -141,6 +141,19 @@ pub fn seal(lv: &Lv, owner: &OwnerTag) -> Result<()> {
     }
 }
 
+/// Makes a sealed volume of ours, as it was just seen, writable and active, until it is sealed again.
+pub fn unseal(lv: &Lv, owner: &OwnerTag) -> Result<()> {
+    let lv = check_owned(lv.clone(), owner, "unseal")?;
+    if lv.read_only {
+        // An active one would only take it over when it is activated the next time.
+        if lv.active {
+            deactivate(&lv.id)?;
+        }
+        lvchange_owned(&["-p", "rw"], &lv, owner)?;
+    }
+    activate(&lv.id)
+}
+
 /// Adds a tag to a volume of ours.
 pub fn add_tag(id: &LvId, tag: &Tag, owner: &OwnerTag) -> Result<()> {
     let lv = owned(id, owner, "tag")?;

@@ -405,6 +405,16 @@ pub(super) fn sealed(path: &Path, pair: Uuid, number: u64) -> Result<Sealed> {
     })
 }
 
+pub(super) fn distrust_head(path: &Path, pair: Uuid, number: u64) -> Result<()> {
+    if owned(&generation_of(path, number)?, pair)?.is_none() {
+        return Ok(());
+    }
+    match owned(path, pair)? {
+        Some(head) => mark(&head, path, BASE, "0"),
+        None => Ok(()),
+    }
+}
+
 pub(super) fn remove_generation(path: &Path, pair: Uuid, number: u64) -> Result<()> {
     remove(&generation_of(path, number)?, pair)
 }

@@ -101,6 +101,9 @@ fn one(
             generation.name()
         );
         findings.push(Finding::repairable(what, repair, finish));
+    } else if layout.mending(id).exists() {
+        let what = format!("{name}: the repair of a damaged generation was cut off");
+        findings.push(Finding::repairable(what, repair, finish));
     } else if super::prune::is_unfinished(layout, id) {
         let what = format!("{name}: a prune was cut off");
         findings.push(Finding::repairable(what, repair, finish));

@@ -78,6 +78,16 @@ impl Layout {
         self.replica(pair).join("sealing.json")
     }
 
+    /// The generation that is being put right.
+    pub fn mending(&self, pair: Uuid) -> PathBuf {
+        self.replica(pair).join("mending.json")
+    }
+
+    /// Up to where the slices have come that are verified from time to time.
+    pub fn scrubbed(&self, pair: Uuid) -> PathBuf {
+        self.replica(pair).join("scrubbed.json")
+    }
+
     /// Manifest of a sealed generation.
     pub fn generation(&self, pair: Uuid, number: u64) -> PathBuf {
         self.generations(pair).join(format!("{number:012}.json"))

@@ -11,6 +11,7 @@ mod inspect;
 mod layout;
 mod listing;
 mod manifest;
+mod mend;
 mod prune;
 mod retention;
 mod seal;
@@ -23,6 +24,7 @@ mod volume;
 pub use inspect::{inspect, Finding};
 pub use layout::{state_dir, Layout};
 pub use manifest::{DiskRecord, Generation, GENERATION_PREFIX};
+pub use mend::{Mending, Unsealed};
 pub use prune::{pin, prune, Pruned};
 pub use retention::Retention;
 pub use store::{
@@ -30,7 +32,7 @@ pub use store::{
 };
 pub use target::{list_generations, Fork, Prepared, ReplicaTarget, SealReport, TargetPlan};
 pub use thin::{check_pools_of, POOL_PERCENT_MAX};
-pub use verify::{verify, Verified, VerifiedDisk};
+pub use verify::{verify, Damaged, Verified, VerifiedDisk, VerifyRequest};
 pub use volume::{Location, VolumeFormat};
 
 use serde::{Deserialize, Serialize};

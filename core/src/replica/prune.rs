@@ -81,7 +81,7 @@ pub fn pin(layout: &Layout, vm: &str, number: u64, pinned: bool) -> Result<()> {
 }
 
 /// Locks the replica of `vm`. What was looked at without the lock may be old news, so only its pair is told.
-fn lock(layout: &Layout, vm: &str) -> Result<(Lock, Uuid)> {
+pub(super) fn lock(layout: &Layout, vm: &str) -> Result<(Lock, Uuid)> {
     let (pair, _) = find_replica(layout, vm)?;
     let what = format!("the replica of VM {}", pair.vm);
     let lock = Lock::take(&layout.pair_lock(pair.pair), &what)?;

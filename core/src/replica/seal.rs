@@ -31,7 +31,7 @@ pub(super) fn recover(
             )),
         };
     };
-    let mut notes = Vec::new();
+    let mut notes = super::mend::recover(layout, hypervisor, &state)?;
     if let Some(generation) = sealing {
         let context = |e: Error| e.context("cannot finish a seal that was cut off");
         let hold = match state.head == Some(generation.number) {

@@ -275,6 +275,37 @@ pub(super) fn sealed(
     })
 }
 
+pub(super) fn unseal(
+    listing: &Listing,
+    lv: &LvId,
+    owner: &OwnerTag,
+    number: u64,
+) -> Result<PathBuf> {
+    let id = generation_of(lv, number)?;
+    match listing.owned(&id, owner)? {
+        Some(found) => lvm::unseal(&found, owner).map(|()| id.path()),
+        None => Err(gone(&id)),
+    }
+}
+
+pub(super) fn distrust_head(
+    listing: &Listing,
+    lv: &LvId,
+    owner: &OwnerTag,
+    number: u64,
+) -> Result<()> {
+    let base = base_tag(Some(number))?;
+    let head = new_head_of(lv)?;
+    // One that was left may be from before, too.
+    if listing.owned(&head, owner)?.is_some() {
+        lvm::remove(&head, owner)?;
+    }
+    match is_based_on(listing.owned(lv, owner)?.as_ref(), &base) {
+        true => lvm::del_tag(lv, &base, owner),
+        false => Ok(()),
+    }
+}
+
 pub(super) fn is_taken(listing: &Listing, lv: &LvId, number: u64) -> Result<bool> {
     Ok(listing.find(&generation_of(lv, number)?)?.is_some())
 }

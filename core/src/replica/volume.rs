@@ -177,6 +177,27 @@ impl Volume<'_> {
         }
     }
 
+    /// Generation `number`, to be written: damage in it is about to be put right. [`Volume::seal`] ends that.
+    pub fn unseal(&self, number: u64) -> Result<PathBuf> {
+        match self.location {
+            Location::ThinLv { lv, .. } => thin::unseal(self.listing, lv, &self.owner(), number),
+            Location::File { path } => {
+                file::sealed(path, self.pair, number).map(|s| s.path.clone())
+            }
+        }
+    }
+
+    /// Has the head made anew, although it was made from generation `number` already. Nothing to do where it is that
+    /// generation itself.
+    pub fn distrust_head(&self, number: u64) -> Result<()> {
+        match self.location {
+            Location::ThinLv { lv, .. } => {
+                thin::distrust_head(self.listing, lv, &self.owner(), number)
+            }
+            Location::File { path } => file::distrust_head(path, self.pair, number),
+        }
+    }
+
     /// Whether something has the name of generation `number`, whoever made it.
     pub fn is_taken(&self, number: u64) -> Result<bool> {
         match self.location {

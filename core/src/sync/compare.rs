@@ -56,11 +56,7 @@ pub(super) fn work(
     level: &Level,
     failure: &Failure,
 ) -> Result<()> {
-    let mut patcher = Patcher {
-        params,
-        fingerprints: Fingerprints::new(params.leaf_key),
-        packer: Packer::new(level),
-    };
+    let mut patcher = Patcher::new(params, level);
     for job in jobs {
         failure.check()?;
         let (read, verdict) = match job.task {
@@ -91,13 +87,47 @@ pub(super) fn work(
 }
 
 /// What a worker makes patches with.
-struct Patcher<'a> {
+pub(super) struct Patcher<'a> {
     params: &'a Params,
     fingerprints: Fingerprints,
     packer: Packer<'a>,
 }
 
-impl Patcher<'_> {
+impl<'a> Patcher<'a> {
+    pub fn new(params: &'a Params, level: &'a Level) -> Self {
+        Patcher {
+            params,
+            fingerprints: Fingerprints::new(params.leaf_key),
+            packer: Packer::new(level),
+        }
+    }
+
+    /// The patch that makes a segment `data`, whatever is in it now.
+    pub fn whole(
+        &mut self,
+        index: u64,
+        data: &SegmentData,
+        digest: Option<Digest>,
+    ) -> Result<Patch> {
+        let mut patch = match digest {
+            Some(digest) => self.diff(index, data, digest, (&LeafSet::default(), &[]))?,
+            None => Patch {
+                segment: index,
+                digest: None,
+                changed: LeafSet::default(),
+                zeroed: LeafSet::default(),
+                data: Payload::Stored(Vec::new()),
+            },
+        };
+        let leaf = self.params.geometry.leaf_bytes() as usize;
+        for i in 0..data.len.div_ceil(leaf) {
+            if !patch.changed.contains(i) {
+                patch.zeroed.insert(i);
+            }
+        }
+        Ok(patch)
+    }
+
     fn compare(&mut self, index: u64, data: SegmentData, entry: Entry) -> Result<Verdict> {
         let params = self.params;
         let leaf = params.geometry.leaf_bytes() as usize;
@@ -106,17 +136,7 @@ impl Patcher<'_> {
             (Some(ours), Entry::Digest(theirs)) if ours == theirs => Verdict::Same(digest),
             (Some(ours), Entry::Digest(_)) => Verdict::Differs(data, ours),
             (None, Entry::Absent | Entry::Zero) => Verdict::Same(None),
-            (None, Entry::Digest(_)) => {
-                let mut zeroed = LeafSet::default();
-                (0..data.len.div_ceil(leaf)).for_each(|i| zeroed.insert(i));
-                Verdict::Patch(Patch {
-                    segment: index,
-                    digest: None,
-                    changed: LeafSet::default(),
-                    zeroed,
-                    data: Payload::Stored(Vec::new()),
-                })
-            }
+            (None, Entry::Digest(_)) => Verdict::Patch(self.whole(index, &data, None)?),
             (Some(ours), Entry::Absent | Entry::Zero) => {
                 let nothing = (&LeafSet::default(), [].as_slice());
                 Verdict::Patch(self.diff(index, &data, ours, nothing)?)

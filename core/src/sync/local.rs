@@ -108,6 +108,7 @@ impl Local<'_> {
         segment::walk(
             self.source,
             &self.params.geometry,
+            0..self.params.geometry.segments(),
             self.failure,
             |stretch| match stretch {
                 Stretch::Hole(hole) => {

@@ -14,6 +14,7 @@ mod failure;
 mod geometry;
 mod local;
 mod map;
+mod mend;
 mod meter;
 mod order;
 mod outbox;
@@ -31,6 +32,7 @@ mod window;
 pub use geometry::Geometry;
 pub use local::run as run_local;
 pub use map::{BlockMap, Extent};
+pub use mend::{receive as receive_segments, send as send_segments};
 pub use meter::{Meter, Progress};
 pub use pack::Compress;
 pub use relay::relay;
@@ -89,7 +91,7 @@ impl Params {
     }
 
     /// A digest of an image that is cut as this sync cuts it, fed with nothing yet.
-    fn image_digest(&self) -> ImageDigest {
+    pub(crate) fn image_digest(&self) -> ImageDigest {
         let geometry = &self.geometry;
         ImageDigest::new(self.hash, geometry.leaf_bytes(), geometry.segment_bytes())
     }

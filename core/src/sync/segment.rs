@@ -119,14 +119,15 @@ pub(super) enum Stretch {
     Hole(Range<u64>),
 }
 
-/// Calls `each` for all of the image's segments, ascending, stretch by stretch.
+/// Calls `each` for these segments of the image, ascending, stretch by stretch.
 pub(super) fn walk(
     image: &dyn Image,
     geometry: &Geometry,
+    segments: Range<u64>,
     failure: &Failure,
     mut each: impl FnMut(Stretch) -> Result<()>,
 ) -> Result<()> {
-    let (mut at, end) = (0, geometry.segments());
+    let Range { start: mut at, end } = segments;
     while at < end {
         failure.check()?;
         let (runs, reached) = data_runs(image, geometry, at, end, limits::RUNS_MAX)?;

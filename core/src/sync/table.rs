@@ -152,6 +152,13 @@ impl DigestTable {
             .map_err(|e| self.cannot("write", e))
     }
 
+    /// The digest of segment `index`; `None` for one of zeros.
+    pub fn get(&self, index: u64) -> Result<Option<Digest>> {
+        let mut found = None;
+        self.each(index, index + 1, |_, digest| found = digest)?;
+        Ok(found)
+    }
+
     /// Calls `each` with the digests of the segments `first..end` in order, `None` for one of zeros.
     pub fn each(
         &self,

@@ -6,9 +6,11 @@ mod metrics;
 mod place;
 mod prune;
 mod status;
+mod verify;
 
 pub use check::{check, CheckArgs};
 pub use doctor::{doctor, DoctorArgs};
 pub use place::Place;
 pub use prune::{pin, prune, PinArgs, PruneArgs, RetentionArgs};
 pub use status::{status, StatusArgs};
+pub use verify::{verify, DisksOf, VerifyArgs};

@@ -60,6 +60,7 @@ fn main() -> ExitCode {
         ("days_of_syncs_with_random_faults", soak),
         ("the_link_is_cut_at_any_byte", link),
         ("a_run_outlives_a_lost_connection", outlive),
+        ("damage_is_put_right_from_the_source", damage),
         ("a_doctor_puts_right_what_was_left", doctor),
     ] {
         trials
@@ -204,6 +205,55 @@ fn link(world: &mut World) -> u64 {
     }
     assert!(failed * 10 >= cuts * 9, "{failed} of {cuts} were cut");
     cuts
+}
+
+/// Blocks of three segments, one of which the guest has written to since.
+fn damage(world: &mut World) -> u64 {
+    const MIB: u64 = 256;
+    let blocks = [1, MIB, 4 * MIB + 7];
+    let all_is = |world: &World, options: &[&str], code, words: &[&str]| {
+        let run = world.verify(options);
+        let said = String::from_utf8_lossy(&run.stdout).into_owned()
+            + &String::from_utf8_lossy(&run.stderr);
+        assert_eq!(run.status.code(), Some(code), "{said}");
+        for word in words {
+            assert!(said.contains(word), "{word:?} is not in {said}");
+        }
+    };
+    all_is(
+        world,
+        &[],
+        0,
+        &["a: a.raw is as it was sealed", "b: b.raw is as"],
+    );
+    blocks.iter().for_each(|block| world.damage(*block));
+    world.turn_source_over(MIB);
+    let damaged = ["a: a.raw is damaged, 3.0 MiB of 6.0 MiB: bytes 0..2097152, 4194304..5242880"];
+    all_is(world, &[], 4, &damaged);
+    // A slice finds what is in it, and the next one goes on there.
+    let slices: Vec<Option<i32>> = (0..4)
+        .map(|_| world.verify(&["--slice", "30"]).status.code())
+        .collect();
+    assert_eq!(slices, [Some(4), Some(4), Some(0), Some(0)]);
+    let two = [
+        "put right: 2.0 MiB; 1.0 MiB are not on the source",
+        "bytes 1048576..2097152",
+    ];
+    all_is(world, &["--repair"], 4, &two);
+    world.turn_source_over(MIB);
+    // What is left of a repair that was cut off is done by the next run.
+    world.agent_dies_at("mended");
+    let run = world.verify(&["--repair"]);
+    assert_eq!(run.status.code(), Some(1), "{run:?}");
+    let said = world.doctor();
+    assert!(
+        said.contains("true replica 101 of VM 101 on here: the repair of "),
+        "{said}"
+    );
+    all_is(world, &[], 0, &["a: a.raw is as it was sealed"]);
+    world.check_after_a_crash(true);
+    world.converge();
+    6
 }
 
 /// Where the driver may try again, what is lost on the way in the transfer does not end the run.

@@ -1,7 +1,8 @@
 //! The smallest front end there can be: a VM is a folder with two raw files, and what a target shows is a file in its
 //! folder. All else is the product's own workflow, with its real agent, watchdog and ssh.
 
-use rblocksync::cli::{run_agent, OutputOptions, Reporter};
+use clap::Parser;
+use rblocksync::cli::{exit_code, run_agent, OutputOptions, Reporter, SshArgs};
 use rblocksync::error::{Error, Result};
 use rblocksync::hypervisor::{Hold, Published, TargetHypervisor};
 use rblocksync::job::{self, Context, Patient, SourceDisk, SourceVm, SyncOptions, TargetService};
@@ -13,6 +14,7 @@ use rblocksync::replica::{
 use rblocksync::snapshot::{watchdog, DiskSource, VmRuntime, WatchdogLauncher};
 use rblocksync::stop::Stop;
 use rblocksync::sync::Tuning;
+use rblocksync::verbs::{self, Place, VerifyArgs};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -50,6 +52,7 @@ pub fn main(word: &str, args: Vec<OsString>) -> Option<ExitCode> {
         }
         "sync" => Some(sync(&args)),
         "doctor" => Some(doctor(&args)),
+        "verify" => Some(verify(args)),
         _ => None,
     }
 }
@@ -69,20 +72,6 @@ fn sync(args: &[OsString]) -> ExitCode {
 }
 
 fn try_sync(source: &Path, monitor: &Path, config: &Path) -> Result<()> {
-    let disks = DISKS.map(|key| {
-        let path = source.join(format!("{key}.raw"));
-        let size = std::fs::metadata(&path).map_or(0, |meta| meta.len());
-        SourceDisk {
-            spec: DiskSpec {
-                key: key.into(),
-                volume: format!("{key}.raw"),
-                size,
-                used: size,
-                format: VolumeFormat::Raw,
-            },
-            source: DiskSource::Path(path),
-        }
-    });
     let vm = SourceVm {
         program: PROGRAM,
         id: "101".into(),
@@ -91,7 +80,7 @@ fn try_sync(source: &Path, monitor: &Path, config: &Path) -> Result<()> {
         identity: None,
         config: String::new(),
         config_now: Box::new(|| Ok(String::new())),
-        disks: disks.into(),
+        disks: disks_in(source),
         excluded: Vec::new(),
         notes: Vec::new(),
     };
@@ -134,6 +123,58 @@ fn try_sync(source: &Path, monitor: &Path, config: &Path) -> Result<()> {
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
+}
+
+fn disks_in(folder: &Path) -> Vec<SourceDisk> {
+    let disks = DISKS.map(|key| {
+        let path = folder.join(format!("{key}.raw"));
+        let size = std::fs::metadata(&path).map_or(0, |meta| meta.len());
+        SourceDisk {
+            spec: DiskSpec {
+                key: key.into(),
+                volume: format!("{key}.raw"),
+                size,
+                used: size,
+                format: VolumeFormat::Raw,
+            },
+            source: DiskSource::Path(path),
+        }
+    });
+    disks.into()
+}
+
+/// `verify` as every front end has it.
+#[derive(Parser)]
+struct VerifyCli {
+    #[command(flatten)]
+    verify: VerifyArgs,
+    #[command(flatten)]
+    ssh: SshArgs,
+    /// Where the VM's disks are
+    #[arg(long)]
+    folder: PathBuf,
+}
+
+fn verify(args: Vec<OsString>) -> ExitCode {
+    let cli = VerifyCli::parse_from([PROGRAM.into()].into_iter().chain(args));
+    let (layout, stop) = (Layout::new(state_dir()), Stop::new());
+    let place = Place {
+        program: PROGRAM,
+        layout: &layout,
+        hypervisor: &Folder {
+            dir: cli.folder.clone(),
+        },
+        ssh: &cli.ssh,
+        reporter: &Reporter::new(OutputOptions::default()),
+        stop: &stop,
+    };
+    match verbs::verify(&cli.verify, &place, &|_| Ok(disks_in(&cli.folder))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(exit_code(&error, &stop))
+        }
+    }
 }
 
 /// `doctor FOLDER`: puts right what was left on a host, whose VM and replica are in that folder.

@@ -5,7 +5,7 @@ use crate::program::{DISKS, PROGRAM, RETRY, TARGET, WITHIN};
 use crate::relay::Relay;
 use rustix::process::{kill_process, Pid, Signal};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use tests::cli::{scribble, sparse_image, started_with, Mount, MIB};
@@ -210,6 +210,34 @@ impl World {
         said
     }
 
+    /// Has the target's replica verified, from the source's host.
+    pub fn verify(&self, options: &[&str]) -> Output {
+        let mut run = Command::new(std::env::current_exe().expect("this program"));
+        run.args(["verify", "101", "--to", tests::sshd::HOST])
+            .args(options)
+            .arg("--ssh-config")
+            .arg(self.path("ssh-config"))
+            .arg("--folder")
+            .arg(self.source())
+            .env("RBLOCKSYNC_STATE_DIR", self.path("source-state"))
+            .env("TMPDIR", self.dir.path());
+        run.output().expect("a run")
+    }
+
+    /// Turns the bits of a block of disk `a` over, in the newest generation and in what boots.
+    pub fn damage(&self, block: u64) {
+        let newest = checker::shown(&self.target()).into_iter().last();
+        let sealed = format!(".a.raw.rbs{}", newest.expect("a generation"));
+        for name in [&sealed, "a.raw"] {
+            turn_over(&self.target().join(name), block);
+        }
+    }
+
+    /// The same at the source; twice, and it is as it was.
+    pub fn turn_source_over(&self, block: u64) {
+        turn_over(&self.disk("a"), block);
+    }
+
     /// What must be true whatever has happened.
     pub fn check_after_a_crash(&mut self, head: bool) {
         checker::source_is(&self.versions, &self.source(), self.version);
@@ -259,6 +287,17 @@ impl World {
     pub fn log(&self) -> String {
         self.sshd.log()
     }
+}
+
+fn turn_over(path: &Path, block: u64) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(path);
+    let file = file.expect("a disk");
+    let mut bytes = [0; 4096];
+    file.read_exact_at(&mut bytes, block * 4096)
+        .expect("a block");
+    bytes.iter_mut().for_each(|byte| *byte = !*byte);
+    file.write_all_at(&bytes, block * 4096).expect("a block");
+    file.sync_all().expect("a disk");
 }
 
 /// A QEMU without a machine, which has a guest's states all the same.

@@ -2,7 +2,7 @@
 //! file on XFS.
 
 use pvesync::vm_config::VmConfig;
-use tests::lab::{Lab, Result};
+use tests::lab::{Guest, Lab, Result};
 use tests::pair::*;
 
 const THIN: &str = "/dev/pve/vm-101-disk-0";
@@ -149,29 +149,54 @@ pub fn generations_are_verified_and_damage_is_found(lab: &Lab) -> Result<()> {
     let active = "lvs --noheadings -o lv_active pve/snap_vm-101-disk-0_rbs1";
     assert_eq!(b.run_ok(active)?.trim(), "", "it was put back to sleep");
 
-    // One block of either disk, as a failing medium would leave it, and later as it was.
-    let [thin, file] = generation(1);
+    // One block of either disk, as a failing medium would leave it, where the source has not changed since.
+    let volumes = generation(1);
     b.run_ok("lvchange -qq -ay -K pve/snap_vm-101-disk-0_rbs1 && lvchange -qq -p rw pve/snap_vm-101-disk-0_rbs1")?;
-    for (path, key) in [(&thin, "scsi0"), (&file, "scsi1")] {
+    for (path, source) in volumes.iter().zip([THIN, FILE]) {
+        let segment = unchanged_segment(lab, path, source)?;
         b.run_ok(&format!(
-            "dd if={path} of=/root/block bs=4k count=1 skip=2 status=none &&
+            "dd if={path} of=/root/block bs=4k count=1 skip={block} status=none &&
              tr '\\000-\\377' '\\001-\\377\\000' < /root/block |
-             dd of={path} bs=4k seek=2 conv=notrunc,fsync iflag=fullblock status=none"
+             dd of={path} bs=4k seek={block} conv=notrunc,fsync iflag=fullblock status=none",
+            block = 256 * segment + 2
         ))?;
-        let damaged = format!("generation rbs1 of VM 101 is damaged: {key}");
+        let place = format!("bytes {}..{}", segment << 20, (segment + 1) << 20);
         expect(
             a,
             "pvesync verify 101 --to hvb --generation 1",
             4,
-            &[&damaged, "but was sealed with", "do not boot it"],
+            &[
+                "generation rbs1 of VM 101 is damaged: scsi",
+                "is damaged, 1.0 MiB of",
+                &place,
+            ],
         )?;
-        b.run_ok(&format!(
-            "dd if=/root/block of={path} bs=4k seek=2 conv=notrunc,fsync status=none"
-        ))?;
+        expect(
+            a,
+            "pvesync verify 101 --to hvb --generation 1 --repair",
+            0,
+            &[&place, "put right: 1.0 MiB", right[0], right[1]],
+        )?;
     }
-    b.run_ok("rm /root/block; lvchange -qq -p r pve/snap_vm-101-disk-0_rbs1; lvchange -qq -an pve/snap_vm-101-disk-0_rbs1")?;
+    b.run_ok("rm /root/block")?;
+    let sealed = "lvs --noheadings -o lv_permissions,lv_active pve/snap_vm-101-disk-0_rbs1 | xargs";
+    assert_eq!(b.run_ok(sealed)?.trim(), "read-only");
     expect(b, "pvesync verify 101 --generation 1", 0, &right)?;
     Ok(())
+}
+
+/// A MiB that the source still has as it is in a volume of a generation.
+fn unchanged_segment(lab: &Lab, sealed: &str, source: &str) -> Result<u64> {
+    let digests = |host: &Guest, path: &str| {
+        host.run_ok(&format!(
+            "for i in $(seq 0 31); do dd if={path} bs=1M count=1 skip=$i status=none | sha256sum; done"
+        ))
+    };
+    let zeros = lab.b().run_ok("head -c 1M /dev/zero | sha256sum")?;
+    let (there, here) = (digests(lab.b(), sealed)?, digests(lab.a(), source)?);
+    let mut pairs = there.lines().zip(here.lines());
+    let found = pairs.position(|(there, here)| there == here && there != zeros.trim_end());
+    Ok(found.expect("the guest has not overwritten everything") as u64)
 }
 
 pub fn old_generations_go(lab: &Lab) -> Result<()> {
