@@ -6,8 +6,9 @@ use rblocksync::digest::{Digest, HashKind};
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::hypervisor::{Hold, Published, TargetHypervisor};
 use rblocksync::replica::{
-    list_generations, write_json, DiskRecord, DiskSpec, Generation, Layout, Location, Placement,
-    Prepared, ReplicaRequest, ReplicaTarget, Retention, TargetPair, VolumeFormat,
+    list_generations, read_json, write_json, DiskRecord, DiskSpec, Generation, Layout, Location,
+    Placement, Prepared, ReplicaRequest, ReplicaTarget, Retention, Role, Standing, TargetPair,
+    VolumeFormat,
 };
 use rblocksync::snapshot::Consistency;
 use std::cell::{Cell, RefCell};
@@ -114,12 +115,26 @@ impl World {
                 keep: 2,
                 within_s: None,
             },
+            epoch: 1,
+            newest: None,
         }
     }
 
     fn open(&self) -> Result<ReplicaTarget<'_>> {
+        self.open_for(&self.request())
+    }
+
+    fn open_for(&self, request: &ReplicaRequest) -> Result<ReplicaTarget<'_>> {
         let layout = self.layout.clone();
-        ReplicaTarget::open(layout, &self.fake, &self.request(), Duration::ZERO)
+        ReplicaTarget::open(layout, &self.fake, request, Duration::ZERO)
+    }
+
+    /// What this host becomes for the VM.
+    fn standing(&self, role: Role, epoch: u64) {
+        let path = self.layout.target_pair(self.pair);
+        let mut pair: TargetPair = read_json(&path).unwrap().unwrap();
+        pair.standing = Standing { role, epoch };
+        write_json(&path, &pair).unwrap();
     }
 
     /// A whole sync in which both disks become full of `byte`.
@@ -421,4 +436,74 @@ fn a_pin_needs_a_generation() {
         "a run is busy with it"
     );
     drop(target);
+}
+
+#[test]
+fn a_source_of_an_older_epoch_is_refused() {
+    let world = World::new();
+    world.sync(1).unwrap();
+    world.standing(Role::Replica, 3);
+    let refused = world.open().err().unwrap();
+    assert_eq!(refused.kind(), Kind::Refused);
+    assert!(refused.message().contains("has seen epoch 3"), "{refused}");
+    assert_eq!(world.heads(), (1, 1));
+    // A newer one is obeyed, and remembered.
+    let request = ReplicaRequest {
+        epoch: 4,
+        ..world.request()
+    };
+    let mut target = world.open_for(&request).unwrap();
+    let prepared = target.prepare(&request).unwrap();
+    fill(&prepared, 2);
+    let mut generation = generation(world.pair, &prepared);
+    let old = target.seal(generation.clone()).unwrap_err();
+    assert_eq!(old.kind(), Kind::Protocol, "its generation is of epoch 1");
+    generation.epoch = 4;
+    target.seal(generation).unwrap();
+    drop(target);
+    assert_eq!(world.heads(), (2, 2));
+    assert!(world.open().is_err());
+}
+
+#[test]
+fn a_host_that_became_primary_takes_no_generations() {
+    let world = World::new();
+    world.sync(1).unwrap();
+    for role in [Role::Primary, Role::Retired, Role::Held] {
+        world.standing(role, 1);
+        let refused = world.open().err().unwrap();
+        assert_eq!(refused.kind(), Kind::Refused);
+        assert!(refused.message().contains(&role.to_string()), "{refused}");
+    }
+    assert_eq!(world.heads(), (1, 1));
+}
+
+#[test]
+fn a_target_that_lost_its_state_finds_the_newest_generation_again() {
+    let world = World::new();
+    let mut target = world.open().unwrap();
+    let prepared = target.prepare(&world.request()).unwrap();
+    fill(&prepared, 1);
+    let sealed = generation(world.pair, &prepared);
+    target.seal(sealed.clone()).unwrap();
+    drop(target);
+    std::fs::remove_dir_all(world.layout.replicas()).unwrap();
+    let request = ReplicaRequest {
+        newest: Some(sealed),
+        ..world.request()
+    };
+    let target = world.open_for(&request).unwrap();
+    let prepared = target.prepare(&request).unwrap();
+    assert_eq!((prepared.parent, prepared.number), (Some(1), 2));
+    assert!(
+        prepared.notes.iter().any(|n| n.contains("found again")),
+        "{:?}",
+        prepared.notes
+    );
+    drop(target);
+    // Not all of it is there: nothing is taken for granted.
+    std::fs::remove_dir_all(world.layout.replicas()).unwrap();
+    std::fs::remove_file(world.fake.dir.join("b.raw")).unwrap();
+    let target = world.open_for(&request).unwrap();
+    assert_eq!(target.prepare(&request).unwrap().parent, None);
 }

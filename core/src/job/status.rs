@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::journal::{Journal, RunRecord, Side};
-use crate::replica::{list_generations, Generation, Layout, TargetPair};
+use crate::replica::{list_generations, source_pairs, Generation, Layout, Standing, TargetPair};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -23,6 +23,8 @@ pub struct PairStatus {
     pub peer: String,
     /// The pair, once a run has found it.
     pub pair: Option<String>,
+    /// What this host is for the VM, once there is a pair.
+    pub standing: Option<Standing>,
     /// Number of the newest generation.
     pub generation: Option<u64>,
     /// When that was taken, by the source's clock.
@@ -106,6 +108,13 @@ pub fn statuses(layout: &Layout, vm: Option<&str>) -> Result<Vec<PairStatus>> {
         let last = received.iter().rfind(|run| run.pair.as_ref() == Some(&id));
         found.push(of_replica(pair, &generations, last.cloned()));
     }
+    for status in found.iter_mut().filter(|s| s.side == Side::Source) {
+        let pairs = source_pairs(layout, &status.vm)?;
+        let mut of_pair = pairs
+            .iter()
+            .filter(|p| Some(p.pair.to_string()) == status.pair);
+        status.standing = of_pair.next().map(|p| p.standing);
+    }
     found.retain(|status| vm.is_none_or(|vm| status.vm == vm));
     Ok(found)
 }
@@ -118,6 +127,7 @@ fn of_replica(pair: TargetPair, generations: &[Generation], last: Option<RunReco
         name: String::new(),
         peer: pair.source_name,
         pair: Some(pair.pair.to_string()),
+        standing: Some(pair.standing),
         generation: pair.head,
         taken_at: head.map(|g| g.taken_at),
         generations: Some(generations.len()),
@@ -144,6 +154,7 @@ fn of_source(runs: Vec<RunRecord>) -> Vec<PairStatus> {
             name: String::new(),
             peer: String::new(),
             pair: None,
+            standing: None,
             generation: None,
             taken_at: None,
             generations: None,

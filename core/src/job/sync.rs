@@ -15,8 +15,9 @@ use crate::lock::{private_dir, Lock};
 use crate::lvm::OwnerTag;
 use crate::remote::Remote;
 use crate::replica::{
-    host_id, read_json, source_pairs, write_json, DiskRecord, Fork, Generation, Prepared,
-    ReplicaRequest, SealReport, SourcePair, TargetPlan, POOL_PERCENT_MAX,
+    host_id, note_sent, read_json, sent_generations, source_pairs, write_json, DiskRecord, Fork,
+    Generation, Prepared, ReplicaRequest, SealReport, SourcePair, Standing, TargetPlan,
+    POOL_PERCENT_MAX,
 };
 use crate::snapshot::{self, DiskSource, PointInTime, VmRuntime};
 use crate::stop::Stop;
@@ -119,7 +120,6 @@ fn finish<T>(run: Run, result: Result<T>) -> Result<T> {
 
 /// What a run needs from its point in time on, also when the connection has to be made again.
 struct Taken {
-    pair: Uuid,
     target: Uuid,
     request: ReplicaRequest,
     prepared: Prepared,
@@ -216,18 +216,19 @@ impl Job<'_> {
         })?;
         let sources: Vec<DiskSource> = self.vm.disks.iter().map(|d| d.source.clone()).collect();
         snapshot::check(&sources, &runtime)?;
-        let pair = self.pair(&target)?;
+        let (pair, standing) = self.pair(&target)?;
+        standing.check_sends(&self.vm.id)?;
         if let Some(run) = self.run {
             run.is_of(pair, target.id)?;
         }
-        let request = self.request(pair)?;
+        let request = self.request(pair, standing, target.id)?;
         let plan: TargetPlan = client.host(&HostRequest::Plan(Box::new(request.clone())))?;
         self.vm.check_pools(POOL_PERCENT_MAX)?;
         self.tell_plan(&target, &plan);
         if self.options.dry_run {
             return Ok(None);
         }
-        self.remember(pair, &target)?;
+        self.remember(pair, standing, &target)?;
         let owner = OwnerTag::new(pair);
         self.enter(State::Sweep)?;
         self.sweep(&sources)?;
@@ -252,7 +253,6 @@ impl Job<'_> {
             });
         }
         Ok(Some(Taken {
-            pair,
             target: target.id,
             request,
             prepared,
@@ -297,28 +297,31 @@ impl Job<'_> {
     }
 
     /// The pair of this VM and that host: the one remembered, or a new one.
-    fn pair(&self, target: &HostDescription) -> Result<Uuid> {
+    fn pair(&self, target: &HostDescription) -> Result<(Uuid, Standing)> {
         let known: Option<SourcePair> =
             read_json(&self.context.layout.source_pair(&self.vm.id, target.id))?;
         match known {
-            Some(known) if known.vm_identity == self.vm.identity => Ok(known.pair),
+            Some(known) if known.vm_identity == self.vm.identity => {
+                Ok((known.pair, known.standing))
+            }
             Some(known) => {
                 self.context.reporter.say(
                     format!("VM {} is not the one that was replicated under this id before: a new pair begins", self.vm.id),
                     json!({"event": "new-pair", "old": known.pair}),
                 );
-                Ok(Uuid::new_v4())
+                Ok((Uuid::new_v4(), Standing::primary()))
             }
-            None => Ok(Uuid::new_v4()),
+            None => Ok((Uuid::new_v4(), Standing::primary())),
         }
     }
 
-    fn remember(&self, pair: Uuid, target: &HostDescription) -> Result<()> {
+    fn remember(&self, pair: Uuid, standing: Standing, target: &HostDescription) -> Result<()> {
         let path = self.context.layout.source_pair(&self.vm.id, target.id);
         let record = SourcePair {
             pair,
             vm_identity: self.vm.identity.clone(),
             target_name: target.name.clone(),
+            standing,
         };
         match read_json::<SourcePair>(&path)? {
             Some(same) if same == record => Ok(()),
@@ -326,7 +329,8 @@ impl Job<'_> {
         }
     }
 
-    fn request(&self, pair: Uuid) -> Result<ReplicaRequest> {
+    fn request(&self, pair: Uuid, standing: Standing, target: Uuid) -> Result<ReplicaRequest> {
+        let newest = sent_generations(self.context.layout, &self.vm.id, target)?.pop();
         Ok(ReplicaRequest {
             run: self.run.map_or_else(Uuid::new_v4, Run::id),
             pair,
@@ -344,6 +348,8 @@ impl Job<'_> {
                 .collect(),
             storage_map: self.options.storage_map.clone(),
             retention: self.options.retention,
+            epoch: standing.epoch,
+            newest: newest.filter(|g| g.pair == pair),
         })
     }
 
@@ -465,7 +471,7 @@ impl Job<'_> {
         let summaries = transfers.run(client, prepared, point, &taken.carried)?;
         point.still_valid()?;
         self.context.stop.check()?;
-        let generation = self.generation(taken.pair, prepared, point, &summaries);
+        let generation = self.generation(&taken.request, prepared, point, &summaries);
         self.enter(State::Seal)?;
         taken.sealing.set(true);
         let report: SealReport = client.host(&HostRequest::Seal(Box::new(generation.clone())))?;
@@ -479,6 +485,13 @@ impl Job<'_> {
             }),
             None => Ok(()),
         };
+        let noted = noted.and(note_sent(
+            self.context.layout,
+            &self.vm.id,
+            taken.target,
+            &generation,
+            &report.kept,
+        ));
         self.context.reporter.say(
             format!(
                 "generation {} sealed: {} sent, {} compared, {} on the wire, {}; kept: {}",
@@ -509,7 +522,7 @@ impl Job<'_> {
 
     fn generation(
         &self,
-        pair: Uuid,
+        request: &ReplicaRequest,
         prepared: &Prepared,
         point: &PointInTime,
         summaries: &[Summary],
@@ -517,8 +530,8 @@ impl Job<'_> {
         let disks = self.vm.disks.iter().zip(&prepared.forks).zip(summaries);
         Generation {
             version: Generation::VERSION,
-            pair,
-            epoch: 1,
+            pair: request.pair,
+            epoch: request.epoch,
             number: prepared.number,
             parent: prepared.parent,
             taken_at: point.taken_at,

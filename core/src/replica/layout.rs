@@ -48,6 +48,11 @@ impl Layout {
         self.source_pairs(vm).join(format!("{target}.json"))
     }
 
+    /// Manifests of the generations of `vm` that the host `target` has.
+    pub fn sent(&self, vm: &str, target: Uuid) -> PathBuf {
+        self.source_pairs(vm).join(target.to_string())
+    }
+
     /// All pairs of which `vm` is the source.
     pub fn source_pairs(&self, vm: &str) -> PathBuf {
         self.pairs().join(vm)

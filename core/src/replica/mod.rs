@@ -14,6 +14,7 @@ mod manifest;
 mod mend;
 mod prune;
 mod retention;
+mod role;
 mod seal;
 mod store;
 mod target;
@@ -27,8 +28,10 @@ pub use manifest::{DiskRecord, Generation, GENERATION_PREFIX};
 pub use mend::{Mending, Unsealed};
 pub use prune::{pin, prune, Pruned};
 pub use retention::Retention;
+pub use role::{Role, Standing};
 pub use store::{
-    host_id, read_json, source_pairs, source_vms, write_json, write_text, SourcePair, TargetPair,
+    host_id, note_sent, read_json, sent_generations, source_pairs, source_vms, write_json,
+    write_text, SourcePair, TargetPair,
 };
 pub use target::{list_generations, Fork, Prepared, ReplicaTarget, SealReport, TargetPlan};
 pub use thin::{check_pools_of, POOL_PERCENT_MAX};
@@ -64,6 +67,10 @@ pub struct ReplicaRequest {
     pub storage_map: Vec<(String, String)>,
     /// Generations to keep.
     pub retention: Retention,
+    /// The epoch that the source is in.
+    pub epoch: u64,
+    /// The newest generation that the source knows of: for a target that has lost its state.
+    pub newest: Option<Generation>,
 }
 
 /// A disk of the VM as the source has it.

@@ -2,6 +2,7 @@
 
 use super::layout::Layout;
 use super::manifest::Generation;
+use super::role::Standing;
 use crate::error::{Error, Kind, Result};
 use crate::image::flush_parent;
 use crate::lock::private_dir;
@@ -25,6 +26,9 @@ pub struct SourcePair {
     pub vm_identity: Option<String>,
     /// Name of the target host as it was last reached.
     pub target_name: String,
+    /// What this host is for the VM.
+    #[serde(default = "Standing::primary")]
+    pub standing: Standing,
 }
 
 /// What the target remembers of a pair.
@@ -53,6 +57,9 @@ pub struct TargetPair {
     pub pinned: BTreeSet<u64>,
     /// Newest sealed generation.
     pub head: Option<u64>,
+    /// What this host is for the VM.
+    #[serde(default = "Standing::replica")]
+    pub standing: Standing,
 }
 
 /// This host's id: a random UUID, made when first asked for. Not to `keep` it is for runs that may change
@@ -168,8 +175,36 @@ pub(super) fn remove(path: &Path) -> Result<()> {
 
 /// The sealed generations of a pair, oldest first.
 pub(super) fn generations(layout: &Layout, pair: Uuid) -> Result<Vec<Generation>> {
+    manifests_in(&layout.generations(pair))
+}
+
+/// The generations on `target` that its source knows of, oldest first.
+pub fn sent_generations(layout: &Layout, vm: &str, target: Uuid) -> Result<Vec<Generation>> {
+    manifests_in(&layout.sent(vm, target))
+}
+
+/// Notes at the source that a generation was sealed, and which ones the target has now.
+pub fn note_sent(
+    layout: &Layout,
+    vm: &str,
+    target: Uuid,
+    sealed: &Generation,
+    kept: &[u64],
+) -> Result<()> {
+    let dir = layout.sent(vm, target);
+    let path = |number: u64| dir.join(format!("{number:012}.json"));
+    write_json(&path(sealed.number), sealed)?;
+    for old in manifests_in(&dir)? {
+        if !kept.contains(&old.number) {
+            remove(&path(old.number))?;
+        }
+    }
+    Ok(())
+}
+
+fn manifests_in(dir: &Path) -> Result<Vec<Generation>> {
     let mut found = Vec::new();
-    for path in paths_in(&layout.generations(pair))? {
+    for path in paths_in(dir)? {
         // Temporary files of a run that was cut off have other names.
         if path.extension().is_some_and(|e| e == "json") {
             found.extend(read_json::<Generation>(&path)?);

@@ -5,8 +5,8 @@ use super::layout::Layout;
 use super::listing::Listing;
 use super::manifest::{generation_name, Generation};
 use super::store::{self, read_json, write_json, TargetPair};
-use super::volume::{remove_forks, Location, Volume};
-use super::{seal, Placement, ReplicaRequest, Retention};
+use super::volume::{lost_disks, remove_forks, Location, Volume};
+use super::{seal, Placement, ReplicaRequest, Retention, Standing};
 use crate::error::{Error, Kind, Result};
 use crate::hypervisor::TargetHypervisor;
 use crate::lock::Lock;
@@ -28,6 +28,8 @@ pub struct TargetPlan {
     pub number: u64,
     /// What the user should know.
     pub notes: Vec<String>,
+    /// What the target will be for the VM.
+    pub standing: Standing,
 }
 
 /// Forks that are ready to be written.
@@ -88,7 +90,10 @@ impl<'a> ReplicaTarget<'a> {
         hypervisor: &dyn TargetHypervisor,
         request: &ReplicaRequest,
     ) -> Result<TargetPlan> {
-        let known: Option<TargetPair> = read_json(&layout.target_pair(request.pair))?;
+        let known = match read_json(&layout.target_pair(request.pair))? {
+            None => lost(request)?,
+            known => known,
+        };
         let request = settle(request, known.as_ref())?;
         Planner {
             layout,
@@ -114,7 +119,15 @@ impl<'a> ReplicaTarget<'a> {
             &format!("the replica of VM {}", request.vm),
         )?;
         let mut notes = seal::recover(&layout, hypervisor, request.pair)?;
-        let known: Option<TargetPair> = read_json(&layout.target_pair(request.pair))?;
+        let mut known: Option<TargetPair> = read_json(&layout.target_pair(request.pair))?;
+        if known.is_none() {
+            known = lost(request)?;
+            if let (Some(pair), Some(newest)) = (&known, &request.newest) {
+                write_json(&layout.generation(pair.pair, newest.number), newest)?;
+                write_json(&layout.target_pair(pair.pair), pair)?;
+                notes.push(FOUND_AGAIN.into());
+            }
+        }
         let request = &settle(request, known.as_ref())?;
         let listing = Listing::default();
         let plan = Planner {
@@ -126,6 +139,7 @@ impl<'a> ReplicaTarget<'a> {
         }
         .plan()?;
         notes.extend(plan.notes);
+        let standing = plan.standing;
         let (mut volumes, forks, head, pinned) = match known {
             Some(known) if known.head.is_some() => {
                 (known.volumes, known.forks, known.head, known.pinned)
@@ -150,6 +164,7 @@ impl<'a> ReplicaTarget<'a> {
             forks: wanted,
             pinned,
             head,
+            standing,
         };
         // Durable before the first volume is made: what carries the pair's mark can be traced to it.
         write_json(&layout.target_pair(request.pair), &pair)?;
@@ -224,6 +239,7 @@ impl<'a> ReplicaTarget<'a> {
         if !prepared.eq(sealed)
             || generation.pair != self.pair.pair
             || generation.number != self.number
+            || generation.epoch != self.pair.standing.epoch
             || generation.excluded != self.excluded
         {
             return Err(Error::new(
@@ -258,6 +274,42 @@ impl<'a> ReplicaTarget<'a> {
             listing: &self.listing,
         }
     }
+}
+
+const FOUND_AGAIN: &str =
+    "this host had lost what it knew of the replica; its newest generation was found again";
+
+/// The state of a replica whose files are lost here, from what the source knows and the volumes' marks. `None` if its
+/// newest generation is not here, or not all of it.
+fn lost(request: &ReplicaRequest) -> Result<Option<TargetPair>> {
+    let Some(newest) = &request.newest else {
+        return Ok(None);
+    };
+    if newest.pair != request.pair || !lost_disks(newest, &Listing::default())?.is_empty() {
+        return Ok(None);
+    }
+    let volumes = newest.disks.iter();
+    Ok(Some(TargetPair {
+        pair: request.pair,
+        source_host: request.source_host,
+        source_name: request.source_name.clone(),
+        vm: request.vm.clone(),
+        target_vm: request
+            .target_vm
+            .clone()
+            .unwrap_or_else(|| request.vm.clone()),
+        volumes: volumes
+            .map(|d| (d.source.clone(), d.target.clone()))
+            .collect(),
+        storage_map: request.storage_map.clone(),
+        forks: Vec::new(),
+        pinned: BTreeSet::new(),
+        head: Some(newest.number),
+        standing: Standing {
+            epoch: newest.epoch,
+            ..Standing::replica()
+        },
+    }))
 }
 
 /// What the request leaves open is as it was before; what was decided before cannot change.
@@ -297,6 +349,8 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     fn plan(&self) -> Result<TargetPlan> {
+        let standing = self.known.map_or(Standing::replica(), |k| k.standing);
+        let standing = standing.receiving(&self.request.vm, self.request.epoch)?;
         let sealed = self.known.filter(|k| k.head.is_some());
         let volumes = sealed.map(|k| k.volumes.clone()).unwrap_or_default();
         let mut head = sealed.and_then(|k| k.head);
@@ -320,6 +374,7 @@ impl Planner<'_> {
             placements,
             head,
             notes,
+            standing,
         })
     }
 

@@ -113,6 +113,7 @@ mod tests {
             name: String::new(),
             peer: peer.into(),
             pair: None,
+            standing: None,
             generation: second.map(|_| 1),
             taken_at: second.map(|s| Timestamp::new(s, 0).unwrap()),
             generations: Some(1),

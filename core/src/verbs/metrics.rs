@@ -133,6 +133,7 @@ mod tests {
             name: String::new(),
             peer: "a\"b\\c\nd".into(),
             pair: None,
+            standing: None,
             generation: Some(3),
             taken_at: Some(Timestamp::new(5, 0).unwrap()),
             generations: Some(2),

@@ -7,7 +7,7 @@ use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::job::{statuses, PairStatus, Verdict};
 use crate::journal::Side;
-use crate::replica::Layout;
+use crate::replica::{Layout, Standing};
 use jiff::Timestamp;
 use serde_json::json;
 use std::path::PathBuf;
@@ -76,6 +76,9 @@ fn text(status: &PairStatus, verdict: Option<Verdict>, now: Timestamp) -> String
         }
         _ => "no generation yet".to_owned(),
     });
+    if let Some(Standing { role, epoch }) = status.standing {
+        text.push_str(&format!(", {role} in epoch {epoch}"));
+    }
     if let Some(count) = status.generations {
         text.push_str(&format!(", {count} kept"));
     }
