@@ -507,3 +507,30 @@ fn a_target_that_lost_its_state_finds_the_newest_generation_again() {
     let target = world.open_for(&request).unwrap();
     assert_eq!(target.prepare(&request).unwrap().parent, None);
 }
+
+#[test]
+fn a_disk_that_was_moved_starts_anew_and_its_old_volume_goes_last() {
+    let world = World::new();
+    world.sync(1).unwrap();
+    let mut request = world.request();
+    request.disks[1].volume = "c.raw".into();
+    for byte in [2, 3] {
+        let mut target = world.open_for(&request).unwrap();
+        let prepared = target.prepare(&request).unwrap();
+        if byte == 2 {
+            let fork = std::fs::read(&prepared.forks[1].path).unwrap();
+            assert!(
+                fork.iter().all(|b| *b == 0),
+                "it has nothing of the old one"
+            );
+        }
+        fill(&prepared, byte);
+        target.seal(generation(world.pair, &prepared)).unwrap();
+    }
+    assert_eq!((world.head("a.raw"), world.head("c.raw")), (3, 3));
+    assert!(
+        !world.fake.dir.join("b.raw").exists(),
+        "{:?}",
+        world.files()
+    );
+}

@@ -86,15 +86,21 @@ pub fn nothing_else(dir: &Path) {
 
 /// What QEMU says of its guest: "running".
 pub fn guest_is(monitor: &Path) -> String {
+    let answer = qemu(monitor, "query-status");
+    answer["return"]["status"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// QEMU's answer to one command.
+pub fn qemu(monitor: &Path, command: &str) -> serde_json::Value {
     let stream = UnixStream::connect(monitor).expect("QEMU's monitor");
     let mut lines = BufReader::new(stream.try_clone().expect("a monitor")).lines();
     let mut line = || lines.next().expect("an answer").expect("an answer");
     line();
     let mut answers = [String::new(), String::new()];
-    for (request, answer) in ["qmp_capabilities", "query-status"]
-        .iter()
-        .zip(&mut answers)
-    {
+    for (request, answer) in ["qmp_capabilities", command].iter().zip(&mut answers) {
         writeln!(&stream, "{{\"execute\": \"{request}\"}}").expect("a monitor");
         *answer = loop {
             let line = line();
@@ -103,9 +109,5 @@ pub fn guest_is(monitor: &Path) -> String {
             }
         };
     }
-    let answer: serde_json::Value = serde_json::from_str(&answers[1]).expect("JSON");
-    answer["return"]["status"]
-        .as_str()
-        .unwrap_or_default()
-        .to_owned()
+    serde_json::from_str(&answers[1]).expect("JSON")
 }

@@ -60,6 +60,8 @@ fn main() -> ExitCode {
         ("days_of_syncs_with_random_faults", soak),
         ("the_link_is_cut_at_any_byte", link),
         ("a_run_outlives_a_lost_connection", outlive),
+        ("the_guest_reboots_and_writes_in_the_transfer", reboot),
+        ("a_disk_is_rolled_back", roll_back),
         ("damage_is_put_right_from_the_source", damage),
         ("a_doctor_puts_right_what_was_left", doctor),
     ] {
@@ -205,6 +207,33 @@ fn link(world: &mut World) -> u64 {
     }
     assert!(failed * 10 >= cuts * 9, "{failed} of {cuts} were cut");
     cuts
+}
+
+/// What the guest does after the point in time is not in the generation.
+fn reboot(world: &mut World) -> u64 {
+    world.change();
+    let run = world.run_stopped_at("journal transfer", |world| {
+        world.reset_guest();
+        (0..1024).for_each(|block| world.turn_source_over(block));
+    });
+    assert!(run.status.success(), "{run:?}");
+    (0..1024).for_each(|block| world.turn_source_over(block));
+    world.check_after_a_crash(true);
+    assert_eq!(world.shown(), Some(world.version()));
+    world.converge();
+    1
+}
+
+/// To what it was before all generations that are kept.
+fn roll_back(world: &mut World) -> u64 {
+    let old = world.save();
+    for _ in 0..program::KEEP {
+        world.change();
+        world.converge();
+    }
+    world.roll_back(&old);
+    world.converge();
+    1
 }
 
 /// Blocks of three segments, one of which the guest has written to since.

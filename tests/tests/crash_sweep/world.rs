@@ -210,6 +210,26 @@ impl World {
         said
     }
 
+    /// Presses the guest's reset button.
+    pub fn reset_guest(&self) {
+        let answer = checker::qemu(&self.path("side"), "system_reset");
+        assert!(answer["return"].is_object(), "{answer}");
+    }
+
+    /// What is on both disks.
+    pub fn save(&self) -> [Vec<u8>; 2] {
+        DISKS.map(|disk| fs::read(self.disk(disk)).expect("a disk"))
+    }
+
+    /// Rolls both disks back.
+    pub fn roll_back(&mut self, to: &[Vec<u8>; 2]) {
+        for (disk, bytes) in DISKS.iter().zip(to) {
+            fs::write(self.disk(disk), bytes).expect("a disk");
+        }
+        self.version += 1;
+        self.versions.note(&self.source(), self.version);
+    }
+
     /// Has the target's replica verified, from the source's host.
     pub fn verify(&self, options: &[&str]) -> Output {
         let mut run = Command::new(std::env::current_exe().expect("this program"));

@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use tests::lab::{suite, Lab, Options, Result};
+use tests::lab::{suite, Guest, Lab, Options, Result};
 use tests::named;
 use tests::pair::{small, *};
 
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
             a_run_outlives_a_half_open_link,
             a_guest_is_not_left_paused_when_its_run_dies,
             a_seal_that_was_cut_off_is_finished,
+            the_source_may_lose_power_while_its_guest_is_held,
         ],
     )
 }
@@ -122,11 +123,7 @@ fn the_target_may_lose_power_at_each_record(lab: &Lab) -> Result<()> {
     for step in ["fork", "snap", "seal"] {
         let stopped = format!("exec env RBLOCKSYNC_STOP_AT='journal {step}' pvesync vm {SYNC}");
         let run = a.spawn(&stopped)?;
-        let state = format!("cut -d')' -f2 /proc/{}/stat", run.pid());
-        let deadline = Instant::now() + LONG;
-        while !a.run_ok(&state)?.trim().starts_with('T') {
-            assert!(Instant::now() < deadline, "{step}: it was never reached");
-        }
+        wait_until_stopped(a, &run.pid().to_string(), step)?;
         b.power_cut();
         a.run_ok(&format!("kill -CONT {}", run.pid()))?;
         let output = run.wait_for(LONG)?;
@@ -199,12 +196,39 @@ const POINTS: [&str; 5] = [
     "publish",
 ];
 
+/// At this one the host loses power instead: one head is exchanged, the other is not.
+const POWER_CUT_AT: &str = "swap scsi1";
+
+fn target_loses_power_at(lab: &Lab, point: &str) -> Result<()> {
+    let b = lab.b();
+    b.write_file("/tmp/crash-at", "")?;
+    b.write_file("/tmp/stop-at", point)?;
+    let run = lab.a().spawn(&format!("exec pvesync vm {SYNC}"))?;
+    wait_until_stopped(b, "$(pidof pvesync.real | tr ' ' '\n' | tail -n 1)", point)?;
+    b.power_cut();
+    let output = run.wait_for(LONG)?;
+    let text = format!("{}{}", output.stdout, output.stderr);
+    assert_eq!(output.status, 1, "{point}: {text}");
+    b.boot_again()
+}
+
+/// Waits until a process has reached the point where it is to stop.
+fn wait_until_stopped(guest: &Guest, pid: &str, point: &str) -> Result<()> {
+    let state = format!("cut -d')' -f2 /proc/{pid}/stat; true");
+    let deadline = Instant::now() + LONG;
+    while !guest.run_ok(&state)?.trim().starts_with('T') {
+        assert!(Instant::now() < deadline, "{point}: it was never reached");
+    }
+    Ok(())
+}
+
 fn a_seal_that_was_cut_off_is_finished(lab: &Lab) -> Result<()> {
     let b = lab.b();
     b.run_ok(
         "mv /usr/bin/pvesync /usr/bin/pvesync.real && cat > /usr/bin/pvesync <<'EOF' && chmod 755 /usr/bin/pvesync
 #!/bin/sh
-RBLOCKSYNC_CRASH_AT=$(cat /tmp/crash-at) exec /usr/bin/pvesync.real \"$@\"
+export RBLOCKSYNC_CRASH_AT=$(cat /tmp/crash-at) RBLOCKSYNC_STOP_AT=$(cat /tmp/stop-at)
+exec /usr/bin/pvesync.real \"$@\"
 EOF",
     )?;
     let second = generation_digests(lab, 2)?;
@@ -216,7 +240,12 @@ EOF",
     ];
     let mut third = Vec::new();
     for point in POINTS {
+        if point == POWER_CUT_AT {
+            target_loses_power_at(lab, point)?;
+            continue;
+        }
         b.write_file("/tmp/crash-at", point)?;
+        b.write_file("/tmp/stop-at", "")?;
         let run = lab.a().run(&format!("pvesync vm {SYNC}"))?;
         let text = format!("{}{}", run.stdout, run.stderr);
         assert_eq!(run.status, 1, "{point}: {text}");
@@ -264,4 +293,28 @@ EOF",
          .vm-103-disk-0.raw.rbs4 .vm-103-disk-0.raw.rbs5 vm-103-disk-0.raw\n0"
     );
     assert_source_clean(lab.a())
+}
+
+/// Its snapshots are taken, and nobody has let it go yet.
+fn the_source_may_lose_power_while_its_guest_is_held(lab: &Lab) -> Result<()> {
+    let (a, b) = (lab.a(), lab.b());
+    let newest = generation_digests(lab, 5)?;
+    a.run_ok(&format!("qm start {VMID}"))?;
+    wait_for_writes(a, THIN, 1)?;
+    let run = a.spawn(&format!(
+        "exec env RBLOCKSYNC_STOP_AT=held pvesync vm {SYNC}"
+    ))?;
+    wait_until_stopped(a, &run.pid().to_string(), "held")?;
+    assert!(assert_is_paused(lab)?);
+    a.power_cut();
+    a.boot_again()?;
+    assert_eq!(generation_digests(lab, 5)?, newest);
+    let left = a.run_ok("lvs --noheadings -o lv_name pve | grep -c snap_vm-103")?;
+    assert_eq!(left.trim(), "1", "it died with its snapshots taken");
+    let events = sync(lab, SYNC)?;
+    assert_eq!(event(&events, "sealed")["generation"], "rbs6");
+    let heads = small::disks(VMID);
+    let heads = heads.each_ref().map(String::as_str);
+    assert_eq!(digests(b, &heads)?, digests(a, &heads)?);
+    assert_source_clean(a)
 }
