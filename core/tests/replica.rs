@@ -115,6 +115,7 @@ impl World {
                 keep: 2,
                 within_s: None,
             },
+            in_place: false,
             epoch: 1,
             newest: None,
         }
@@ -208,7 +209,7 @@ fn the_head_changes_only_by_a_seal() {
     assert!(world.sync(1).unwrap().ends_with(&[1]));
     assert_eq!(world.heads(), (1, 1));
     // A run that gets as far as writing its forks, and no further.
-    let target = world.open().unwrap();
+    let mut target = world.open().unwrap();
     let prepared = target.prepare(&world.request()).unwrap();
     fill(&prepared, 2);
     drop(target);
@@ -221,10 +222,10 @@ fn the_head_changes_only_by_a_seal() {
 #[test]
 fn a_fork_left_behind_is_used_again_only_for_the_same_parent() {
     let world = World::new();
-    let target = world.open().unwrap();
+    let mut target = world.open().unwrap();
     fill(&target.prepare(&world.request()).unwrap(), 7);
     drop(target);
-    let target = world.open().unwrap();
+    let mut target = world.open().unwrap();
     let fork = &target.prepare(&world.request()).unwrap().forks[0];
     assert_eq!(
         std::fs::read(&fork.path).unwrap()[0],
@@ -233,7 +234,7 @@ fn a_fork_left_behind_is_used_again_only_for_the_same_parent() {
     );
     drop(target);
     world.sync(1).unwrap();
-    let target = world.open().unwrap();
+    let mut target = world.open().unwrap();
     let fork = &target.prepare(&world.request()).unwrap().forks[0];
     assert_eq!(
         std::fs::read(&fork.path).unwrap()[0],
@@ -246,7 +247,7 @@ fn a_fork_left_behind_is_used_again_only_for_the_same_parent() {
 fn a_seal_that_was_announced_is_finished_by_the_next_run() {
     let world = World::new();
     world.sync(1).unwrap();
-    let target = world.open().unwrap();
+    let mut target = world.open().unwrap();
     let prepared = target.prepare(&world.request()).unwrap();
     fill(&prepared, 2);
     // As a power cut right after the point of no return leaves it.
@@ -369,7 +370,7 @@ fn what_is_unfinished_is_found_and_put_right() {
     let inspect =
         |repair| rblocksync::replica::inspect(&world.layout, &world.fake, repair).unwrap();
     assert!(inspect(false).is_empty());
-    let target = world.open().unwrap();
+    let mut target = world.open().unwrap();
     let prepared = target.prepare(&world.request()).unwrap();
     fill(&prepared, 2);
     assert!(inspect(true).is_empty(), "a run is busy with it");
@@ -401,7 +402,7 @@ fn what_is_unfinished_is_found_and_put_right() {
 fn forks_that_nobody_came_back_for_go() {
     let world = World::new();
     world.sync(1).unwrap();
-    let target = world.open().unwrap();
+    let mut target = world.open().unwrap();
     target.prepare(&world.request()).unwrap();
     drop(target);
     let files = world.files();
@@ -492,7 +493,7 @@ fn a_target_that_lost_its_state_finds_the_newest_generation_again() {
         newest: Some(sealed),
         ..world.request()
     };
-    let target = world.open_for(&request).unwrap();
+    let mut target = world.open_for(&request).unwrap();
     let prepared = target.prepare(&request).unwrap();
     assert_eq!((prepared.parent, prepared.number), (Some(1), 2));
     assert!(
@@ -504,7 +505,7 @@ fn a_target_that_lost_its_state_finds_the_newest_generation_again() {
     // Not all of it is there: nothing is taken for granted.
     std::fs::remove_dir_all(world.layout.replicas()).unwrap();
     std::fs::remove_file(world.fake.dir.join("b.raw")).unwrap();
-    let target = world.open_for(&request).unwrap();
+    let mut target = world.open_for(&request).unwrap();
     assert_eq!(target.prepare(&request).unwrap().parent, None);
 }
 
@@ -533,4 +534,59 @@ fn a_disk_that_was_moved_starts_anew_and_its_old_volume_goes_last() {
         "{:?}",
         world.files()
     );
+}
+
+#[test]
+fn in_place_there_is_no_second_copy_and_no_generation_meanwhile() {
+    let world = World::new();
+    world.sync(1).unwrap();
+    let request = ReplicaRequest {
+        in_place: true,
+        ..world.request()
+    };
+    let mut target = world.open_for(&request).unwrap();
+    let prepared = target.prepare(&request).unwrap();
+    assert_eq!((prepared.parent, prepared.number), (None, 2));
+    assert!(
+        prepared.notes.iter().any(|n| n.contains("in place")),
+        "{:?}",
+        prepared.notes
+    );
+    assert_eq!(world.files(), [".a.raw.rbs-fork", ".b.raw.rbs-fork"]);
+    let fork = std::fs::read(&prepared.forks[0].path).unwrap();
+    assert!(fork.iter().all(|b| *b == 1), "only what differs is sent");
+    assert!(list_generations(&world.layout, None).unwrap().is_empty());
+    drop(target);
+    // The run after one that was cut off goes on there, and its number is none that was used before.
+    let mut target = world.open_for(&request).unwrap();
+    let prepared = target.prepare(&request).unwrap();
+    assert_eq!((prepared.parent, prepared.number), (None, 2));
+    let fork = std::fs::read(&prepared.forks[0].path).unwrap();
+    assert!(fork.iter().all(|b| *b == 1));
+    fill(&prepared, 2);
+    target.seal(generation(world.pair, &prepared)).unwrap();
+    drop(target);
+    assert_eq!(world.heads(), (2, 2));
+    assert_eq!(world.files(), ["a.raw", "b.raw"]);
+    assert_eq!(*world.fake.shown.borrow(), [2]);
+    let manifests = std::fs::read_dir(world.layout.generations(world.pair)).unwrap();
+    assert_eq!(manifests.count(), 1, "nothing is left of the first one");
+    // Without it, a copy is made again.
+    assert!(world.sync(3).unwrap().ends_with(&[3]));
+}
+
+#[test]
+fn a_replica_in_use_is_not_overwritten_in_place() {
+    let world = World::new();
+    world.sync(1).unwrap();
+    world.fake.taken_over.set(true);
+    let request = ReplicaRequest {
+        in_place: true,
+        ..world.request()
+    };
+    let refused = world
+        .open_for(&request)
+        .map(|mut t| t.prepare(&request).map(drop));
+    assert!(!matches!(refused, Ok(Ok(()))));
+    assert_eq!(world.heads(), (1, 1));
 }

@@ -81,6 +81,10 @@ struct VmArgs {
     /// Disks to sync at once
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
     jobs: u32,
+    /// Where files cannot share blocks, overwrite the replica instead of keeping a second copy of it meanwhile: until
+    /// the sync is done there is then no replica that boots
+    #[arg(long)]
+    in_place: bool,
     /// Tell what would be done; change nothing
     #[arg(long)]
     dry_run: bool,
@@ -230,6 +234,7 @@ fn vm(args: &VmArgs, cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> 
         storage_map: args.storage.clone(),
         retention: args.retention.get(),
         jobs: args.jobs as usize,
+        in_place: args.in_place,
         dry_run: args.dry_run,
         tuning: args.engine.tuning(),
         streams: args.engine.streams,

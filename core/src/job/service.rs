@@ -60,7 +60,7 @@ impl TargetService<'_> {
                 let layout = self.layout.clone();
                 ReplicaTarget::open(layout, self.hypervisor, request, STALE_AGENT_PATIENCE)
             })
-            .and_then(|target| Ok((target.prepare(request)?, target)));
+            .and_then(|mut target| Ok((target.prepare(request)?, target)));
         match prepared {
             Ok((mut prepared, target)) => {
                 prepared.notes.extend(note);

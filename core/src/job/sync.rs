@@ -348,6 +348,7 @@ impl Job<'_> {
                 .collect(),
             storage_map: self.options.storage_map.clone(),
             retention: self.options.retention,
+            in_place: self.options.in_place,
             epoch: standing.epoch,
             newest: newest.filter(|g| g.pair == pair),
         })

@@ -65,6 +65,8 @@ pub struct SyncOptions {
     pub retention: Retention,
     /// Disks at once.
     pub jobs: usize,
+    /// Overwrite the newest generation where there is no room to keep it.
+    pub in_place: bool,
     /// Only tell what would be done.
     pub dry_run: bool,
     /// Hash function, compression and so on; the rate is that of all disks together.

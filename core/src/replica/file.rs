@@ -189,6 +189,29 @@ pub(super) fn free_bytes(path: &Path) -> Result<u64> {
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
+/// Bytes that the head takes.
+pub(super) fn head_bytes(path: &Path) -> u64 {
+    std::fs::symlink_metadata(path).map_or(0, |meta| meta.blocks() * 512)
+}
+
+/// Whether there is a head, and no fork.
+pub(super) fn is_without_fork(path: &Path, pair: Uuid) -> Result<bool> {
+    Ok(owned(path, pair)?.is_some() && owned(&fork_of(path)?, pair)?.is_none())
+}
+
+/// Makes the head the fork. It is the base of nothing any more.
+pub(super) fn fork_in_place(path: &Path, pair: Uuid) -> Result<()> {
+    let Some(head) = owned(path, pair)? else {
+        return Err(gone(path));
+    };
+    check_idle(path)?;
+    mark(&head, path, BASE, "0")?;
+    head.sync_all().map_err(|e| io("flush", path, e))?;
+    let fork = fork_of(path)?;
+    std::fs::rename(path, &fork).map_err(|e| io("rename", path, e))?;
+    flush_parent(&fork)
+}
+
 /// Whether files here can share blocks: tried with two temporary files.
 pub(super) fn shares_blocks(path: &Path) -> Result<bool> {
     let dir = existing_dir(path);

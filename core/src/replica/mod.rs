@@ -7,6 +7,7 @@
 //! away; after it, recovery finishes what it says.
 
 mod file;
+mod in_place;
 mod inspect;
 mod layout;
 mod listing;
@@ -67,6 +68,8 @@ pub struct ReplicaRequest {
     pub storage_map: Vec<(String, String)>,
     /// Generations to keep.
     pub retention: Retention,
+    /// Overwrite the newest generation where it would have to be copied as a whole.
+    pub in_place: bool,
     /// The epoch that the source is in.
     pub epoch: u64,
     /// The newest generation that the source knows of: for a target that has lost its state.

@@ -2,6 +2,7 @@
 //!
 //! The renaming of a manifest to `.pruned` is the point of no return. Every step behind it can be repeated.
 
+use super::in_place::give_up_overwritten;
 use super::layout::Layout;
 use super::listing::Listing;
 use super::manifest::Generation;
@@ -99,6 +100,7 @@ pub(super) fn after_seal(
 ) -> Result<Vec<String>> {
     if !keeps_generations(pair.pair, newest)? {
         let mut notes = drop_all_but_head(layout, hypervisor, pair)?;
+        notes.extend(finish_prune(layout, pair)?);
         if retention.keep > 1 || retention.within_s.is_some() || !pair.pinned.is_empty() {
             notes.push(
                 "only the newest generation is kept: a disk lies on a file system that cannot share blocks \
@@ -178,6 +180,9 @@ fn drop_all(
 
 /// Removes the volumes of generations that were marked as going. Returns notes on those that stay.
 pub(super) fn finish_prune(layout: &Layout, pair: &mut TargetPair) -> Result<Vec<String>> {
+    if pair.head.is_some() {
+        give_up_overwritten(layout, pair)?;
+    }
     let mut notes = Vec::new();
     let mut dropped = false;
     for path in going(layout, pair.pair) {

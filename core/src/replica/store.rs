@@ -57,9 +57,19 @@ pub struct TargetPair {
     pub pinned: BTreeSet<u64>,
     /// Newest sealed generation.
     pub head: Option<u64>,
+    /// Number of the newest generation that was overwritten in place; 0 for none.
+    #[serde(default)]
+    pub last: u64,
     /// What this host is for the VM.
     #[serde(default = "Standing::replica")]
     pub standing: Standing,
+}
+
+impl TargetPair {
+    /// Whether there is a replica here, or was one until it was overwritten.
+    pub fn was_sealed(&self) -> bool {
+        self.head.is_some() || self.last > 0
+    }
 }
 
 /// This host's id: a random UUID, made when first asked for. Not to `keep` it is for runs that may change
@@ -109,7 +119,7 @@ fn names_in(dir: &Path) -> Result<Vec<String>> {
 }
 
 /// What is in a directory; nothing if there is none.
-fn paths_in(dir: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn paths_in(dir: &Path) -> Result<Vec<PathBuf>> {
     let cannot = |e| Error::io(format!("cannot list {}", dir.display()), e);
     match std::fs::read_dir(dir) {
         Ok(entries) => entries

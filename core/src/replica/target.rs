@@ -6,7 +6,7 @@ use super::listing::Listing;
 use super::manifest::{generation_name, Generation};
 use super::store::{self, read_json, write_json, TargetPair};
 use super::volume::{lost_disks, remove_forks, Location, Volume};
-use super::{seal, Placement, ReplicaRequest, Retention, Standing};
+use super::{in_place, seal, Placement, ReplicaRequest, Retention, Standing};
 use crate::error::{Error, Kind, Result};
 use crate::hypervisor::TargetHypervisor;
 use crate::lock::Lock;
@@ -140,8 +140,9 @@ impl<'a> ReplicaTarget<'a> {
         .plan()?;
         notes.extend(plan.notes);
         let standing = plan.standing;
+        let last = known.as_ref().map_or(0, |k| k.last);
         let (mut volumes, forks, head, pinned) = match known {
-            Some(known) if known.head.is_some() => {
+            Some(known) if known.was_sealed() => {
                 (known.volumes, known.forks, known.head, known.pinned)
             }
             Some(known) => (BTreeMap::new(), known.forks, None, BTreeSet::new()),
@@ -164,6 +165,7 @@ impl<'a> ReplicaTarget<'a> {
             forks: wanted,
             pinned,
             head,
+            last,
             standing,
         };
         // Durable before the first volume is made: what carries the pair's mark can be traced to it.
@@ -184,12 +186,21 @@ impl<'a> ReplicaTarget<'a> {
     }
 
     /// Makes the forks.
-    pub fn prepare(&self, request: &ReplicaRequest) -> Result<Prepared> {
+    pub fn prepare(&mut self, request: &ReplicaRequest) -> Result<Prepared> {
         let parent = self.pair.head;
         let until = Instant::now() + self.patience;
         let newest = newest(&self.layout, &self.pair)?;
         let mut forks = Vec::new();
         let mut notes = self.notes.clone();
+        if request.in_place {
+            notes.extend(in_place::make_way(
+                &self.layout,
+                self.hypervisor,
+                &mut self.pair,
+                newest.as_ref(),
+                &self.placements,
+            )?);
+        }
         for (index, (disk, placement)) in request.disks.iter().zip(&self.placements).enumerate() {
             let volume = self.volume(&placement.location);
             let context = |e: Error| e.context(format!("disk {}", disk.key));
@@ -225,7 +236,7 @@ impl<'a> ReplicaTarget<'a> {
         }
         self.listing.forget();
         Ok(Prepared {
-            parent,
+            parent: self.pair.head,
             number: self.number,
             forks,
             notes,
@@ -305,6 +316,7 @@ fn lost(request: &ReplicaRequest) -> Result<Option<TargetPair>> {
         forks: Vec::new(),
         pinned: BTreeSet::new(),
         head: Some(newest.number),
+        last: 0,
         standing: Standing {
             epoch: newest.epoch,
             ..Standing::replica()
@@ -315,7 +327,7 @@ fn lost(request: &ReplicaRequest) -> Result<Option<TargetPair>> {
 /// What the request leaves open is as it was before; what was decided before cannot change.
 fn settle(request: &ReplicaRequest, known: Option<&TargetPair>) -> Result<ReplicaRequest> {
     let mut settled = request.clone();
-    let Some(known) = known.filter(|k| k.head.is_some()) else {
+    let Some(known) = known.filter(|k| k.was_sealed()) else {
         return Ok(settled);
     };
     match &request.target_vm {
@@ -351,9 +363,10 @@ impl Planner<'_> {
     fn plan(&self) -> Result<TargetPlan> {
         let standing = self.known.map_or(Standing::replica(), |k| k.standing);
         let standing = standing.receiving(&self.request.vm, self.request.epoch)?;
-        let sealed = self.known.filter(|k| k.head.is_some());
+        let sealed = self.known.filter(|k| k.was_sealed());
         let volumes = sealed.map(|k| k.volumes.clone()).unwrap_or_default();
         let mut head = sealed.and_then(|k| k.head);
+        let last = sealed.map_or(0, |k| k.last);
         let placements = self.hypervisor.place(self.request, &volumes)?;
         let mut notes = Vec::new();
         let sealing: Option<Generation> = read_json(&self.layout.sealing(self.request.pair))?;
@@ -370,7 +383,7 @@ impl Planner<'_> {
                 .target_vm
                 .clone()
                 .unwrap_or_else(|| self.request.vm.clone()),
-            number: self.free_number(head.unwrap_or(0) + 1, &placements)?,
+            number: self.free_number(head.unwrap_or(0).max(last) + 1, &placements)?,
             placements,
             head,
             notes,
@@ -404,8 +417,11 @@ impl Planner<'_> {
             let free = volume.free_bytes().map_err(context)?;
             let recorded = newest.as_ref().and_then(|g| g.disk_at(&placement.location));
             let need = match recorded {
-                // What changed is not known yet; only growth is.
-                Some(recorded) => disk.used.min(disk.size.saturating_sub(recorded.size)),
+                // What changed is not known yet; only growth is, and what has to be copied.
+                Some(recorded) => {
+                    let growth = disk.used.min(disk.size.saturating_sub(recorded.size));
+                    growth + self.copy_bytes(placement).map_err(context)?
+                }
                 None => disk
                     .used
                     .saturating_sub(volume.fork_bytes().map_err(context)?),
@@ -420,11 +436,25 @@ impl Planner<'_> {
                     format!("{place} has {free} bytes to spare, but the disks need up to {need}"),
                 )
                 .advise(
-                    "free some space there, or choose another storage with --storage SRC=DST",
+                    "free some space there, choose another storage with --storage SRC=DST, or, where a file system \
+                     cannot share blocks, overwrite the replica with --in-place",
                 ));
             }
         }
         Ok(())
+    }
+
+    /// Bytes of the fork that cannot be shared with the newest generation.
+    fn copy_bytes(&self, placement: &Placement) -> Result<u64> {
+        match self.known {
+            Some(known) if !self.request.in_place => {
+                match in_place::is_copied(&placement.location, known)? {
+                    true => Ok(self.volume(placement).head_bytes()),
+                    false => Ok(0),
+                }
+            }
+            _ => Ok(0),
+        }
     }
 
     fn volume<'v>(&'v self, placement: &'v Placement) -> Volume<'v> {

@@ -103,6 +103,14 @@ impl Volume<'_> {
         }
     }
 
+    /// Bytes that the head takes, of which a fork may have to be a copy.
+    pub fn head_bytes(&self) -> u64 {
+        match self.location {
+            Location::ThinLv { .. } => 0,
+            Location::File { path } => file::head_bytes(path),
+        }
+    }
+
     /// What shares its free space: volumes with the same name compete.
     pub fn space_name(&self) -> String {
         match self.location {

@@ -98,6 +98,7 @@ fn try_sync(source: &Path, monitor: &Path, config: &Path) -> Result<()> {
             within_s: number(WITHIN),
         },
         jobs: 2,
+        in_place: false,
         dry_run: false,
         tuning: Tuning::default(),
         streams: rblocksync::driver::Streams::Fixed(1),
