@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod mapping;
+mod media;
 mod moments;
 mod volumes;
 
@@ -45,6 +46,8 @@ inside! {
     mapping::what_is_mapped_is_what_was_written,
     mapping::a_metadata_snapshot_of_others_is_respected,
     mapping::a_metadata_snapshot_a_killed_run_left_is_released,
+    media::a_medium_that_cannot_be_read_is_told_by_its_place,
+    media::a_medium_that_drops_writes_is_found_by_verify,
     moments::thin_volumes_of_a_running_vm,
     moments::a_thin_volume_and_a_file_of_a_running_vm,
     moments::a_stopped_vm,

@@ -133,6 +133,32 @@ pub fn two_runs_of_one_vm_exclude_each_other(lab: &Lab) -> Result<()> {
     assert_source_clean(lab.a())
 }
 
+/// What keeps the point in time must not fill the pool that the guest lives in.
+pub fn a_run_ends_before_the_sources_pool_is_full(lab: &Lab) -> Result<()> {
+    let a = lab.a();
+    a.run_ok(
+        "set -e; cp /etc/pve/storage.cfg /root/storage.cfg; lvcreate -qq -y -L 32M -T pve/narrow
+         printf '\nlvmthin: narrow\n\tthinpool narrow\n\tvgname pve\n\tcontent images\n\n' >> /etc/pve/storage.cfg
+         lvcreate -qq -V 8M -n vm-107-disk-0 --thinpool pve/narrow; lvcreate -qq -V 32M -n filler --thinpool pve/narrow
+         dd if=/dev/urandom of=/dev/pve/vm-107-disk-0 bs=1M count=8 oflag=direct status=none",
+    )?;
+    a.write_file(
+        &small::config(107),
+        "cores: 1\nmachine: pc\nmemory: 64\nname: narrow\nscsi0: narrow:vm-107-disk-0,size=8M\n",
+    )?;
+    let run = half_way(lab, "107 --to hvb --storage narrow=local-lvm")?;
+    a.run_ok("dd if=/dev/urandom of=/dev/pve/filler bs=512k count=47 oflag=direct status=none")?;
+    let output = run.wait_for(LONG)?;
+    assert_eq!(output.status, 1, "{}", said(lab)?);
+    for words in ["pve/narrow", "nearly full"] {
+        assert!(said(lab)?.contains(words), "{}", said(lab)?);
+    }
+    assert_source_clean(a)?;
+    expect(a, "pvesync generations 107 --to hvb", 1, &["no replica"])?;
+    a.run_ok("lvremove -qq -y pve/narrow && rm /etc/pve/qemu-server/107.conf && cp /root/storage.cfg /etc/pve/storage.cfg")?;
+    Ok(())
+}
+
 /// Both hosts as nodes of one cluster, which share /etc/pve: there the VM's id exists once, on the source.
 pub fn in_one_cluster_the_configuration_is_kept_aside(lab: &Lab) -> Result<()> {
     let (a, b) = (lab.a(), lab.b());
