@@ -41,6 +41,7 @@ pub enum Tool {
     Lvremove,
     Lvrename,
     Lvs,
+    ThinDelta,
     ThinDump,
 }
 
@@ -55,6 +56,7 @@ impl Tool {
             Tool::Lvremove => ("lvremove", "lvm2"),
             Tool::Lvrename => ("lvrename", "lvm2"),
             Tool::Lvs => ("lvs", "lvm2"),
+            Tool::ThinDelta => ("thin_delta", "thin-provisioning-tools"),
             Tool::ThinDump => ("thin_dump", "thin-provisioning-tools"),
         }
     }

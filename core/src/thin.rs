@@ -7,15 +7,17 @@
 //! The answer holds for the moment of the reservation: for a volume nobody writes, such as a read-only
 //! snapshot, it stays true. On any error the caller can still treat the whole volume as data.
 
+mod delta;
 mod dump;
 mod reserve;
+mod xml;
 
 use crate::cmd::{Cmd, Tool};
 use crate::error::{Error, Kind, Result};
 use crate::lvm::{self, Lv, LvId, LvKind};
 use crate::range::RangeSet;
 use reserve::{Places, Reservation};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long to wait for another user of the metadata snapshot.
@@ -33,6 +35,70 @@ pub fn mapped(lv: &Lv) -> Result<RangeSet> {
     mapped_in(lv, &Places::system()).map_err(doing)
 }
 
+/// The bytes in which the thin volume `new` may differ from `old`, another one of its pool: chunks that are not
+/// shared any more, whether or not their content differs. Both must be volumes that nobody writes. Fails as [`mapped`]
+/// does.
+pub fn changed(old: &Lv, new: &Lv) -> Result<RangeSet> {
+    let doing = |e: Error| {
+        e.context(format!(
+            "cannot list what {} changed since {}",
+            new.id, old.id
+        ))
+    };
+    changed_in(old, new, &Places::system()).map_err(doing)
+}
+
+fn changed_in(old: &Lv, new: &Lv, places: &Places) -> Result<RangeSet> {
+    let (pool, left) = in_pool(old)?;
+    let (other, right) = in_pool(new)?;
+    if pool != other {
+        return Err(Error::new(Kind::Usage, "they are in different pools"));
+    }
+    check_no_external_origin(old, pool)?;
+    check_no_external_origin(new, pool)?;
+    let devices = ["--snap1", &left.to_string(), "--snap2", &right.to_string()];
+    with_metadata(pool, places, |device| {
+        Cmd::new(Tool::ThinDelta)
+            .arg("-m")
+            .args(devices)
+            .arg(device)
+            .timeout(DUMP_TIMEOUT)
+            .stream(|xml| delta::parse(xml, left, right, new.size))
+    })
+}
+
+fn in_pool(lv: &Lv) -> Result<(&LvId, u32)> {
+    match (lv.kind, &lv.pool, lv.thin_id) {
+        (LvKind::Thin, Some(pool), Some(thin_id)) => Ok((pool, thin_id)),
+        _ => Err(Error::new(
+            Kind::Usage,
+            format!("{} is not a thin volume", lv.id),
+        )),
+    }
+}
+
+/// Runs `look` on the pool's metadata while that is held still.
+fn with_metadata<T>(
+    pool: &LvId,
+    places: &Places,
+    look: impl FnOnce(PathBuf) -> Result<T>,
+) -> Result<T> {
+    let reservation = Reservation::take(pool, places, RESERVE_PATIENCE)?;
+    let found = look(metadata_device(pool));
+    // A reservation that stays would make the pool's metadata grow for ever: that is worth an error.
+    let released = reservation.release();
+    let found = found?;
+    released?;
+    Ok(found)
+}
+
+/// A door for the fuzzer: reads the output of thin_delta.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub fn parse_delta(xml: &[u8], left: u32, right: u32, size: u64) -> Result<RangeSet> {
+    delta::parse(xml, left, right, size)
+}
+
 /// A door for the fuzzer: reads the output of thin_dump.
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -41,21 +107,15 @@ pub fn parse_dump(xml: &[u8], thin_id: u32, size: u64) -> Result<RangeSet> {
 }
 
 fn mapped_in(lv: &Lv, places: &Places) -> Result<RangeSet> {
-    let (LvKind::Thin, Some(pool), Some(thin_id)) = (lv.kind, &lv.pool, lv.thin_id) else {
-        return Err(Error::new(Kind::Usage, "it is not a thin volume"));
-    };
+    let (pool, thin_id) = in_pool(lv)?;
     check_no_external_origin(lv, pool)?;
-    let reservation = Reservation::take(pool, places, RESERVE_PATIENCE)?;
-    let dumped = Cmd::new(Tool::ThinDump)
-        .args(["-m", "--dev-id", &thin_id.to_string()])
-        .arg(metadata_device(pool))
-        .timeout(DUMP_TIMEOUT)
-        .stream(|xml| dump::parse(xml, thin_id, lv.size));
-    // A reservation that stays would make the pool's metadata grow for ever: that is worth an error.
-    let released = reservation.release();
-    let mapped = dumped?;
-    released?;
-    Ok(mapped)
+    with_metadata(pool, places, |device| {
+        Cmd::new(Tool::ThinDump)
+            .args(["-m", "--dev-id", &thin_id.to_string()])
+            .arg(device)
+            .timeout(DUMP_TIMEOUT)
+            .stream(|xml| dump::parse(xml, thin_id, lv.size))
+    })
 }
 
 /// Unmapped parts of a volume with an external origin show that origin, which is in no pool or another.
@@ -72,6 +132,6 @@ fn check_no_external_origin(lv: &Lv, pool: &LvId) -> Result<()> {
     }
 }
 
-fn metadata_device(pool: &LvId) -> std::path::PathBuf {
+fn metadata_device(pool: &LvId) -> PathBuf {
     Path::new("/dev/mapper").join(format!("{}_tmeta", pool.mapper_name()))
 }

@@ -331,6 +331,19 @@ fn texts() -> Written {
         ),
     )?;
     write(
+        "thin_delta",
+        "v0.9",
+        r#"<superblock uuid="" time="1" transaction="3" data_block_size="128" nr_data_blocks="1000">
+  <diff left="1" right="2">
+    <same begin="0" length="2"/>
+    <different begin="2" length="2"/>
+    <left_only begin="12" length="1"/>
+    <right_only begin="30" length="1"/>
+  </diff>
+</superblock>
+"#,
+    )?;
+    write(
         "lvs_json",
         "recorded",
         std::fs::read("core/src/lvm/testdata/lvs.json")?,

@@ -3,7 +3,7 @@
 use crate::{lv, owner, pool, sh};
 use rblocksync::error::Kind;
 use rblocksync::lvm::{self, LvKind, SnapshotOptions};
-use rblocksync::range::ByteRange;
+use rblocksync::range::{ByteRange, RangeSet};
 use rblocksync::thin;
 use std::os::unix::fs::FileExt;
 
@@ -60,6 +60,24 @@ pub fn what_is_mapped_is_what_was_written() {
         [(2, 4), (100, 101), (500, 502), (1023, 1024)]
     );
     assert_eq!(chunks("map-snap"), written, "though it is not active");
+
+    let options = SnapshotOptions {
+        read_only: true,
+        skip_activation: true,
+        tags: vec![owner().tag().clone()],
+        ..SnapshotOptions::default()
+    };
+    lvm::snapshot(&lv("map"), "map-later", &options).expect("snapshot");
+    let get = |name| lvm::get(&lv(name)).expect("there");
+    let changed = thin::changed(&get("map-snap"), &get("map-later")).expect("compared");
+    let wanted: RangeSet = [(1, 2), (500, 502)]
+        .iter()
+        .map(|(from, to)| ByteRange::new(from * CHUNK, to * CHUNK))
+        .collect();
+    assert_eq!(changed, wanted, "a chunk is gone, and two came");
+    let same = thin::changed(&get("map-later"), &get("map-later")).expect("compared");
+    assert!(same.is_empty());
+    lvm::remove(&lv("map-later"), &owner()).expect("removed");
 
     // All of it scattered: more lines than a pipe holds.
     let disk = std::fs::File::options()

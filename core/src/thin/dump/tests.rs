@@ -1,4 +1,5 @@
 use super::*;
+use crate::error::Kind;
 use proptest::prelude::*;
 
 /// Recorded from thin_dump 0.9.0 -m: a volume of 36 MiB and its snapshot.
