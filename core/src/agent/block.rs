@@ -9,6 +9,7 @@ use crate::sync::{self, DigestTable, Geometry, Meter, Params};
 use crate::wire::Link;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::ops::Range;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -122,6 +123,9 @@ pub struct Opened {
     pub is_new: bool,
     /// Who it is; `None` for a target that a dry run would create.
     pub identity: Option<Identity>,
+    /// What the user should know.
+    #[serde(default)]
+    pub note: Option<String>,
 }
 
 /// An open image on this host, with what is needed to finish it.
@@ -135,8 +139,10 @@ pub struct BlockEnd {
 impl BlockEnd {
     /// Opens a source.
     pub fn source(path: &Path, direct: bool) -> Result<(BlockEnd, Opened)> {
-        let opened = image::open_source(path, direct, |p| thin_map::of(p, Role::Source))?;
-        Ok(Self::opened(opened, None, false))
+        let note = Cell::new(None);
+        let thin_map = |p: &Path| thin_map::of(p, Role::Source, &note);
+        let opened = image::open_source(path, direct, thin_map)?;
+        Ok(Self::opened(opened, None, false, &note))
     }
 
     /// Opens a target. A file to be created is made beside its place, under a name of its own, so that
@@ -158,12 +164,14 @@ impl BlockEnd {
                 Error::new(Kind::NotFound, what).advise("name the file itself, or remove the link")
             );
         }
-        let thin_map = |p: &Path| thin_map::of(p, Role::Target);
+        let note = Cell::new(None);
+        let thin_map = |p: &Path| thin_map::of(p, Role::Target, &note);
         if !missing {
             return Ok(Self::opened(
                 image::open_target(path, options, thin_map)?,
                 None,
                 dry_run,
+                &note,
             ));
         }
         if !create {
@@ -185,18 +193,21 @@ impl BlockEnd {
                 is_device: false,
                 is_new: true,
                 identity: None,
+                note: None,
             };
             return Ok((end, opened));
         }
         let opened = image::open_target(&part, options, thin_map)
             .map_err(|e| e.context(format!("cannot create {}", path.display())))?;
-        Ok(Self::opened(opened, Some((part, path.to_owned())), dry_run))
+        let publish = Some((part, path.to_owned()));
+        Ok(Self::opened(opened, publish, dry_run, &note))
     }
 
     fn opened(
         opened: image::Opened,
         publish: Option<(PathBuf, PathBuf)>,
         dry_run: bool,
+        note: &Cell<Option<String>>,
     ) -> (BlockEnd, Opened) {
         let answer = Opened {
             size: match publish {
@@ -206,6 +217,7 @@ impl BlockEnd {
             is_device: opened.image.is_device(),
             is_new: publish.is_some(),
             identity: Some(opened.identity),
+            note: note.take(),
         };
         let end = BlockEnd {
             handle: Some(opened.image),

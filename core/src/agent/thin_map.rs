@@ -6,14 +6,15 @@ use crate::image::{Room, ThinMap};
 use crate::lvm::{self, LvKind, Pool};
 use crate::range::{ByteRange, RangeSet};
 use crate::thin;
+use std::cell::Cell;
 use std::path::Path;
 
 /// The mapping of the thin volume at `path`; `None` for any other device.
 ///
 /// Where the pool cannot tell (somebody else holds its metadata snapshot, or its tools are missing),
-/// all of the volume is taken for data: slower, never wrong. A target in a pool that does not zero its
+/// all of the volume is taken for data, and `note` says so: slower, never wrong. A target in a pool that does not zero its
 /// chunks is the exception: writing there without knowing the mapping could expose old bytes.
-pub(super) fn of(path: &Path, role: Role) -> Result<Option<ThinMap>> {
+pub(super) fn of(path: &Path, role: Role, note: &Cell<Option<String>>) -> Result<Option<ThinMap>> {
     let Some(lv) = lvm::find_by_path(path)? else {
         return Ok(None);
     };
@@ -30,7 +31,10 @@ pub(super) fn of(path: &Path, role: Role) -> Result<Option<ThinMap>> {
             };
             return Err(e.context(format!("cannot tell what {lv} maps", lv = lv.id)));
         }
-        Err(_) => whole(lv.size),
+        Err(e) => {
+            note.set(Some(format!("all of {} is read: {}", lv.id, e.message())));
+            whole(lv.size)
+        }
     };
     let map = ThinMap::new(lv.size, pool.chunk_bytes, pool.zeroes_new, &mapped);
     Ok(Some(match role {

@@ -66,6 +66,9 @@ pub fn run(
             return Err(e);
         }
     };
+    for note in [&from.note, &to.note].into_iter().flatten() {
+        reporter.note(note);
+    }
     let result = checked_size(transfer, &from, &to).and_then(|size| {
         if let (End::Local(source), End::Local(target)) = (&source, &target) {
             target.begin_as_clone_of(source);

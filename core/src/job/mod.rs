@@ -7,6 +7,7 @@ mod retry;
 mod service;
 mod status;
 mod sync;
+mod tell;
 mod transfer;
 mod vm;
 

@@ -5,7 +5,6 @@ use super::retry::Patience;
 use super::transfer::{Carried, Transfers};
 use super::vm::{Context, SourceDisk, SourceVm, SyncOptions, SyncOutcome};
 use crate::agent::Client;
-use crate::cli::units::{human, human_time};
 use crate::digest::HashKind;
 use crate::driver::{RemoteAgent, Streams};
 use crate::error::{Error, Kind, Result};
@@ -129,13 +128,14 @@ struct Taken {
     sealing: Cell<bool>,
 }
 
-struct Job<'a> {
-    context: &'a Context<'a>,
-    vm: &'a SourceVm,
+/// One sync, under way.
+pub(super) struct Job<'a> {
+    pub context: &'a Context<'a>,
+    pub vm: &'a SourceVm,
     options: &'a SyncOptions,
     /// Its page in the journal; none for a dry run.
     run: Option<&'a Run>,
-    began: Instant,
+    pub began: Instant,
 }
 
 impl Job<'_> {
@@ -354,56 +354,6 @@ impl Job<'_> {
         })
     }
 
-    fn tell_plan(&self, target: &HostDescription, plan: &TargetPlan) {
-        let say = |text: String| {
-            self.context
-                .reporter
-                .say(text, json!({"event": "plan-line"}))
-        };
-        let what = match plan.head {
-            Some(n) => format!("generation {} onto {n}", plan.number),
-            None => "first generation".to_owned(),
-        };
-        let disks: Vec<_> = self.vm.disks.iter().zip(&plan.placements).collect();
-        self.context.reporter.say(
-            format!("VM {} ({}) to {} ({}): {what}", self.vm.id, self.vm.name, target.name, target.hypervisor),
-            json!({
-                "event": "plan",
-                "vm": self.vm.id,
-                "target": target,
-                "target_vm": plan.vm,
-                "parent": plan.head,
-                "number": plan.number,
-                "disks": disks.iter().map(|(d, p)| json!({"spec": d.spec, "placement": p})).collect::<Vec<_>>(),
-                "excluded": self.vm.excluded,
-                "notes": self.vm.notes.iter().chain(&plan.notes).collect::<Vec<_>>(),
-            }),
-        );
-        if self.context.reporter.is_json() {
-            return;
-        }
-        for (disk, placement) in disks {
-            say(format!(
-                "  {}: {} -> {} ({}, {} used)",
-                disk.spec.key,
-                disk.spec.volume,
-                placement.volume,
-                human(disk.spec.size),
-                human(disk.spec.used)
-            ));
-        }
-        for (key, why) in &self.vm.excluded {
-            say(format!("  {key}: not replicated: {why}"));
-        }
-        for note in self.vm.notes.iter().chain(&plan.notes) {
-            say(format!("  note: {note}"));
-        }
-    }
-
-    fn note(&self, note: &str) {
-        self.context.reporter.note(note);
-    }
-
     /// What was resolved must be what the snapshots were taken of: a disk that was added in between would be
     /// missing.
     fn check_config(&self) -> Result<()> {
@@ -435,21 +385,6 @@ impl Job<'_> {
             Some(problem) => Err(problem.context("cannot remove what a run that was cut off left")),
             None => Ok(()),
         }
-    }
-
-    fn tell_point(&self, point: &PointInTime) {
-        self.context.reporter.say(
-            format!(
-                "  point in time: {} consistent{}",
-                point.consistency,
-                match point.held_ms {
-                    0 => String::new(),
-                    ms => format!(", guest held for {ms} ms"),
-                }
-            ),
-            json!({"event": "point-in-time", "consistency": point.consistency, "held_ms": point.held_ms, "notes": point.notes}),
-        );
-        point.notes.iter().for_each(|note| self.note(note));
     }
 
     fn transfer_and_seal(
@@ -493,28 +428,7 @@ impl Job<'_> {
             &generation,
             &report.kept,
         ));
-        self.context.reporter.say(
-            format!(
-                "generation {} sealed: {} sent, {} compared, {} on the wire, {}; kept: {}",
-                generation.name(),
-                human(sum(|s| s.changed)),
-                human(sum(|s| s.compared)),
-                human(sum(|s| s.wire_out + s.wire_in)),
-                human_time(self.began.elapsed()),
-                report.kept.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
-            ),
-            json!({
-                "event": "sealed",
-                "generation": generation.name(),
-                "consistency": generation.consistency,
-                "seconds": self.began.elapsed().as_secs_f64(),
-                "disks": generation.disks.iter().zip(&summaries)
-                    .map(|(d, s)| json!({"key": d.key, "volume": d.target, "summary": s})).collect::<Vec<_>>(),
-                "kept": report.kept,
-                "notes": report.notes,
-            }),
-        );
-        report.notes.iter().for_each(|note| self.note(note));
+        self.tell_sealed(&generation, &summaries, &report);
         if let Err(e) = noted {
             self.note(&e.message());
         }

@@ -138,7 +138,7 @@ impl Transfers<'_> {
         let _watch = self.reporter.watch(way.key, meter.clone());
         std::thread::scope(|scope| {
             // Finding out what is mapped takes its time at both ends: at once.
-            let source = scope.spawn(|| open_source(way, self.options.direct));
+            let source = scope.spawn(|| self.open_source(way));
             let streams = self.options.streams;
             let agent = RemoteAgent::start(self.session, self.vm.program, streams, stop)?;
             agent.during(|agent| {
@@ -149,6 +149,7 @@ impl Transfers<'_> {
                     direct: self.options.direct,
                 };
                 let opened: Opened = agent.client().block(BlockRequest::OpenTarget(open))?;
+                self.tell(way, &opened);
                 if opened.size < way.size {
                     return Err(Error::new(
                         Kind::Remote,
@@ -175,6 +176,30 @@ impl Transfers<'_> {
         })
         .map(|summary| whole(summary, &before, &meter.read()))
     }
+
+    fn open_source(&self, way: &Way) -> Result<BlockEnd> {
+        let (source, opened) = BlockEnd::source(way.from, self.options.direct)?;
+        self.tell(way, &opened);
+        if opened.size == way.size {
+            return Ok(source);
+        }
+        Err(Error::new(
+            Kind::Io,
+            format!(
+                "{} has {} bytes, but the VM's disk had {}",
+                way.from.display(),
+                opened.size,
+                way.size
+            ),
+        )
+        .advise("the disk was resized meanwhile; run again"))
+    }
+
+    fn tell(&self, way: &Way, opened: &Opened) {
+        if let Some(note) = &opened.note {
+            self.reporter.note(&format!("{}: {note}", way.key));
+        }
+    }
 }
 
 /// What all connections of a run came to, the last of which had `summary`.
@@ -186,21 +211,4 @@ fn whole(summary: Summary, before: &Progress, after: &Progress) -> Summary {
         wire_out: summary.wire_out + before.sent,
         ..summary
     }
-}
-
-fn open_source(way: &Way, direct: bool) -> Result<BlockEnd> {
-    let (source, opened) = BlockEnd::source(way.from, direct)?;
-    if opened.size == way.size {
-        return Ok(source);
-    }
-    Err(Error::new(
-        Kind::Io,
-        format!(
-            "{} has {} bytes, but the VM's disk had {}",
-            way.from.display(),
-            opened.size,
-            way.size
-        ),
-    )
-    .advise("the disk was resized meanwhile; run again"))
 }

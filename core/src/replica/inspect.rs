@@ -1,9 +1,9 @@
 //! What is unfinished or broken in the replicas of this host.
 
 use super::listing::Listing;
+use super::replicas::list_generations;
 use super::seal::recover;
 use super::store::{self, read_json, write_json, TargetPair};
-use super::target::list_generations;
 use super::thin::check_pools_in;
 use super::volume::{lost_disks, remove_forks, Location};
 use super::{Generation, Layout, POOL_PERCENT_MAX};

@@ -13,7 +13,9 @@ mod layout;
 mod listing;
 mod manifest;
 mod mend;
+mod plan;
 mod prune;
+mod replicas;
 mod retention;
 mod role;
 mod seal;
@@ -27,14 +29,16 @@ pub use inspect::{inspect, Finding};
 pub use layout::{state_dir, Layout};
 pub use manifest::{DiskRecord, Generation, GENERATION_PREFIX};
 pub use mend::{Mending, Unsealed};
+pub use plan::TargetPlan;
 pub use prune::{pin, prune, Pruned};
+pub use replicas::list_generations;
 pub use retention::Retention;
 pub use role::{Role, Standing};
 pub use store::{
     host_id, note_sent, read_json, sent_generations, source_pairs, source_vms, write_json,
     write_text, SourcePair, TargetPair,
 };
-pub use target::{list_generations, Fork, Prepared, ReplicaTarget, SealReport, TargetPlan};
+pub use target::{Fork, Prepared, ReplicaTarget, SealReport};
 pub use thin::{check_pools_of, POOL_PERCENT_MAX};
 pub use verify::{verify, Damaged, Verified, VerifiedDisk, VerifyRequest};
 pub use volume::{Location, VolumeFormat};

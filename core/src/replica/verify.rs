@@ -2,8 +2,8 @@
 
 use super::listing::Listing;
 use super::manifest::{DiskRecord, Generation};
+use super::replicas::{find_replica, no_generation};
 use super::store::{read_json, write_json};
-use super::target::{find_replica, no_generation};
 use super::volume::Volume;
 use super::{Layout, TargetPair};
 use crate::agent::BlockEnd;

@@ -1,11 +1,13 @@
 //! The map of a thin volume, and the metadata snapshot it is read from.
 
 use crate::{lv, owner, pool, sh};
+use rblocksync::agent::BlockEnd;
 use rblocksync::error::Kind;
 use rblocksync::lvm::{self, LvKind, SnapshotOptions};
 use rblocksync::range::{ByteRange, RangeSet};
 use rblocksync::thin;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 const CHUNK: u64 = 65536;
 const NOTE: &str = "/var/lib/rblocksync/thin-pve-data.held";
@@ -120,6 +122,9 @@ pub fn a_metadata_snapshot_of_others_is_respected() {
     let error = thin::mapped(&lvm::get(&lv("map")).expect("there")).unwrap_err();
     assert_eq!(error.kind(), Kind::Busy, "{error}");
     assert_eq!(held_root(), root, "still theirs");
+    let (_, opened) = BlockEnd::source(Path::new("/dev/pve/map"), true).expect("it can be read");
+    let note = opened.note.expect("and it is told how");
+    assert!(note.contains("all of pve/map is read"), "{note}");
 
     // It is waited for, though.
     let waiting = std::thread::spawn(|| chunks("map"));
