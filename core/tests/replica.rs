@@ -590,3 +590,22 @@ fn a_replica_in_use_is_not_overwritten_in_place() {
     assert!(!matches!(refused, Ok(Ok(()))));
     assert_eq!(world.heads(), (1, 1));
 }
+
+#[test]
+fn what_tells_of_a_fork_goes_with_it() {
+    let world = World::new();
+    let prepare = || {
+        let mut target = world.open().unwrap();
+        target.prepare(&world.request()).unwrap().forks
+    };
+    let forks = prepare();
+    for fork in &forks {
+        std::fs::write(&fork.table, "cursor").unwrap();
+    }
+    assert_eq!(prepare(), forks);
+    assert!(forks.iter().all(|fork| fork.table.exists()));
+    std::fs::remove_file(&forks[1].path).unwrap();
+    assert_eq!(prepare(), forks);
+    let left: Vec<bool> = forks.iter().map(|fork| fork.table.exists()).collect();
+    assert_eq!(left, [true, false]);
+}

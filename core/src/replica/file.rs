@@ -255,6 +255,14 @@ fn copy(from: &File, to: &File, path: &Path) -> Result<()> {
     Ok(())
 }
 
+pub(super) fn has_fork(path: &Path, pair: Uuid, parent: Option<u64>) -> Result<bool> {
+    let fork = fork_of(path)?;
+    match owned(&fork, pair)? {
+        Some(file) => Ok(read_mark(&file, &fork, BASE)? == Some(parent.unwrap_or(0).to_string())),
+        None => Ok(false),
+    }
+}
+
 pub(super) fn ensure_fork(
     path: &Path,
     pair: Uuid,

@@ -208,6 +208,11 @@ impl<'a> ReplicaTarget<'a> {
                 }
                 _ => None,
             };
+            let table = self.layout.fork_table(self.pair.pair, index);
+            // It tells what is in the fork, and so must go before there is another fork.
+            if !volume.has_fork(base).map_err(context)? {
+                store::remove(&table)?;
+            }
             let path = volume
                 .ensure_fork(base, disk.size, until)
                 .map_err(context)?;
@@ -215,7 +220,7 @@ impl<'a> ReplicaTarget<'a> {
                 key: disk.key.clone(),
                 placement: placement.clone(),
                 path,
-                table: self.layout.fork_table(self.pair.pair, index),
+                table,
             });
         }
         self.listing.forget();

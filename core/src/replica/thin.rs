@@ -111,6 +111,16 @@ fn idle(mut fork: Lv, until: Instant) -> Result<Lv> {
     Ok(fork)
 }
 
+pub(super) fn has_fork(
+    listing: &Listing,
+    lv: &LvId,
+    owner: &OwnerTag,
+    parent: Option<u64>,
+) -> Result<bool> {
+    let found = listing.owned(&fork_of(lv)?, owner)?;
+    Ok(is_based_on(found.as_ref(), &base_tag(parent)?))
+}
+
 pub(super) fn ensure_fork(
     listing: &Listing,
     (lv, pool): (&LvId, &LvId),

@@ -121,6 +121,14 @@ impl Volume<'_> {
         }
     }
 
+    /// Whether there is a fork of generation `parent`, so that it would be used again.
+    pub fn has_fork(&self, parent: Option<u64>) -> Result<bool> {
+        match self.location {
+            Location::ThinLv { lv, .. } => thin::has_fork(self.listing, lv, &self.owner(), parent),
+            Location::File { path } => file::has_fork(path, self.pair, parent),
+        }
+    }
+
     /// Makes the fork of generation `parent` ready, at least `size` bytes large, and gives its path.
     /// One left by a run that was cut off is used again if it has the same parent; it may be in use until
     /// `until`.
