@@ -19,8 +19,6 @@ pub(super) struct Patience {
     limit: Duration,
     until: Option<Instant>,
     pause: Duration,
-    /// When the attempt under way began.
-    began: Instant,
 }
 
 impl Patience {
@@ -30,13 +28,13 @@ impl Patience {
             limit,
             until: None,
             pause: PAUSES.0,
-            began: Instant::now(),
         }
     }
 
-    /// Whether there is to be another attempt after `error`; waits until it is time for it.
-    pub fn wait(&mut self, error: &Error, context: &Context) -> Result<bool> {
-        let Some(pause) = self.next(error.kind(), Instant::now()) else {
+    /// Whether there is to be another attempt after `error`, before which the transfer went on for `held`; waits until
+    /// it is time for it.
+    pub fn wait(&mut self, error: &Error, held: Duration, context: &Context) -> Result<bool> {
+        let Some(pause) = self.next(error.kind(), held, Instant::now()) else {
             return Ok(false);
         };
         context.reporter.say(
@@ -52,12 +50,11 @@ impl Patience {
             context.stop.check()?;
             bell.wait(LOOK_EVERY);
         }
-        self.began = Instant::now();
         Ok(true)
     }
 
     /// The pause before the next attempt, if there is to be one after an error of this kind.
-    fn next(&mut self, kind: Kind, now: Instant) -> Option<Duration> {
+    fn next(&mut self, kind: Kind, held: Duration, now: Instant) -> Option<Duration> {
         // Busy: an agent of the lost connection has not noticed yet, and holds the replica.
         let is_worth_it = match self.until {
             None => kind == Kind::Remote,
@@ -66,7 +63,7 @@ impl Patience {
         if !is_worth_it {
             return None;
         }
-        if now.saturating_duration_since(self.began) >= GOOD {
+        if held >= GOOD {
             self.until = None;
             self.pause = PAUSES.0;
         }
@@ -92,13 +89,11 @@ mod tests {
     #[test]
     fn pauses_grow_until_patience_ends() {
         let mut patience = Patience::new(seconds(10));
-        let start = patience.began;
-        let mut now = start;
+        let mut now = Instant::now();
         let mut pauses = Vec::new();
-        while let Some(pause) = patience.next(Kind::Remote, now) {
+        while let Some(pause) = patience.next(Kind::Remote, seconds(5), now) {
             pauses.push(pause.as_secs());
             now += pause;
-            patience.began = now;
         }
         assert_eq!(pauses, [1, 2, 4, 3]);
     }
@@ -106,23 +101,25 @@ mod tests {
     #[test]
     fn a_good_connection_renews_it() {
         let mut patience = Patience::new(seconds(3));
-        let lost = patience.began + seconds(5);
-        assert_eq!(patience.next(Kind::Remote, lost), Some(seconds(1)));
-        patience.began = lost + seconds(1);
-        let again = patience.began + GOOD;
-        assert_eq!(patience.next(Kind::Remote, again), Some(seconds(1)));
+        let lost = Instant::now();
+        let mut next = |held, after| patience.next(Kind::Remote, held, lost + seconds(after));
+        assert_eq!(next(seconds(5), 0), Some(seconds(1)));
+        assert_eq!(next(GOOD, 61), Some(seconds(1)));
+        assert_eq!(next(Duration::ZERO, 62), Some(seconds(2)));
+        assert_eq!(next(Duration::ZERO, 64), None, "three seconds are over");
     }
 
     #[test]
     fn other_errors_are_not_tried_again() {
         let mut patience = Patience::new(seconds(3));
-        let now = patience.began;
-        assert_eq!(patience.next(Kind::Busy, now), None);
-        assert_eq!(patience.next(Kind::Digest, now), None);
-        assert!(patience.next(Kind::Remote, now).is_some());
-        assert!(patience.next(Kind::Busy, now).is_some());
-        assert_eq!(patience.next(Kind::Space, now), None);
+        let now = Instant::now();
+        let mut next = |kind| patience.next(kind, Duration::ZERO, now);
+        assert_eq!(next(Kind::Busy), None);
+        assert_eq!(next(Kind::Digest), None);
+        assert!(next(Kind::Remote).is_some());
+        assert!(next(Kind::Busy).is_some());
+        assert_eq!(next(Kind::Space), None);
         let mut none = Patience::new(Duration::ZERO);
-        assert_eq!(none.next(Kind::Remote, now), None);
+        assert_eq!(none.next(Kind::Remote, Duration::ZERO, now), None);
     }
 }

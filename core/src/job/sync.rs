@@ -25,7 +25,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// Leaf size of all replicas, in bytes.
@@ -126,6 +126,8 @@ struct Taken {
     carried: Vec<Carried>,
     /// The target may have sealed it: from here on only a new run can tell.
     sealing: Cell<bool>,
+    /// Since when the transfer goes on over the present connection.
+    since: Cell<Option<Instant>>,
 }
 
 /// One sync, under way.
@@ -148,11 +150,12 @@ impl Job<'_> {
         let mut patience = Patience::new(self.options.retry_for);
         let result = loop {
             let result = self.attempt(&mut runtime, &mut taken);
-            let Some(Taken { sealing, .. }) = &taken else {
+            let Some(Taken { sealing, since, .. }) = &taken else {
                 break result;
             };
+            let held = since.take().map_or(Duration::ZERO, |since| since.elapsed());
             match result {
-                Err(e) if !sealing.get() => match patience.wait(&e, self.context) {
+                Err(e) if !sealing.get() => match patience.wait(&e, held, self.context) {
                     Ok(true) => {}
                     Ok(false) => break Err(e),
                     Err(stopped) => break Err(stopped),
@@ -259,6 +262,7 @@ impl Job<'_> {
             point,
             carried,
             sealing: Cell::new(false),
+            since: Cell::new(None),
         }))
     }
 
@@ -404,6 +408,7 @@ impl Job<'_> {
             stop: self.context.stop,
             run: taken.request.run,
         };
+        taken.since.set(Some(Instant::now()));
         let summaries = transfers.run(client, prepared, point, &taken.carried)?;
         point.still_valid()?;
         self.context.stop.check()?;
