@@ -14,7 +14,7 @@ use rblocksync::job::{
     self, Context, HostRequest, Patient, SourceDisk, SyncOptions, TargetService,
 };
 use rblocksync::remote::HostSpec;
-use rblocksync::replica::{list_generations, state_dir, Generation, Layout, TargetPair};
+use rblocksync::replica::{self, list_generations, state_dir, Generation, Layout, TargetPair};
 use rblocksync::snapshot::watchdog;
 use rblocksync::stop::{on_signals, Stop};
 use rblocksync::verbs::{
@@ -260,6 +260,13 @@ fn generations(args: &GenerationsArgs, place: &Place) -> Result<()> {
         None => list_generations(place.layout, vm.as_deref())?,
         Some(host) => place.ask(host, &HostRequest::Generations(vm.clone()))?,
     };
+    if found.is_empty() && args.to.is_none() {
+        if let Some(vm) = &vm {
+            if tell_sent(place, vm)? {
+                return Ok(());
+            }
+        }
+    }
     if found.is_empty() {
         return Err(match vm {
             Some(vm) => Error::new(Kind::NotFound, format!("there is no replica of VM {vm}")),
@@ -272,6 +279,20 @@ fn generations(args: &GenerationsArgs, place: &Place) -> Result<()> {
     Ok(())
 }
 
+/// What this node knows of the generations that it has sent. False if there are none.
+fn tell_sent(place: &Place, vm: &str) -> Result<bool> {
+    let sent = replica::sent(place.layout, vm)?;
+    for (pair, generations) in &sent {
+        place.reporter.say(
+            format!("VM {vm}, as it was last sent to {}:", pair.target_name),
+            json!({"event": "sent", "pair": pair}),
+        );
+        let newest = generations.last().map(|g| g.number);
+        tell_generations(place.reporter, generations, newest);
+    }
+    Ok(!sent.is_empty())
+}
+
 fn tell(reporter: &Reporter, pair: &TargetPair, generations: &[Generation]) {
     reporter.say(
         format!(
@@ -280,9 +301,13 @@ fn tell(reporter: &Reporter, pair: &TargetPair, generations: &[Generation]) {
         ),
         json!({"event": "replica", "pair": pair}),
     );
+    tell_generations(reporter, generations, pair.head);
+}
+
+fn tell_generations(reporter: &Reporter, generations: &[Generation], head: Option<u64>) {
     for generation in generations {
         let changed: u64 = generation.disks.iter().map(|d| d.changed).sum();
-        let head = match pair.head == Some(generation.number) {
+        let head = match head == Some(generation.number) {
             true => ", head",
             false => "",
         };

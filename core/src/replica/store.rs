@@ -88,14 +88,8 @@ pub fn host_id(layout: &Layout, keep: bool) -> Result<Uuid> {
 
 /// The pairs of which `vm` is the source.
 pub fn source_pairs(layout: &Layout, vm: &str) -> Result<Vec<SourcePair>> {
-    let mut pairs = Vec::new();
-    for path in paths_in(&layout.source_pairs(vm))? {
-        // Temporary files of a run that was cut off have other names.
-        if path.extension().is_some_and(|e| e == "json") {
-            pairs.extend(read_json(&path)?);
-        }
-    }
-    Ok(pairs)
+    let files = pair_files(layout, vm)?.into_iter();
+    Ok(files.map(|(_, pair)| pair).collect())
 }
 
 /// The VMs of which there is a pair, sorted.
@@ -186,6 +180,30 @@ pub(super) fn remove(path: &Path) -> Result<()> {
 /// The sealed generations of a pair, oldest first.
 pub(super) fn generations(layout: &Layout, pair: Uuid) -> Result<Vec<Generation>> {
     manifests_in(&layout.generations(pair))
+}
+
+/// Where the generations of `vm` were sent to, and what its source knows of them, oldest first.
+pub fn sent(layout: &Layout, vm: &str) -> Result<Vec<(SourcePair, Vec<Generation>)>> {
+    let with_generations = |(path, pair): (PathBuf, SourcePair)| {
+        let mut generations = manifests_in(&path.with_extension(""))?;
+        generations.retain(|g| g.pair == pair.pair);
+        Ok((pair, generations))
+    };
+    let files = pair_files(layout, vm)?.into_iter();
+    files.map(with_generations).collect()
+}
+
+fn pair_files(layout: &Layout, vm: &str) -> Result<Vec<(PathBuf, SourcePair)>> {
+    let mut found = Vec::new();
+    for path in paths_in(&layout.source_pairs(vm))? {
+        // Temporary files of a run that was cut off have other names.
+        if path.extension().is_some_and(|e| e == "json") {
+            if let Some(pair) = read_json(&path)? {
+                found.push((path, pair));
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// The generations on `target` that its source knows of, oldest first.

@@ -204,6 +204,8 @@ pub fn old_generations_go(lab: &Lab) -> Result<()> {
     let second = digests_of(lab, 2)?;
     let events = sync(lab, "101 --to hvb --keep 2")?;
     assert_eq!(event(&events, "sealed")["kept"], serde_json::json!([2, 3]));
+    let sent = ["VM 101, as it was last sent to hvb", "rbs2", "rbs3"];
+    expect(a, "pvesync generations 101", 0, &sent)?;
     let volumes = b.run_ok(
         "lvs --noheadings -o lv_name pve | grep 101 | sort | xargs; ls -A /var/lib/vz/images/101 | sort | xargs
          ls /var/lib/rblocksync/replicas/*/generations",
