@@ -11,12 +11,13 @@ use std::process::{Child, Command, Output, Stdio};
 use tests::cli::{scribble, sparse_image, started_with, Mount, MIB};
 use tests::sshd::{eventually, Sshd};
 
+/// The fields go in this order, the directory that all the others are in last.
 pub struct World {
-    dir: tempfile::TempDir,
-    _mount: Mount,
-    sshd: Sshd,
-    relay: Relay,
     _guest: Guest,
+    relay: Relay,
+    sshd: Sshd,
+    _mount: Mount,
+    dir: tempfile::TempDir,
     versions: Versions,
     version: u64,
     shown: Option<u64>,
