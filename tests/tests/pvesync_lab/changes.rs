@@ -159,6 +159,34 @@ pub fn a_run_ends_before_the_sources_pool_is_full(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// On ext4, which keeps one copy of a file and has no room for another here.
+pub fn a_replica_may_be_overwritten_where_there_is_no_room_for_two(lab: &Lab) -> Result<()> {
+    let (a, b) = (lab.a(), lab.b());
+    small::make(a, 108, 2)?;
+    b.run_ok(
+        "set -e; cp /etc/pve/storage.cfg /root/storage.cfg; truncate -s 40M /root/plain; mkfs.ext4 -q /root/plain
+         mkdir -p /mnt/plain; mount -o loop /root/plain /mnt/plain
+         printf '\\ndir: plain\\n\\tpath /mnt/plain\\n\\tcontent images\\n\\n' >> /etc/pve/storage.cfg",
+    )?;
+    let options = "108 --to hvb --storage local=plain";
+    sync(lab, options)?;
+    b.run_ok("fallocate -l $(($(df --output=avail -B1 /mnt/plain | tail -n 1) - 2000000)) /mnt/plain/filler")?;
+    let [thin, file] = small::disks(108);
+    a.run_ok(&format!(
+        "dd if=/dev/urandom of={file} bs=1M count=1 seek=5 conv=notrunc status=none"
+    ))?;
+    let no_room = ["directory /mnt/plain/images/108", "to spare", "--in-place"];
+    expect(a, &format!("pvesync vm {options}"), 1, &no_room)?;
+    let events = sync(lab, &format!("{options} --in-place"))?;
+    assert_eq!(event(&events, "sealed")["generation"], "rbs2");
+    assert_eq!(total(&events, "/changed"), 1 << 20);
+    let there = [thin.as_str(), "/mnt/plain/images/108/vm-108-disk-0.raw"];
+    assert_eq!(digests(b, &there)?, digests(a, &[&thin, &file])?);
+    expect(b, "pvesync verify 108", 0, &["is as it was sealed"])?;
+    b.run_ok("umount /mnt/plain; rm /root/plain; cp /root/storage.cfg /etc/pve/storage.cfg")?;
+    Ok(())
+}
+
 /// Both hosts as nodes of one cluster, which share /etc/pve: there the VM's id exists once, on the source.
 pub fn in_one_cluster_the_configuration_is_kept_aside(lab: &Lab) -> Result<()> {
     let (a, b) = (lab.a(), lab.b());

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
             changes::a_disk_that_is_gone_goes_with_its_last_generation,
             changes::two_runs_of_one_vm_exclude_each_other,
             changes::a_run_ends_before_the_sources_pool_is_full,
+            changes::a_replica_may_be_overwritten_where_there_is_no_room_for_two,
             changes::in_one_cluster_the_configuration_is_kept_aside,
         ],
     )
