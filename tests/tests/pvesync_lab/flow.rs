@@ -150,36 +150,34 @@ pub fn generations_are_verified_and_damage_is_found(lab: &Lab) -> Result<()> {
     assert_eq!(b.run_ok(active)?.trim(), "", "it was put back to sleep");
 
     // One block of either disk, as a failing medium would leave it, where the source has not changed since.
-    let volumes = generation(1);
-    b.run_ok("lvchange -qq -ay -K pve/snap_vm-101-disk-0_rbs1 && lvchange -qq -p rw pve/snap_vm-101-disk-0_rbs1")?;
-    for (path, source) in volumes.iter().zip([THIN, FILE]) {
+    // Of the thin volume in what boots as well: it shares its blocks with the newest generation.
+    let [[_, file], [thin, _]] = [generation(1), generation(2)];
+    let second = digests_of(lab, 2)?;
+    b.run_ok("lvchange -qq -ay -K pve/snap_vm-101-disk-0_rbs2 && lvchange -qq -p rw pve/snap_vm-101-disk-0_rbs2")?;
+    for (number, path, source) in [(2, &thin, THIN), (1, &file, FILE)] {
         let segment = unchanged_segment(lab, path, source)?;
-        b.run_ok(&format!(
-            "dd if={path} of=/root/block bs=4k count=1 skip={block} status=none &&
+        let turn_over = format!(
+            "set -e; head=$([ {number} = 1 ] || echo {THIN}); [ {number} = 1 ] || lvchange -qq -ay pve/vm-101-disk-0
+             for path in {path} $head; do
+             dd if=$path of=/root/block bs=4k count=1 skip={block} status=none
              tr '\\000-\\377' '\\001-\\377\\000' < /root/block |
-             dd of={path} bs=4k seek={block} conv=notrunc,fsync iflag=fullblock status=none",
+             dd of=$path bs=4k seek={block} conv=notrunc,fsync iflag=fullblock status=none; done
+             [ {number} = 1 ] || lvchange -qq -an pve/vm-101-disk-0",
             block = 256 * segment + 2
-        ))?;
+        );
+        b.run_ok(&turn_over)?;
         let place = format!("bytes {}..{}", segment << 20, (segment + 1) << 20);
-        expect(
-            a,
-            "pvesync verify 101 --to hvb --generation 1",
-            4,
-            &[
-                "generation rbs1 of VM 101 is damaged: scsi",
-                "is damaged, 1.0 MiB of",
-                &place,
-            ],
-        )?;
-        expect(
-            a,
-            "pvesync verify 101 --to hvb --generation 1 --repair",
-            0,
-            &[&place, "put right: 1.0 MiB", right[0], right[1]],
-        )?;
+        let verify = format!("pvesync verify 101 --to hvb --generation {number}");
+        let damaged = format!("generation rbs{number} of VM 101 is damaged: scsi");
+        let found = [damaged.as_str(), "is damaged, 1.0 MiB of", &place];
+        expect(a, &verify, 4, &found)?;
+        let mended = [&place, "put right: 1.0 MiB", right[0], right[1]];
+        expect(a, &format!("{verify} --repair"), 0, &mended)?;
     }
+    assert_eq!(digests_of(lab, 2)?, second);
+    assert_eq!(digests(b, &[THIN, FILE])?, second, "what boots");
     b.run_ok("rm /root/block")?;
-    let sealed = "lvs --noheadings -o lv_permissions,lv_active pve/snap_vm-101-disk-0_rbs1 | xargs";
+    let sealed = "lvs --noheadings -o lv_permissions,lv_active pve/snap_vm-101-disk-0_rbs2 | xargs";
     assert_eq!(b.run_ok(sealed)?.trim(), "read-only");
     expect(b, "pvesync verify 101 --generation 1", 0, &right)?;
     Ok(())
