@@ -5,7 +5,7 @@ use crate::digest::HashKind;
 use crate::driver::Streams;
 use crate::remote::{Cipher, SshOptions};
 use crate::stop::Stop;
-use crate::sync::{Compress, Tuning};
+use crate::sync::{Compress, Tuning, LEVEL_MAX};
 use std::path::PathBuf;
 
 /// Names of the hash functions on the command line.
@@ -74,7 +74,7 @@ fn parse_compress(text: &str) -> Result<Compress, String> {
         "auto" => Ok(Compress::Auto),
         "off" => Ok(Compress::Off),
         level => match level.parse() {
-            Ok(level @ 1..=19) => Ok(Compress::Level(level)),
+            Ok(level @ 1..=LEVEL_MAX) => Ok(Compress::Level(level)),
             _ => Err("it is auto, off or a level from 1 to 19".to_owned()),
         },
     }

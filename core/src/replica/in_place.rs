@@ -6,7 +6,8 @@
 use super::file;
 use super::layout::Layout;
 use super::manifest::Generation;
-use super::store::{paths_in, write_json, TargetPair};
+use super::prune::GOING;
+use super::store::{files_in, write_json, TargetPair};
 use super::volume::Location;
 use super::Placement;
 use crate::crash;
@@ -74,12 +75,8 @@ fn path_of(location: &Location) -> Option<&Path> {
 
 /// There is a newer generation: what is left of those that were overwritten is to be pruned.
 pub(super) fn give_up_overwritten(layout: &Layout, pair: &TargetPair) -> Result<()> {
-    for path in paths_in(&layout.generations(pair.pair))? {
-        if path.extension().is_some_and(|e| e == OVERWRITTEN) {
-            rename(&path, "pruned")?;
-        }
-    }
-    Ok(())
+    let paths = files_in(&layout.generations(pair.pair), OVERWRITTEN)?;
+    paths.iter().try_for_each(|path| rename(path, GOING))
 }
 
 fn rename(path: &Path, extension: &str) -> Result<()> {

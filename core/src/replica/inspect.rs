@@ -104,7 +104,7 @@ fn one(
     } else if layout.mending(id).exists() {
         let what = format!("{name}: the repair of a damaged generation was cut off");
         findings.push(Finding::repairable(what, repair, finish));
-    } else if super::prune::is_unfinished(layout, id) {
+    } else if super::prune::is_unfinished(layout, id)? {
         let what = format!("{name}: a prune was cut off");
         findings.push(Finding::repairable(what, repair, finish));
     }

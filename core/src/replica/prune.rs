@@ -8,7 +8,7 @@ use super::listing::Listing;
 use super::manifest::Generation;
 use super::replicas::{find_replica, no_generation};
 use super::seal::{publish, recover};
-use super::store::{self, read_json, write_json, TargetPair};
+use super::store::{self, files_in, read_json, write_json, TargetPair};
 use super::volume::{remove_generation, Location, Volume};
 use super::Retention;
 use crate::crash;
@@ -16,8 +16,10 @@ use crate::error::{Error, Result};
 use crate::hypervisor::TargetHypervisor;
 use crate::lock::Lock;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
 use uuid::Uuid;
+
+/// A manifest's extension once its generation is to go.
+pub(super) const GOING: &str = "pruned";
 
 /// What pruning came to.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -169,7 +171,7 @@ fn drop_all(
     }
     for generation in go {
         let path = layout.generation(pair.pair, generation.number);
-        let going = path.with_extension("pruned");
+        let going = path.with_extension(GOING);
         std::fs::rename(&path, &going)
             .map_err(|e| Error::io(format!("cannot rename {}", path.display()), e))?;
         crate::image::flush_parent(&going)?;
@@ -185,7 +187,7 @@ pub(super) fn finish_prune(layout: &Layout, pair: &mut TargetPair) -> Result<Vec
     }
     let mut notes = Vec::new();
     let mut dropped = false;
-    for path in going(layout, pair.pair) {
+    for path in files_in(&layout.generations(pair.pair), GOING)? {
         let Some(generation) = read_json::<Generation>(&path)? else {
             continue;
         };
@@ -205,21 +207,8 @@ pub(super) fn finish_prune(layout: &Layout, pair: &mut TargetPair) -> Result<Vec
 }
 
 /// Whether a prune was cut off.
-pub(super) fn is_unfinished(layout: &Layout, pair: Uuid) -> bool {
-    !going(layout, pair).is_empty()
-}
-
-fn going(layout: &Layout, pair: Uuid) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(layout.generations(pair));
-    let mut paths: Vec<PathBuf> = entries
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|e| e == "pruned"))
-        .collect();
-    paths.sort();
-    paths
+pub(super) fn is_unfinished(layout: &Layout, pair: Uuid) -> Result<bool> {
+    Ok(!files_in(&layout.generations(pair), GOING)?.is_empty())
 }
 
 /// Removes a generation's volumes, and the heads of disks that it was the last to have.

@@ -112,8 +112,16 @@ fn names_in(dir: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// The files in a directory whose names end so, sorted. Temporary files of a run that was cut off end otherwise.
+pub(super) fn files_in(dir: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let mut paths = paths_in(dir)?;
+    paths.retain(|path| path.extension().is_some_and(|e| e == extension));
+    paths.sort();
+    Ok(paths)
+}
+
 /// What is in a directory; nothing if there is none.
-pub(super) fn paths_in(dir: &Path) -> Result<Vec<PathBuf>> {
+fn paths_in(dir: &Path) -> Result<Vec<PathBuf>> {
     let cannot = |e| Error::io(format!("cannot list {}", dir.display()), e);
     match std::fs::read_dir(dir) {
         Ok(entries) => entries
@@ -195,12 +203,9 @@ pub fn sent(layout: &Layout, vm: &str) -> Result<Vec<(SourcePair, Vec<Generation
 
 fn pair_files(layout: &Layout, vm: &str) -> Result<Vec<(PathBuf, SourcePair)>> {
     let mut found = Vec::new();
-    for path in paths_in(&layout.source_pairs(vm))? {
-        // Temporary files of a run that was cut off have other names.
-        if path.extension().is_some_and(|e| e == "json") {
-            if let Some(pair) = read_json(&path)? {
-                found.push((path, pair));
-            }
+    for path in files_in(&layout.source_pairs(vm), "json")? {
+        if let Some(pair) = read_json(&path)? {
+            found.push((path, pair));
         }
     }
     Ok(found)
@@ -232,11 +237,8 @@ pub fn note_sent(
 
 fn manifests_in(dir: &Path) -> Result<Vec<Generation>> {
     let mut found = Vec::new();
-    for path in paths_in(dir)? {
-        // Temporary files of a run that was cut off have other names.
-        if path.extension().is_some_and(|e| e == "json") {
-            found.extend(read_json::<Generation>(&path)?);
-        }
+    for path in files_in(dir, "json")? {
+        found.extend(read_json::<Generation>(&path)?);
     }
     found.sort_by_key(|g| (g.epoch, g.number));
     Ok(found)

@@ -34,7 +34,7 @@ pub use local::run as run_local;
 pub use map::{BlockMap, Extent};
 pub use mend::{receive as receive_segments, send as send_segments};
 pub use meter::{Meter, Progress};
-pub use pack::Compress;
+pub use pack::{Compress, LEVEL_MAX};
 pub use relay::relay;
 pub use scan::scan;
 pub use source::run as run_source;

@@ -21,6 +21,8 @@ pub enum Compress {
     Level(u8),
 }
 
+/// Highest level of Zstandard that is used.
+pub const LEVEL_MAX: u8 = 19;
 /// Levels that [`Compress::Auto`] chooses from. Higher ones need too much memory for each thread.
 const LEVELS: [i32; 5] = [1, 2, 3, 5, 7];
 /// A patch is sent as it is if compression saves less than one part in this many.
@@ -50,7 +52,8 @@ impl Level {
     fn get(&self) -> Option<i32> {
         match self.compress {
             Compress::Off => None,
-            Compress::Level(level) => Some(i32::from(level)),
+            // Higher ones take more memory than was promised, whoever asks for them.
+            Compress::Level(level) => Some(i32::from(level.clamp(1, LEVEL_MAX))),
             Compress::Auto => LEVELS.get(self.index.load(Ordering::Relaxed)).copied(),
         }
     }
@@ -274,6 +277,13 @@ mod tests {
             packer.pack(&[&text]).unwrap();
         }
         assert!(!is_stored(packer.pack(&[&text]).unwrap()));
+    }
+
+    #[test]
+    fn a_level_that_takes_too_much_memory_is_not_used() {
+        for (asked, used) in [(0, 1), (7, 7), (22, 19), (255, 19)] {
+            assert_eq!(level(Compress::Level(asked)).get(), Some(used));
+        }
     }
 
     #[test]
