@@ -1,7 +1,6 @@
 //! Trying again when the connection is lost in the transfer.
 
 use super::vm::Context;
-use crate::bell::Bell;
 use crate::cli::units::human_time;
 use crate::error::{Error, Kind, Result};
 use serde_json::json;
@@ -45,10 +44,10 @@ impl Patience {
             ),
             json!({"event": "connection-lost", "why": error.message(), "retry_in_s": pause.as_secs_f64()}),
         );
-        let (bell, end) = (Bell::new()?, Instant::now() + pause);
+        let end = Instant::now() + pause;
         while Instant::now() < end {
             context.stop.check()?;
-            bell.wait(LOOK_EVERY);
+            std::thread::sleep(LOOK_EVERY);
         }
         Ok(true)
     }

@@ -14,7 +14,7 @@ use crate::lock::{private_dir, Lock};
 use crate::lvm::OwnerTag;
 use crate::remote::Remote;
 use crate::replica::{
-    host_id, note_sent, read_json, sent_generations, source_pairs, write_json, DiskRecord, Fork,
+    host_id, newest_sent, note_sent, read_json, source_pairs, write_json, DiskRecord, Fork,
     Generation, Prepared, ReplicaRequest, SealReport, SourcePair, Standing, TargetPlan,
     POOL_PERCENT_MAX,
 };
@@ -334,7 +334,7 @@ impl Job<'_> {
     }
 
     fn request(&self, pair: Uuid, standing: Standing, target: Uuid) -> Result<ReplicaRequest> {
-        let newest = sent_generations(self.context.layout, &self.vm.id, target)?.pop();
+        let newest = newest_sent(self.context.layout, &self.vm.id, target)?;
         Ok(ReplicaRequest {
             run: self.run.map_or_else(Uuid::new_v4, Run::id),
             pair,
@@ -462,13 +462,8 @@ impl Job<'_> {
                     record(disk, fork, summary, self.options.tuning.hash)
                 })
                 .collect(),
-            excluded: self
-                .vm
-                .excluded
-                .iter()
-                .map(|(key, _)| key.clone())
-                .collect(),
-            config: self.vm.config.clone(),
+            excluded: request.excluded.clone(),
+            config: request.config.clone(),
         }
     }
 }

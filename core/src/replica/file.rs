@@ -165,10 +165,7 @@ fn check_idle(path: &Path) -> Result<()> {
 
 /// Bytes that a fork left behind takes already.
 pub(super) fn fork_bytes(path: &Path) -> Result<u64> {
-    match std::fs::symlink_metadata(fork_of(path)?) {
-        Ok(meta) => Ok(meta.blocks() * 512),
-        Err(_) => Ok(0),
-    }
+    Ok(head_bytes(&fork_of(path)?))
 }
 
 /// The nearest directory above `path` that exists.

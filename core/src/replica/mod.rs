@@ -35,7 +35,7 @@ pub use replicas::list_generations;
 pub use retention::Retention;
 pub use role::{Role, Standing};
 pub use store::{
-    host_id, note_sent, read_json, sent, sent_generations, source_pairs, source_vms, write_json,
+    host_id, newest_sent, note_sent, read_json, sent, source_pairs, source_vms, write_json,
     write_text, SourcePair, TargetPair,
 };
 pub use target::{Fork, Prepared, ReplicaTarget, SealReport};

@@ -102,7 +102,6 @@ pub(super) fn after_seal(
 ) -> Result<Vec<String>> {
     if !keeps_generations(pair.pair, newest)? {
         let mut notes = drop_all_but_head(layout, hypervisor, pair)?;
-        notes.extend(finish_prune(layout, pair)?);
         if retention.keep > 1 || retention.within_s.is_some() || !pair.pinned.is_empty() {
             notes.push(
                 "only the newest generation is kept: a disk lies on a file system that cannot share blocks \
@@ -163,7 +162,7 @@ fn drop_all(
     stay: &[Generation],
 ) -> Result<Vec<String>> {
     if go.is_empty() {
-        return Ok(Vec::new());
+        return finish_prune(layout, pair);
     }
     // First nobody may be shown them any more, then they are marked as going, then they go.
     if let Err(e) = publish(hypervisor, pair, stay, &Listing::default()) {

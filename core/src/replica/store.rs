@@ -211,9 +211,12 @@ fn pair_files(layout: &Layout, vm: &str) -> Result<Vec<(PathBuf, SourcePair)>> {
     Ok(found)
 }
 
-/// The generations on `target` that its source knows of, oldest first.
-pub fn sent_generations(layout: &Layout, vm: &str, target: Uuid) -> Result<Vec<Generation>> {
-    manifests_in(&layout.sent(vm, target))
+/// The newest generation on `target` that its source knows of.
+pub fn newest_sent(layout: &Layout, vm: &str, target: Uuid) -> Result<Option<Generation>> {
+    match files_in(&layout.sent(vm, target), "json")?.pop() {
+        Some(path) => read_json(&path),
+        None => Ok(None),
+    }
 }
 
 /// Notes at the source that a generation was sealed, and which ones the target has now.
@@ -227,12 +230,10 @@ pub fn note_sent(
     let dir = layout.sent(vm, target);
     let path = |number: u64| dir.join(format!("{number:012}.json"));
     write_json(&path(sealed.number), sealed)?;
-    for old in manifests_in(&dir)? {
-        if !kept.contains(&old.number) {
-            remove(&path(old.number))?;
-        }
-    }
-    Ok(())
+    let kept: Vec<PathBuf> = kept.iter().map(|number| path(*number)).collect();
+    let mut old = files_in(&dir, "json")?;
+    old.retain(|path| !kept.contains(path));
+    old.iter().try_for_each(|path| remove(path))
 }
 
 fn manifests_in(dir: &Path) -> Result<Vec<Generation>> {

@@ -89,9 +89,7 @@ struct Session<'a> {
     meter: &'a Meter,
     applier: &'a Applier<'a>,
     failure: &'a Failure,
-    window: Window,
     recorder: Recorder<'a>,
-    progress: Progress,
     touched: Touched,
 }
 
@@ -108,9 +106,7 @@ impl<'a> Session<'a> {
             meter,
             applier,
             failure,
-            window: Window::new(),
             recorder,
-            progress: Progress::new(params.first),
             touched: Touched::new(params),
         }
     }
@@ -125,8 +121,7 @@ impl<'a> Session<'a> {
         let (jobs_tx, jobs_rx) = crossbeam_channel::bounded(outbox::queue(&self.params.geometry));
         let (slices_tx, slices_rx) = crossbeam_channel::bounded(limits::SLICES_MAX);
         let mut done = None;
-        let window = std::mem::replace(&mut self.window, Window::new());
-        let progress = std::mem::replace(&mut self.progress, Progress::new(0));
+        let (window, progress) = (Window::new(), Progress::new(self.params.first));
         let (image, table) = (self.applier.image(), self.recorder.table());
         std::thread::scope(|scope| {
             let (params, applier, failure) = (self.params, self.applier, self.failure);
