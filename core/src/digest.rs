@@ -3,6 +3,9 @@
 //! Zeros are part of the structure, not of the hashed bytes: a segment's digest covers the leaves that
 //! are not zero and the bitmap of which these are. So a hole and a run of written zeros have the same
 //! digest, and hashing costs what the data costs, however large and sparse the image is.
+//!
+//! It is a sum over grains of 64 KiB: who knows what a grain was and what it is, knows the new digest without reading
+//! the rest.
 
 use crate::buf::is_zero;
 use serde::{Deserialize, Serialize};
@@ -156,8 +159,11 @@ pub fn nonzero_leaves(segment: &[u8], leaf_bytes: usize) -> LeafSet {
     set
 }
 
-/// Digest of a segment: the hash of its nonzero leaves in order and then of their bitmap. `None` for
-/// a segment of zeros, which needs no hash.
+/// Bytes of a grain: what a segment's digest is added up from. The smallest chunk of a thin pool, and the granularity
+/// of QEMU's dirty bitmaps unless told otherwise.
+pub const GRAIN_BYTES: usize = 64 << 10;
+
+/// Digest of a segment: the sum of its grains' digests. `None` for a segment of zeros, which needs no hash.
 pub fn segment(kind: HashKind, bytes: &[u8], leaf_bytes: usize) -> Option<Digest> {
     segment_with(kind, bytes, leaf_bytes, &nonzero_leaves(bytes, leaf_bytes))
 }
@@ -169,16 +175,101 @@ pub fn segment_with(
     leaf_bytes: usize,
     present: &LeafSet,
 ) -> Option<Digest> {
-    if present.is_empty() {
-        return None;
+    piece(kind, bytes, leaf_bytes, present, 0).digest()
+}
+
+/// What a piece of a segment, which begins with the grain that leaf `first_leaf` begins, adds to the segment's digest.
+/// `present` has the nonzero leaves, counted from the piece's start. A piece consists of whole grains, or ends where
+/// the segment ends.
+pub fn piece(
+    kind: HashKind,
+    bytes: &[u8],
+    leaf_bytes: usize,
+    present: &LeafSet,
+    first_leaf: usize,
+) -> GrainSum {
+    let leaves = bytes.len().div_ceil(leaf_bytes);
+    let per_grain = (GRAIN_BYTES / leaf_bytes).max(1);
+    let mut sum = GrainSum::default();
+    for first in (0..leaves).step_by(per_grain) {
+        let end = (first + per_grain).min(leaves);
+        let mut hasher = None;
+        let mut held = LeafSet::default();
+        let mut at = first;
+        while at < end {
+            let from = at;
+            while at < end && present.contains(at) {
+                held.insert(first_leaf + at);
+                at += 1;
+            }
+            if at > from {
+                let to = (at * leaf_bytes).min(bytes.len());
+                hasher
+                    .get_or_insert_with(|| Hasher::new(kind))
+                    .update(&bytes[from * leaf_bytes..to]);
+            } else {
+                at += 1;
+            }
+        }
+        if let Some(mut hasher) = hasher {
+            // Behind the data, which so stays aligned to the hash function's own blocks. It also tells which grain
+            // of the segment it is.
+            hasher.update(&held.0);
+            sum = sum.plus(GrainSum(hasher.finish().0));
+        }
     }
+    sum
+}
+
+/// Digests of grains, added up: four numbers of 64 bits, each modulo 2^64. A sum can be corrected for a grain that has
+/// changed, without the others.
+///
+/// Two different segments with one sum are harder to find than such hashes: with the 16 summands that a segment has at
+/// the most, by Wagner's generalized birthday algorithm, about 2^51 steps and as much memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GrainSum(pub [u8; 32]);
+
+impl GrainSum {
+    /// Of a segment with this digest.
+    pub fn of(digest: Option<Digest>) -> GrainSum {
+        digest.map_or_else(GrainSum::default, |digest| GrainSum(digest.0))
+    }
+
+    /// The digest of a segment with this sum.
+    pub fn digest(self) -> Option<Digest> {
+        (self != GrainSum::default()).then_some(Digest(self.0))
+    }
+
+    /// Both added up.
+    pub fn plus(self, other: GrainSum) -> GrainSum {
+        self.with(other, u64::wrapping_add)
+    }
+
+    /// `other` taken away.
+    pub fn minus(self, other: GrainSum) -> GrainSum {
+        self.with(other, u64::wrapping_sub)
+    }
+
+    fn with(self, other: GrainSum, op: impl Fn(u64, u64) -> u64) -> GrainSum {
+        let mut sum = [0; 32];
+        for (i, lane) in sum.chunks_exact_mut(8).enumerate() {
+            let of = |from: &GrainSum| {
+                from.0[8 * i..8 * i + 8]
+                    .iter()
+                    .rev()
+                    .fold(0, |n, byte| n << 8 | u64::from(*byte))
+            };
+            lane.copy_from_slice(&op(of(&self), of(&other)).to_le_bytes());
+        }
+        GrainSum(sum)
+    }
+}
+
+/// The digest of `pieces` in order, whatever they are.
+pub fn of_pieces(kind: HashKind, pieces: &[&[u8]]) -> Digest {
     let mut hasher = Hasher::new(kind);
-    for (first, count) in present.runs() {
-        let end = ((first + count) * leaf_bytes).min(bytes.len());
-        hasher.update(&bytes[first * leaf_bytes..end]);
-    }
-    hasher.update(&present.0);
-    Some(hasher.finish())
+    pieces.iter().for_each(|piece| hasher.update(piece));
+    hasher.finish()
 }
 
 /// Digest of an image, fed with its nonzero segments in ascending order.
@@ -191,7 +282,7 @@ impl ImageDigest {
     /// For an image cut into leaves and segments of these sizes.
     pub fn new(kind: HashKind, leaf_bytes: u32, segment_bytes: u32) -> Self {
         let mut hasher = Hasher::new(kind);
-        hasher.update(b"rblocksync image v1\n");
+        hasher.update(b"rblocksync image v2\n");
         hasher.update(&leaf_bytes.to_le_bytes());
         hasher.update(&segment_bytes.to_le_bytes());
         ImageDigest { hasher }
@@ -246,6 +337,43 @@ mod tests {
             segment(HashKind::Blake3, &b, 4096),
         );
         assert!(a.is_some() && a != b, "moved leaf must change the digest");
+    }
+
+    #[test]
+    fn a_digest_follows_a_change_of_one_grain() {
+        let leaf = 4096;
+        for kind in [HashKind::Blake3, HashKind::Sha256] {
+            let mut bytes: Vec<u8> = (0..10 * GRAIN_BYTES + 700)
+                .map(|i| (i / 997) as u8)
+                .collect();
+            bytes[GRAIN_BYTES + leaf..GRAIN_BYTES + 2 * leaf].fill(0);
+            let sum = |bytes: &[u8], first_leaf| {
+                piece(kind, bytes, leaf, &nonzero_leaves(bytes, leaf), first_leaf)
+            };
+            // The third grain, zeros, and the last one, which is not whole.
+            for (at, end) in [(2, 3), (4, 6), (10, 11)] {
+                let range = at * GRAIN_BYTES..(end * GRAIN_BYTES).min(bytes.len());
+                let first_leaf = range.start / leaf;
+                let before = GrainSum::of(segment(kind, &bytes, leaf));
+                let old = sum(&bytes[range.clone()], first_leaf);
+                bytes[range.clone()].fill(at as u8 & 2);
+                let new = sum(&bytes[range], first_leaf);
+                assert_ne!(old, new);
+                let after = before.plus(new.minus(old));
+                assert_eq!(after.digest(), segment(kind, &bytes, leaf));
+            }
+            bytes.rotate_left(GRAIN_BYTES);
+            let moved = segment(kind, &bytes, leaf);
+            bytes.rotate_right(GRAIN_BYTES);
+            assert_ne!(
+                moved,
+                segment(kind, &bytes, leaf),
+                "grains that change places"
+            );
+        }
+        let one = GrainSum([255; 32]);
+        assert_eq!(one.plus(one).minus(one), one, "the lanes overflow");
+        assert_eq!(one.minus(one).digest(), None);
     }
 
     #[test]

@@ -6,11 +6,12 @@ use rblocksync::digest::{Digest, HashKind};
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::hypervisor::{Hold, Published, TargetHypervisor};
 use rblocksync::replica::{
-    list_generations, read_json, write_json, DiskRecord, DiskSpec, Generation, Layout, Location,
-    Placement, Prepared, ReplicaRequest, ReplicaTarget, Retention, Role, Standing, TargetPair,
-    VolumeFormat,
+    list_generations, read_json, write_json, DiskRecord, DiskSpec, Fork, Generation, Layout,
+    Location, Placement, Prepared, Proof, ReplicaRequest, ReplicaTarget, Retention, Role, Standing,
+    TargetPair, VolumeFormat,
 };
 use rblocksync::snapshot::Consistency;
+use rblocksync::sync::{DigestTable, Geometry};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -118,6 +119,7 @@ impl World {
             in_place: false,
             epoch: 1,
             newest: None,
+            tracked: Vec::new(),
         }
     }
 
@@ -491,6 +493,7 @@ fn a_target_that_lost_its_state_finds_the_newest_generation_again() {
     std::fs::remove_dir_all(world.layout.replicas()).unwrap();
     let request = ReplicaRequest {
         newest: Some(sealed),
+        tracked: Vec::new(),
         ..world.request()
     };
     let mut target = world.open_for(&request).unwrap();
@@ -569,8 +572,12 @@ fn in_place_there_is_no_second_copy_and_no_generation_meanwhile() {
     assert_eq!(world.heads(), (2, 2));
     assert_eq!(world.files(), ["a.raw", "b.raw"]);
     assert_eq!(*world.fake.shown.borrow(), [2]);
-    let manifests = std::fs::read_dir(world.layout.generations(world.pair)).unwrap();
-    assert_eq!(manifests.count(), 1, "nothing is left of the first one");
+    let mut left = std::fs::read_dir(world.layout.generations(world.pair)).unwrap();
+    let is_second = |name: &str| name.starts_with("000000000002");
+    assert!(
+        left.all(|entry| is_second(entry.unwrap().file_name().to_str().unwrap())),
+        "nothing is left of the first one"
+    );
     // Without it, a copy is made again.
     assert!(world.sync(3).unwrap().ends_with(&[3]));
 }
@@ -608,4 +615,58 @@ fn what_tells_of_a_fork_goes_with_it() {
     assert_eq!(prepare(), forks);
     let left: Vec<bool> = forks.iter().map(|fork| fork.table.exists()).collect();
     assert_eq!(left, [true, false]);
+}
+
+#[test]
+fn a_fork_is_only_trusted_if_nothing_was_written_since_the_seal() {
+    let world = World::new();
+    let tracked = ReplicaRequest {
+        tracked: vec!["scsi0".into(), "scsi1".into()],
+        ..world.request()
+    };
+    let prepare = |request: &ReplicaRequest| {
+        let mut target = world.open().unwrap();
+        let prepared = target.prepare(request).unwrap();
+        (target, prepared)
+    };
+    let (mut target, prepared) = prepare(&tracked);
+    assert_eq!(prepared.forks[0].proof, None, "there is nothing to prove");
+    fill(&prepared, 1);
+    let mut sealed = generation(world.pair, &prepared);
+    let geometry = Geometry::new(8192, 4096).unwrap();
+    for (disk, fork) in sealed.disks.iter_mut().zip(&prepared.forks) {
+        let table =
+            DigestTable::create(&fork.table, HashKind::Blake3, geometry, Uuid::nil()).unwrap();
+        table.put(0, &Digest([3; 32])).unwrap();
+        disk.digest = table.image_digest().unwrap();
+    }
+    target.seal(sealed).unwrap();
+    drop(target);
+    let proofs = || {
+        let (_, prepared) = prepare(&tracked);
+        let first = |fork: &Fork| std::fs::read(&fork.path).unwrap()[0];
+        assert_eq!(first(&prepared.forks[0]), 1);
+        // A run that gets this far and no further leaves what is no base for the next one.
+        fill(&prepared, 7);
+        let forks = prepared.forks.into_iter();
+        forks.map(|fork| fork.proof.unwrap()).collect::<Vec<_>>()
+    };
+    let is_sealed = |proof: &Proof| matches!(proof, Proof::Sealed(_));
+    let doubt = |proof: &Proof, words: &str| match proof {
+        Proof::Doubt(why) => assert!(why.contains(words), "{why}"),
+        Proof::Sealed(_) => panic!("trusted, in spite of: {words}"),
+    };
+    assert!(proofs().iter().all(is_sealed));
+    assert!(proofs().iter().all(is_sealed));
+    let (_, prepared) = prepare(&world.request());
+    assert_eq!(prepared.forks[0].proof, None, "nobody asked");
+    // The very bytes that it has; that nobody can know.
+    std::fs::write(world.fake.dir.join("a.raw"), [1; 8192]).unwrap();
+    let found = proofs();
+    doubt(&found[0], "was written to");
+    assert!(is_sealed(&found[1]));
+    std::fs::remove_file(world.layout.stamp(world.pair, 1, 1)).unwrap();
+    doubt(&proofs()[1], "was not noted");
+    std::fs::remove_file(world.layout.table(world.pair, 1, 1)).unwrap();
+    doubt(&proofs()[1], "digests of its segments are not there");
 }

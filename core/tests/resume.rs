@@ -2,17 +2,15 @@
 //! that again, and ends with the digest of a sync that was never cut.
 #![allow(clippy::unwrap_used)]
 
+mod pair;
+
+use pair::Wire;
 use rblocksync::digest::HashKind;
 use rblocksync::error::{Kind, Result};
 use rblocksync::image::{Image, MemoryImage};
-use rblocksync::stop::Stop;
 use rblocksync::sync::{
     run_source, run_target, DigestTable, Geometry, Meter, Params, Summary, Tuning,
 };
-use rblocksync::wire::Link;
-use std::io::{Read, Write};
-use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
 use uuid::Uuid;
 
 const SEGMENT: usize = 1 << 20;
@@ -44,41 +42,18 @@ struct Ends<'a> {
 impl Ends<'_> {
     /// One sync over a link that is cut after so many bytes from the source.
     fn sync(&self, params: &Params, cut_after: usize) -> Result<Summary> {
-        let (near, near_relay) = UnixStream::pair().unwrap();
-        let (far_relay, far) = UnixStream::pair().unwrap();
-        let link = |end: UnixStream| {
-            let input = end.try_clone().unwrap();
-            Link::handshake(input.into(), end.into(), "test", "peer", Stop::new())
+        let wire = Wire {
+            cut_after,
+            ..Wire::SOUND
         };
-        std::thread::scope(|scope| {
-            scope.spawn(|| pass(&near_relay, &far_relay, cut_after));
-            scope.spawn(|| pass(&far_relay, &near_relay, usize::MAX));
-            let target = scope.spawn(|| {
-                let (image, table) = self.target;
-                run_target(image, params, &mut link(far)?, &Meter::new(), Some(table))
-            });
-            let (image, table) = self.source;
-            let source = link(near).and_then(|mut link| {
-                run_source(image, params, &mut link, &Meter::new(), Some(table))
-            });
-            let target = target.join().unwrap();
-            assert_eq!(source.is_ok(), target.is_ok(), "the ends must agree");
-            source
-        })
-    }
-}
-
-fn pass(mut from: &UnixStream, mut to: &UnixStream, mut left: usize) {
-    let mut chunk = [0; 8192];
-    while let Ok(len @ 1..) = from.read(&mut chunk) {
-        let may = len.min(left);
-        left -= may;
-        if to.write_all(&chunk[..may]).is_err() || may < len {
-            break;
-        }
-    }
-    for end in [from, to] {
-        let _ = end.shutdown(Shutdown::Both);
+        let none = Meter::new();
+        let (source, target) = (self.source, self.target);
+        pair::run(
+            wire,
+            |link| run_source(source.0, params, link, &none, Some(source.1)),
+            |link| run_target(target.0, params, link, &Meter::new(), Some(target.1)),
+        )
+        .0
     }
 }
 
@@ -167,19 +142,12 @@ fn without_a_table_nothing_can_be_left_out() {
     let (source, target) = (content(1), content(1));
     let mut params = params(&source);
     params.first = 3;
-    let (a, b) = UnixStream::pair().unwrap();
-    let link = |end: UnixStream| {
-        let input = end.try_clone().unwrap();
-        Link::handshake(input.into(), end.into(), "test", "peer", Stop::new()).unwrap()
-    };
-    let (mut a, mut b) = std::thread::scope(|scope| {
-        let a = scope.spawn(|| link(a));
-        (link(b), a.join().unwrap())
-    });
-    for refused in [
-        run_target(&target, &params, &mut a, &Meter::new(), None),
-        run_source(&source, &params, &mut b, &Meter::new(), None),
-    ] {
+    let (near, far) = pair::run(
+        Wire::SOUND,
+        |link| run_source(&source, &params, link, &Meter::new(), None),
+        |link| run_target(&target, &params, link, &Meter::new(), None),
+    );
+    for refused in [near, far] {
         assert_eq!(refused.unwrap_err().kind(), Kind::Protocol);
     }
     assert_eq!(params.hash, HashKind::Blake3);

@@ -1,8 +1,8 @@
 //! Writes the seeds: `cargo run --manifest-path fuzz/Cargo.toml --example seeds` in the repository's top
 //! directory, after a frame, a request or a recorded output has changed.
 
-use rblocksync::digest::{Digest, HashKind, LeafSet};
-use rblocksync::wire::{Entry, Extents, Frame, Hello, Patch, Payload};
+use rblocksync::digest::{Digest, GrainSum, HashKind, LeafSet};
+use rblocksync::wire::{Delta, Entry, Extents, Frame, Hello, Patch, Payload};
 use rblocksync_fuzz::session::{encoded, Setup, RIGHT};
 use std::path::Path;
 
@@ -36,6 +36,20 @@ fn patch(
         data: vec![9; changed.len() * leaf].into(),
         changed,
         zeroed,
+    })
+}
+
+/// A change whose proof is put in where it is sent.
+fn changed(segment: u64, changed: LeafSet, zeroed: LeafSet) -> Frame {
+    Frame::Delta(Delta {
+        shift: GrainSum([1; 32]),
+        patch: Patch {
+            segment,
+            digest: Some(RIGHT),
+            data: vec![9; changed.len() * 4096].into(),
+            changed,
+            zeroed,
+        },
     })
 }
 
@@ -205,6 +219,25 @@ fn sessions() -> Written {
         write("session_target", name, &input)?;
         with_map(&mut input);
         write("session_target", &format!("{name}-map"), &input)?;
+    }
+    let small = leaves([0]);
+    for (name, verify, frames) in [
+        ("nothing", true, vec![done()]),
+        ("one", false, vec![changed(1, small, leaves([])), done()]),
+        (
+            "two",
+            false,
+            vec![
+                changed(0, small, leaves([3])),
+                changed(2, leaves([]), small),
+                done(),
+            ],
+        ),
+        ("twice", false, vec![changed(1, small, leaves([])); 2]),
+    ] {
+        let mut input = Setup::head(HashKind::Blake3, false, verify, large).to_vec();
+        input.extend(stream(&frames));
+        write("session_changes", name, &input)?;
     }
     for (name, dry_run, size, frames) in [
         ("nothing", false, 0, vec![finished()]),

@@ -85,6 +85,10 @@ struct VmArgs {
     /// the sync is done there is then no replica that boots
     #[arg(long)]
     in_place: bool,
+    /// Keep no snapshot of what was sent. It keeps what the guest overwrites until the next sync, which without it
+    /// has to compare everything
+    #[arg(long)]
+    no_base: bool,
     /// Tell what would be done; change nothing
     #[arg(long)]
     dry_run: bool,
@@ -235,6 +239,7 @@ fn vm(args: &VmArgs, cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> 
         retention: args.retention.get(),
         jobs: args.jobs as usize,
         in_place: args.in_place,
+        keep_base: !args.no_base,
         dry_run: args.dry_run,
         tuning: args.engine.tuning(),
         streams: args.engine.streams,

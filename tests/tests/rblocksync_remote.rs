@@ -215,7 +215,7 @@ fn another_version_on_the_path_is_not_used() {
         .unwrap();
     let id = String::from_utf8(id.stdout).unwrap();
     for (i, other) in [
-        id.replace("protocol 1", "protocol 2"),
+        id.replace("protocol ", "protocol 9"),
         id.replace(env!("CARGO_PKG_VERSION"), "99.0.0"),
         "usage: something else".to_owned(),
     ]
@@ -270,7 +270,7 @@ fn an_impostor_on_the_path_is_refused() {
         (
             format!(
                 "printf '{}'; cat >/dev/null; exit 0",
-                hello(r"\001\000\001\000") + r"\001\000\000\000\167"
+                hello(r"\001\000\377\000") + r"\001\000\000\000\167"
             ),
             1,
             "unknown type 0x77",

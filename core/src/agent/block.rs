@@ -4,8 +4,9 @@ use super::thin_map;
 use crate::digest::{Digest, HashKind};
 use crate::error::{Error, Kind, Result};
 use crate::image::{self, Handle, Identity, Image, TargetOptions, View};
+use crate::range::RangeSet;
 use crate::stop::Stop;
-use crate::sync::{self, DigestTable, Geometry, Meter, Params};
+use crate::sync::{self, DigestTable, Geometry, Meter, Params, Since};
 use crate::wire::Link;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -73,6 +74,19 @@ pub struct Table {
     pub geometry: Geometry,
     /// Hash function of the digests.
     pub hash: HashKind,
+    /// The open target is this earlier image, of which only what changed will be sent.
+    #[serde(default)]
+    pub base: Option<TableBase>,
+}
+
+/// The table of an earlier image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TableBase {
+    /// The file that it is in.
+    pub path: Vec<u8>,
+    /// The image digest that it must have.
+    pub digest: Digest,
 }
 
 /// Segments of the open target to be put right.
@@ -98,8 +112,28 @@ impl OpenTable {
     pub fn resume(wanted: &Table) -> Result<OpenTable> {
         let path = path_of(&wanted.path)?;
         let (table, done) = DigestTable::resume(&path, wanted.hash, wanted.geometry, wanted.point)?;
+        if let Some(base) = &wanted.base {
+            let path = path_of(&base.path)?;
+            let base = open_table(&path, wanted.hash, wanted.geometry, base.digest)?;
+            table.fill_from(&base, done)?;
+        }
         Ok(OpenTable { table, done })
     }
+}
+
+/// The table of an image with this digest.
+fn open_table(
+    path: &Path,
+    hash: HashKind,
+    geometry: Geometry,
+    digest: Digest,
+) -> Result<DigestTable> {
+    DigestTable::open_of(path, hash, geometry, digest)?.ok_or_else(|| {
+        Error::new(
+            Kind::Digest,
+            format!("{} does not tell what the image was", path.display()),
+        )
+    })
 }
 
 /// Which end of a sync the open image is.
@@ -143,6 +177,12 @@ impl BlockEnd {
         let thin_map = |p: &Path| thin_map::of(p, Role::Source, &note);
         let opened = image::open_source(path, direct, thin_map)?;
         Ok(Self::opened(opened, None, false, &note))
+    }
+
+    /// Opens a source whose holes need not be known.
+    pub fn plain_source(path: &Path, direct: bool) -> Result<(BlockEnd, Opened)> {
+        let opened = image::open_source(path, direct, |_| Ok(None))?;
+        Ok(Self::opened(opened, None, false, &Cell::new(None)))
     }
 
     /// Opens a target. A file to be created is made beside its place, under a name of its own, so that
@@ -250,6 +290,27 @@ impl BlockEnd {
         })
     }
 
+    /// Sends what this image has become since it was `since`, of which all but `changed` is the same.
+    /// See [`sync::run_delta_source`].
+    pub fn sync_since(
+        &mut self,
+        (since, changed): (&mut BlockEnd, &RangeSet),
+        params: &Params,
+        link: &mut Link,
+        meter: &Meter,
+        table: &DigestTable,
+    ) -> Result<sync::Summary> {
+        self.with_image(params, |image| {
+            since.with_image(params, |before| {
+                let since = Since {
+                    image: before,
+                    changed,
+                };
+                sync::run_delta_source(image, &since, params, link, meter, table)
+            })
+        })
+    }
+
     /// Lets a target that is being created begin as a clone of `source`, where the file system can do that:
     /// then the sync writes nothing, and the copy takes no space until one of the two changes. Its size is to be
     /// set afterwards.
@@ -305,14 +366,7 @@ impl BlockEnd {
     pub(super) fn receive_segments(&mut self, mend: &Mend, link: &mut Link) -> Result<()> {
         let params = &mend.params;
         let path = path_of(&mend.table)?;
-        let table = DigestTable::open(&path, params.hash, params.geometry)?;
-        let table = table.filter(|t| t.image_digest().is_ok_and(|found| found == mend.digest));
-        let Some(table) = table else {
-            return Err(Error::new(
-                Kind::Digest,
-                format!("{} does not tell what the image was", path.display()),
-            ));
-        };
+        let table = open_table(&path, params.hash, params.geometry, mend.digest)?;
         self.with_image(params, |image| {
             sync::receive_segments(image, params, link, &table)
         })

@@ -12,6 +12,7 @@ mod thin_map;
 
 pub use block::{
     path_bytes, BlockEnd, BlockRequest, Mend, OpenSource, OpenTarget, Opened, Role, Table,
+    TableBase,
 };
 pub use client::Client;
 pub use lanes::{join, LANE_READY};

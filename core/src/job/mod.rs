@@ -1,8 +1,10 @@
 //! The workflows, written once against the traits of [`crate::hypervisor`].
 
+mod base;
 mod doctor;
 mod mend;
 mod messages;
+mod predict;
 mod retry;
 mod service;
 mod status;

@@ -1,5 +1,6 @@
 //! Sync one VM to one target: plan, point in time, transfer of all disks, seal.
 
+use super::base::{Base, Changes, Search};
 use super::messages::HostRequest;
 use super::retry::Patience;
 use super::transfer::{Carried, Transfers};
@@ -14,9 +15,9 @@ use crate::lock::{private_dir, Lock};
 use crate::lvm::OwnerTag;
 use crate::remote::Remote;
 use crate::replica::{
-    host_id, newest_sent, note_sent, read_json, source_pairs, write_json, DiskRecord, Fork,
-    Generation, Prepared, ReplicaRequest, SealReport, SourcePair, Standing, TargetPlan,
-    POOL_PERCENT_MAX,
+    host_id, keep_sent_tables, newest_sent, note_sent, read_json, source_pairs, write_json,
+    DiskRecord, Fork, Generation, Prepared, Proof, ReplicaRequest, SealReport, SourcePair,
+    Standing, TargetPlan, POOL_PERCENT_MAX,
 };
 use crate::snapshot::{self, DiskSource, PointInTime, VmRuntime};
 use crate::stop::Stop;
@@ -24,6 +25,7 @@ use crate::sync::{DigestTable, Geometry, Summary};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::cell::Cell;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -124,10 +126,19 @@ struct Taken {
     prepared: Prepared,
     point: PointInTime,
     carried: Vec<Carried>,
+    /// For each disk what changed since the parent, if that is known for sure.
+    tracks: Vec<Option<Track>>,
     /// The target may have sealed it: from here on only a new run can tell.
     sealing: Cell<bool>,
     /// Since when the transfer goes on over the present connection.
     since: Cell<Option<Instant>>,
+}
+
+/// What changed of a disk since the parent, which its fork still is.
+pub(super) struct Track {
+    pub changes: Changes,
+    /// The target's table of the parent's digests.
+    pub table: PathBuf,
 }
 
 /// One sync, under way.
@@ -172,6 +183,14 @@ impl Job<'_> {
             Ok(_) => self.enter(State::Release),
             Err(_) => Ok(()),
         };
+        if let Ok(Some(generation)) = &result {
+            if let Err(e) = self.keep_bases(&mut taken, generation) {
+                self.note(&format!(
+                    "the next sync has to compare everything: {}",
+                    e.message()
+                ));
+            }
+        }
         let released = taken.point.release();
         let generation = result?;
         let sealed = |e: Error| match &generation {
@@ -224,11 +243,18 @@ impl Job<'_> {
         if let Some(run) = self.run {
             run.is_of(pair, target.id)?;
         }
-        let request = self.request(pair, standing, target.id)?;
+        let mut request = self.request(pair, standing, target.id)?;
+        let bases = self.bases(&request, target.id);
+        let disks = self.vm.disks.iter().zip(&bases);
+        request.tracked = disks
+            .filter(|(_, base)| base.is_ok())
+            .map(|(disk, _)| disk.spec.key.clone())
+            .collect();
         let plan: TargetPlan = client.host(&HostRequest::Plan(Box::new(request.clone())))?;
         self.vm.check_pools(POOL_PERCENT_MAX)?;
         self.tell_plan(&target, &plan);
         if self.options.dry_run {
+            self.predict(bases, plan.head.is_none())?;
             return Ok(None);
         }
         self.remember(pair, standing, &target)?;
@@ -240,12 +266,13 @@ impl Job<'_> {
         self.enter(State::Fork)?;
         let prepared: Prepared = client.host(&HostRequest::Prepare(Box::new(request.clone())))?;
         prepared.notes.iter().for_each(|note| self.note(note));
-        let carried = self.carried(&request)?;
+        let carried = self.carried(&request, target.id)?;
         self.context.stop.check()?;
         self.enter(State::Snap)?;
         let id = request.run.simple().to_string();
         let hold_max = self.options.hold_max;
         let mut point = snapshot::take(&id, &sources, runtime, &owner, hold_max)?;
+        let tracks = self.tracks(&request, &prepared, bases, &point);
         if let Err(e) = self.check_config().and_then(|()| {
             self.tell_point(&point);
             self.enter(State::Transfer)
@@ -261,21 +288,98 @@ impl Job<'_> {
             prepared,
             point,
             carried,
+            tracks,
             sealing: Cell::new(false),
             since: Cell::new(None),
         }))
     }
 
-    /// For each disk what tells how far it is.
-    fn carried(&self, request: &ReplicaRequest) -> Result<Vec<Carried>> {
-        private_dir(self.context.layout.root())?;
+    /// For each disk what is known of it as it was sent last, or why nothing is.
+    fn bases(
+        &self,
+        request: &ReplicaRequest,
+        target: Uuid,
+    ) -> Vec<std::result::Result<Base, String>> {
+        let search = request.newest.as_ref().map(|newest| Search {
+            layout: self.context.layout,
+            vm: &self.vm.id,
+            target,
+            newest,
+            hash: self.options.tuning.hash,
+        });
         let disks = self.vm.disks.iter();
         disks
-            .map(|disk| {
+            .map(|disk| match &search {
+                Some(search) => search.base_of(disk),
+                None => Err("there is no earlier generation".into()),
+            })
+            .collect()
+    }
+
+    /// For each disk what changed since its base, if that is also what the target has. Says why not.
+    fn tracks(
+        &self,
+        request: &ReplicaRequest,
+        prepared: &Prepared,
+        bases: Vec<std::result::Result<Base, String>>,
+        point: &PointInTime,
+    ) -> Vec<Option<Track>> {
+        let newest = request.newest.as_ref().map(|newest| newest.number);
+        let disks = prepared.forks.iter().zip(&point.disks).zip(bases);
+        disks
+            .map(|((fork, now), base)| {
+                let track = base.and_then(|base| match &fork.proof {
+                    _ if prepared.parent != newest => {
+                        Err("the target's newest generation is another one".into())
+                    }
+                    Some(Proof::Sealed(table)) => Ok(Track {
+                        changes: base.until_snapshot(now)?,
+                        table: table.clone(),
+                    }),
+                    Some(Proof::Doubt(why)) => Err(format!("on the target: {why}")),
+                    None => Err("the target could not tell what it has".into()),
+                });
+                match track {
+                    Ok(track) => Some(track),
+                    Err(why) => {
+                        if prepared.parent.is_some() {
+                            self.note(&format!("{}: everything is compared: {why}", fork.key));
+                        }
+                        None
+                    }
+                }
+            })
+            .collect()
+    }
+
+    /// Lets the snapshots that were sent stay for the next sync, and drops those of the one before.
+    fn keep_bases(&self, taken: &mut Taken, sealed: &Generation) -> Result<()> {
+        taken.tracks.clear();
+        let owner = OwnerTag::new(sealed.pair);
+        let keep = self.options.keep_base.then_some(sealed.number);
+        if let Some(number) = keep {
+            let (layout, count) = (self.context.layout, sealed.disks.len());
+            keep_sent_tables(layout, &self.vm.id, taken.target, number, count)?;
+            taken.point.keep_as_bases(number)?;
+        }
+        let origins = self.vm.disks.iter().filter_map(|disk| match &disk.source {
+            DiskSource::Lv(id) => Some(id),
+            DiskSource::Path(_) => None,
+        });
+        snapshot::drop_bases(origins, &owner, keep)
+    }
+
+    /// For each disk what tells how far it is.
+    fn carried(&self, request: &ReplicaRequest, target: Uuid) -> Result<Vec<Carried>> {
+        let layout = self.context.layout;
+        private_dir(&layout.sent(&self.vm.id, target))?;
+        let disks = self.vm.disks.iter().enumerate();
+        disks
+            .map(|(index, disk)| {
                 let geometry = Geometry::new(disk.spec.size, LEAF_BYTES)?;
-                let dir = self.context.layout.root();
+                let path = layout.sending_table(&self.vm.id, target, index);
                 let hash = self.options.tuning.hash;
-                let table = DigestTable::create_unnamed(dir, hash, geometry, request.run)?;
+                let table = DigestTable::create(&path, hash, geometry, request.run)?;
                 Ok(Carried::new(table))
             })
             .collect()
@@ -284,11 +388,23 @@ impl Job<'_> {
     /// Makes the forks ready again on a new connection. They must be the ones there were.
     fn take_up(&self, client: &mut Client, taken: &Taken) -> Result<()> {
         let target: HostDescription = client.host(&HostRequest::Describe { keep: true })?;
-        let request = HostRequest::Prepare(Box::new(taken.request.clone()));
+        let mut request = taken.request.clone();
+        // The forks are to be used again, and are no longer what was sealed.
+        request.tracked.clear();
+        let request = HostRequest::Prepare(Box::new(request));
         if target.id == taken.target {
             let again: Prepared = client.host(&request)?;
             let (old, new) = (&taken.prepared, &again);
-            if (old.parent, old.number, &old.forks) == (new.parent, new.number, &new.forks) {
+            let places = |prepared: &Prepared| -> Vec<_> {
+                let forks = prepared.forks.iter().cloned();
+                forks
+                    .map(|fork| Fork {
+                        proof: None,
+                        ..fork
+                    })
+                    .collect()
+            };
+            if (old.parent, old.number, places(old)) == (new.parent, new.number, places(new)) {
                 self.note("connected again: the transfer goes on");
                 return Ok(());
             }
@@ -353,6 +469,7 @@ impl Job<'_> {
             storage_map: self.options.storage_map.clone(),
             retention: self.options.retention,
             in_place: self.options.in_place,
+            tracked: Vec::new(),
             epoch: standing.epoch,
             newest: newest.filter(|g| g.pair == pair),
         })
@@ -409,7 +526,7 @@ impl Job<'_> {
             run: taken.request.run,
         };
         taken.since.set(Some(Instant::now()));
-        let summaries = transfers.run(client, prepared, point, &taken.carried)?;
+        let summaries = transfers.run(client, prepared, point, &taken.carried, &taken.tracks)?;
         point.still_valid()?;
         self.context.stop.check()?;
         let generation = self.generation(&taken.request, prepared, point, &summaries);

@@ -1,8 +1,10 @@
 //! Moves the disks of a point in time into the target's forks, some of them at a time.
 
-use super::sync::LEAF_BYTES;
+use super::sync::{Track, LEAF_BYTES};
 use super::vm::{SourceVm, SyncOptions};
-use crate::agent::{path_bytes, BlockEnd, BlockRequest, Client, OpenTarget, Opened, Role, Table};
+use crate::agent::{
+    path_bytes, BlockEnd, BlockRequest, Client, OpenTarget, Opened, Role, Table, TableBase,
+};
 use crate::bell::Bell;
 use crate::cli::Reporter;
 use crate::driver::RemoteAgent;
@@ -44,6 +46,16 @@ impl Carried {
     }
 }
 
+impl Track {
+    /// What the target is to begin from.
+    fn target_base(&self) -> TableBase {
+        TableBase {
+            path: path_bytes(&self.table),
+            digest: self.changes.base.digest,
+        }
+    }
+}
+
 /// How often the pools are looked at that keep the point in time. Those that are written look for themselves.
 const POOLS_LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -54,6 +66,7 @@ struct Way<'a> {
     fork: &'a Fork,
     size: u64,
     carried: &'a Carried,
+    track: Option<&'a Track>,
 }
 
 impl Transfers<'_> {
@@ -65,6 +78,7 @@ impl Transfers<'_> {
         prepared: &Prepared,
         point: &PointInTime,
         carried: &[Carried],
+        tracks: &[Option<Track>],
     ) -> Result<Vec<Summary>> {
         let count = self.vm.disks.len();
         let jobs = self.options.jobs.clamp(1, count.max(1));
@@ -96,6 +110,7 @@ impl Transfers<'_> {
                         fork,
                         size: self.vm.disks[index].spec.size,
                         carried: &carried[index],
+                        track: tracks[index].as_ref(),
                     };
                     match self.one(&way, jobs, &stop) {
                         Ok(summary) => {
@@ -138,7 +153,7 @@ impl Transfers<'_> {
         let _watch = self.reporter.watch(way.key, meter.clone());
         std::thread::scope(|scope| {
             // Finding out what is mapped takes its time at both ends: at once.
-            let source = scope.spawn(|| self.open_source(way));
+            let source = scope.spawn(|| self.open_source(way, way.from));
             let streams = self.options.streams;
             let agent = RemoteAgent::start(self.session, self.vm.program, streams, stop)?;
             agent.during(|agent| {
@@ -162,11 +177,27 @@ impl Transfers<'_> {
                     point: self.run,
                     geometry,
                     hash: params.hash,
+                    base: way.track.map(Track::target_base),
                 };
                 params.first = agent.client().block(BlockRequest::Table(wanted))?;
+                params.delta = way.track.is_some();
+                let mut since = match way.track {
+                    Some(Track { changes, .. }) => {
+                        table.fill_from(&changes.base.table, params.first)?;
+                        Some((self.open_source(way, &changes.base.lv.id.path())?, changes))
+                    }
+                    None => None,
+                };
                 let done = agent.carry(self.session, |client| {
                     client.block::<()>(BlockRequest::Sync(Role::Target, params))?;
-                    source.sync(Role::Source, &params, client.link(), meter, Some(table))
+                    let link = client.link();
+                    match &mut since {
+                        None => source.sync(Role::Source, &params, link, meter, Some(table)),
+                        Some((since, changes)) => {
+                            let since = (since, &changes.ranges);
+                            source.sync_since(since, &params, link, meter, table)
+                        }
+                    }
                 });
                 if let Some(why) = agent.lacks() {
                     self.reporter.note(&why.message());
@@ -177,8 +208,12 @@ impl Transfers<'_> {
         .map(|summary| whole(summary, &before, &meter.read()))
     }
 
-    fn open_source(&self, way: &Way) -> Result<BlockEnd> {
-        let (source, opened) = BlockEnd::source(way.from, self.options.direct)?;
+    /// Opens the disk as it was at some time. What is not mapped is of no interest where it is known what changed.
+    fn open_source(&self, way: &Way, from: &Path) -> Result<BlockEnd> {
+        let (source, opened) = match way.track {
+            Some(_) => BlockEnd::plain_source(from, self.options.direct)?,
+            None => BlockEnd::source(from, self.options.direct)?,
+        };
         self.tell(way, &opened);
         if opened.size == way.size {
             return Ok(source);
@@ -187,7 +222,7 @@ impl Transfers<'_> {
             Kind::Io,
             format!(
                 "{} has {} bytes, but the VM's disk had {}",
-                way.from.display(),
+                from.display(),
                 opened.size,
                 way.size
             ),

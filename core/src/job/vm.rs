@@ -67,6 +67,8 @@ pub struct SyncOptions {
     pub jobs: usize,
     /// Overwrite the newest generation where there is no room to keep it.
     pub in_place: bool,
+    /// Keep the snapshot that was sent, where there is one: then the next sync reads only what changed since.
+    pub keep_base: bool,
     /// Only tell what would be done.
     pub dry_run: bool,
     /// Hash function, compression and so on; the rate is that of all disks together.

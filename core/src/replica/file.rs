@@ -10,6 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::image::flush_parent;
 use rustix::fs::{fgetxattr, fsetxattr, ioctl_ficlone, XattrFlags};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -311,6 +312,49 @@ fn await_idle(path: &Path, until: Instant) -> Result<()> {
             done => return done,
         }
     }
+}
+
+pub(super) fn remove_idle_fork(path: &Path, pair: Uuid, until: Instant) -> Result<()> {
+    if owned(&fork_of(path)?, pair)?.is_some() {
+        await_idle(&fork_of(path)?, until)?;
+    }
+    remove_fork(path, pair)
+}
+
+/// What changes with a file's content, and cannot be set back: stat(2).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Stamp {
+    inode: u64,
+    size: u64,
+    /// Of content, owner, mode or marks, in seconds and nanoseconds.
+    changed: (i64, i64),
+}
+
+/// Of generation `number`.
+pub(super) fn stamp(path: &Path, pair: Uuid, number: u64) -> Result<Stamp> {
+    let path = sealed(path, pair, number)?.path.clone();
+    let found = std::fs::metadata(&path).map_err(|e| io("stat", &path, e))?;
+    Ok(Stamp {
+        inode: found.ino(),
+        size: found.size(),
+        changed: (found.ctime(), found.ctime_nsec()),
+    })
+}
+
+/// Why generation `number` may have been written to since it got this stamp; `None` if it was not.
+pub(super) fn doubt(
+    path: &Path,
+    pair: Uuid,
+    number: u64,
+    then: Option<Stamp>,
+) -> Result<Option<String>> {
+    let now = stamp(path, pair, number)?;
+    Ok(match then {
+        Some(then) if then == now => None,
+        Some(_) => Some("the replica was written to".into()),
+        None => Some("it was not noted when the replica was written last".into()),
+    })
 }
 
 pub(super) fn remove_fork(path: &Path, pair: Uuid) -> Result<()> {

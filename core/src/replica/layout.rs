@@ -53,6 +53,17 @@ impl Layout {
         self.source_pairs(vm).join(target.to_string())
     }
 
+    /// The digests of the segments of disk `index` of `vm`, while it is sent to `target`.
+    pub fn sending_table(&self, vm: &str, target: Uuid, index: usize) -> PathBuf {
+        self.sent(vm, target).join(format!("{index}.digests"))
+    }
+
+    /// Those of a generation that was sealed there.
+    pub fn sent_table(&self, vm: &str, target: Uuid, number: u64, index: usize) -> PathBuf {
+        let name = format!("{number:012}-{index}.digests");
+        self.sent(vm, target).join(name)
+    }
+
     /// All pairs of which `vm` is the source.
     pub fn source_pairs(&self, vm: &str) -> PathBuf {
         self.pairs().join(vm)
@@ -106,6 +117,12 @@ impl Layout {
     /// Those of disk `index` in a sealed generation.
     pub fn table(&self, pair: Uuid, number: u64, index: usize) -> PathBuf {
         let name = format!("{number:012}-{index}.digests");
+        self.generations(pair).join(name)
+    }
+
+    /// When the volume of disk `index` in a sealed generation was written last.
+    pub fn stamp(&self, pair: Uuid, number: u64, index: usize) -> PathBuf {
+        let name = format!("{number:012}-{index}.stamp");
         self.generations(pair).join(name)
     }
 

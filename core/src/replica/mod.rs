@@ -14,6 +14,7 @@ mod listing;
 mod manifest;
 mod mend;
 mod plan;
+mod proof;
 mod prune;
 mod replicas;
 mod retention;
@@ -35,10 +36,10 @@ pub use replicas::list_generations;
 pub use retention::Retention;
 pub use role::{Role, Standing};
 pub use store::{
-    host_id, newest_sent, note_sent, read_json, sent, source_pairs, source_vms, write_json,
-    write_text, SourcePair, TargetPair,
+    host_id, keep_sent_tables, newest_sent, note_sent, read_json, sent, source_pairs, source_vms,
+    write_json, write_text, SourcePair, TargetPair,
 };
-pub use target::{Fork, Prepared, ReplicaTarget, SealReport};
+pub use target::{Fork, Prepared, Proof, ReplicaTarget, SealReport};
 pub use thin::{check_pools_of, POOL_PERCENT_MAX};
 pub use verify::{verify, Damaged, Verified, VerifiedDisk, VerifyRequest};
 pub use volume::{Location, VolumeFormat};
@@ -78,6 +79,10 @@ pub struct ReplicaRequest {
     pub epoch: u64,
     /// The newest generation that the source knows of: for a target that has lost its state.
     pub newest: Option<Generation>,
+    /// Keys of the disks of which the source knows what changed since that. Their forks are made anew, and it is
+    /// found out whether they are what was sealed.
+    #[serde(default)]
+    pub tracked: Vec<String>,
 }
 
 /// A disk of the VM as the source has it.

@@ -216,6 +216,7 @@ fn drop_generation(layout: &Layout, pair: &mut TargetPair, old: &Generation) -> 
     remove_generation(locations, pair.pair, old.number)?;
     for index in 0..old.disks.len() {
         store::remove(&layout.table(pair.pair, old.number, index))?;
+        store::remove(&layout.stamp(pair.pair, old.number, index))?;
     }
     let kept = store::generations(layout, pair.pair)?;
     let is_kept = |location: &Location| kept.iter().any(|g| g.disk_at(location).is_some());

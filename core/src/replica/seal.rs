@@ -75,6 +75,7 @@ pub(super) fn finish(
             volume.swap_head(number)
         })?;
         keep_tables(layout, generation)?;
+        super::proof::note(layout, generation, &Listing::default())?;
         write_json(&layout.generation(pair.pair, number), generation)?;
         crash::point("manifest");
         pair.head = Some(number);

@@ -236,6 +236,26 @@ pub fn note_sent(
     old.iter().try_for_each(|path| remove(path))
 }
 
+/// Keeps the tables of the segments' digests of what was just sealed as generation `number`, and no older ones.
+/// `count` is how many disks it has.
+pub fn keep_sent_tables(
+    layout: &Layout,
+    vm: &str,
+    target: Uuid,
+    number: u64,
+    count: usize,
+) -> Result<()> {
+    let mut old = files_in(&layout.sent(vm, target), "digests")?;
+    for index in 0..count {
+        let from = layout.sending_table(vm, target, index);
+        let to = layout.sent_table(vm, target, number, index);
+        std::fs::rename(&from, &to)
+            .map_err(|e| Error::io(format!("cannot rename {}", from.display()), e))?;
+        old.retain(|path| *path != from && *path != to);
+    }
+    old.iter().try_for_each(|path| remove(path))
+}
+
 fn manifests_in(dir: &Path) -> Result<Vec<Generation>> {
     let mut found = Vec::new();
     for path in files_in(dir, "json")? {

@@ -7,7 +7,7 @@ use super::manifest::{generation_name, Generation};
 use super::plan::{lost, newest, settle, Planner, TargetPlan, FOUND_AGAIN};
 use super::store::{self, read_json, write_json, TargetPair};
 use super::volume::{remove_forks, Location, Volume};
-use super::{in_place, seal, Placement, ReplicaRequest, Retention};
+use super::{in_place, proof, seal, Placement, ReplicaRequest, Retention};
 use crate::error::{Error, Kind, Result};
 use crate::hypervisor::TargetHypervisor;
 use crate::lock::Lock;
@@ -40,6 +40,19 @@ pub struct Fork {
     pub path: PathBuf,
     /// The file for the digests of its segments.
     pub table: PathBuf,
+    /// Of a disk whose changes the source knows: whether it holds what was sealed in the parent.
+    #[serde(default)]
+    pub proof: Option<Proof>,
+}
+
+/// Whether a fork holds exactly what was sealed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Proof {
+    /// It does, and here is the table of its segments' digests.
+    Sealed(PathBuf),
+    /// It may not, or it is not known what was sealed: why.
+    Doubt(String),
 }
 
 /// What sealing did.
@@ -209,6 +222,12 @@ impl<'a> ReplicaTarget<'a> {
                 _ => None,
             };
             let table = self.layout.fork_table(self.pair.pair, index);
+            let tracked = base.is_some() && request.tracked.contains(&disk.key);
+            if tracked {
+                // What a run before has written to it is known again soon.
+                volume.remove_idle_fork(until).map_err(context)?;
+                self.listing.forget();
+            }
             // It tells what is in the fork, and so must go before there is another fork.
             if !volume.has_fork(base).map_err(context)? {
                 store::remove(&table)?;
@@ -216,11 +235,20 @@ impl<'a> ReplicaTarget<'a> {
             let path = volume
                 .ensure_fork(base, disk.size, until)
                 .map_err(context)?;
+            let proof = match (&newest, tracked) {
+                (Some(newest), true) => {
+                    self.listing.forget();
+                    let proof = proof::of_fork(&self.layout, &volume, newest).map_err(context)?;
+                    Some(proof)
+                }
+                _ => None,
+            };
             forks.push(Fork {
                 key: disk.key.clone(),
                 placement: placement.clone(),
                 path,
                 table,
+                proof,
             });
         }
         self.listing.forget();

@@ -177,6 +177,41 @@ pub(super) fn ensure_fork(
     Ok(fork.path())
 }
 
+pub(super) fn await_idle_fork(
+    listing: &Listing,
+    lv: &LvId,
+    owner: &OwnerTag,
+    until: Instant,
+) -> Result<()> {
+    match listing.owned(&fork_of(lv)?, owner)? {
+        Some(fork) => idle(fork, until).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// The head was made from the generation when it was sealed, and shares all its blocks; the fork was made from it just
+/// now. A write to any of the three since then has broken that: dm-thin gives a shared block that is written a copy of
+/// its own. So if fork and head map the same blocks, nothing was written.
+pub(super) fn doubt(
+    listing: &Listing,
+    lv: &LvId,
+    owner: &OwnerTag,
+    number: u64,
+) -> Result<Option<String>> {
+    let of_generation = base_tag(Some(number))?;
+    let fork = listing.owned(&fork_of(lv)?, owner)?;
+    let head = listing.owned(lv, owner)?;
+    let (Some(fork), Some(head)) = (fork, head.filter(|head| head.has_tag(&of_generation))) else {
+        return Ok(Some(
+            "the replica's head is not the newest generation's".into(),
+        ));
+    };
+    match thin::changed(&head, &fork)?.is_empty() {
+        true => Ok(None),
+        false => Ok(Some("the replica was written to".into())),
+    }
+}
+
 pub(super) fn remove_fork(lv: &LvId, owner: &OwnerTag) -> Result<()> {
     lvm::remove(&fork_of(lv)?, owner)
 }

@@ -1,9 +1,10 @@
 //! The volumes of a replica, whatever they are made of: fork, seal, head and prune, each step safe to
 //! repeat, each touching only what carries the pair's mark.
 
+use super::file::{self, Stamp};
 use super::listing::Listing;
 use super::manifest::{DiskRecord, Generation};
-use super::{file, thin};
+use super::thin;
 use crate::error::Result;
 use crate::lvm::{self, LvId, OwnerTag};
 use serde::{Deserialize, Serialize};
@@ -138,6 +139,34 @@ impl Volume<'_> {
                 thin::ensure_fork(self.listing, (lv, pool), &self.owner(), parent, size, until)
             }
             Location::File { path } => file::ensure_fork(path, self.pair, parent, size, until),
+        }
+    }
+
+    /// Removes the fork once nobody has it open, which may be at `until`. One that is gone is fine.
+    pub fn remove_idle_fork(&self, until: Instant) -> Result<()> {
+        match self.location {
+            Location::ThinLv { lv, .. } => {
+                thin::await_idle_fork(self.listing, lv, &self.owner(), until)?;
+                self.remove_fork()
+            }
+            Location::File { path } => file::remove_idle_fork(path, self.pair, until),
+        }
+    }
+
+    /// What shows later that generation `number` was not written to. None is needed where the volumes tell themselves.
+    pub fn stamp(&self, number: u64) -> Result<Option<Stamp>> {
+        match self.location {
+            Location::ThinLv { .. } => Ok(None),
+            Location::File { path } => file::stamp(path, self.pair, number).map(Some),
+        }
+    }
+
+    /// Why the fork, which was just made, may hold something else than what was sealed as generation `number`; `None`
+    /// if it cannot. `stamp` was made when it was sealed.
+    pub fn doubt(&self, number: u64, stamp: Option<Stamp>) -> Result<Option<String>> {
+        match self.location {
+            Location::ThinLv { lv, .. } => thin::doubt(self.listing, lv, &self.owner(), number),
+            Location::File { path } => file::doubt(path, self.pair, number, stamp),
         }
     }
 

@@ -16,6 +16,7 @@
 //! Everything created carries the owner's mark and a second one that makes it a point in time of one run;
 //! [`sweep`] finds by them what a killed run left. Callers hold the VM's lock around all of this.
 
+mod base;
 mod direct;
 mod disk;
 mod guest;
@@ -25,6 +26,7 @@ mod take;
 mod thin;
 pub mod watchdog;
 
+pub use base::{base_of, drop_bases};
 pub use sweep::{leftovers, sweep, Swept};
 pub use take::{check, take};
 pub use watchdog::WatchdogLauncher;
@@ -125,6 +127,7 @@ pub struct PointInTime {
     /// How long the guest was held still, in milliseconds; 0 if it was not running.
     pub held_ms: u64,
     vm: VmRuntime,
+    run: String,
     owner: OwnerTag,
     /// For the disks read in place: what they looked like.
     fingerprints: Vec<(PathBuf, direct::Fingerprint)>,

@@ -47,6 +47,7 @@ pub fn take(
         taken_at: crate::clock::now(),
         held_ms: 0,
         vm,
+        run: run.to_owned(),
         owner: owner.clone(),
         fingerprints: Vec::new(),
     };

@@ -8,6 +8,11 @@ use crate::lvm::{self, Lv, LvId, OwnerTag, SnapshotOptions, Tag};
 
 const TAG_PREFIX: &str = "rbs.pit=";
 
+/// The tag of a snapshot of this run.
+pub(super) fn run_tag(run: &str) -> Result<Tag> {
+    Tag::new(format!("{TAG_PREFIX}{run}"))
+}
+
 /// The name of the snapshot of `origin` in this run. Fails if it gets too long.
 pub(super) fn name(origin: &LvId, run: &str) -> Result<LvId> {
     origin.sibling(format!("snap_{}_rbs{run}", origin.name()))
@@ -18,7 +23,7 @@ pub(super) fn take(origin: &LvId, snapshot: &LvId, run: &str, owner: &OwnerTag) 
     let options = SnapshotOptions {
         read_only: true,
         skip_activation: true,
-        tags: vec![owner.tag().clone(), Tag::new(format!("{TAG_PREFIX}{run}"))?],
+        tags: vec![owner.tag().clone(), run_tag(run)?],
         ..SnapshotOptions::default()
     };
     lvm::snapshot(origin, snapshot.name(), &options).map(drop)

@@ -9,7 +9,7 @@ use crate::digest::{self, LeafSet};
 use crate::error::{Error, Kind, Result};
 use crate::image::Image;
 use crate::range::ByteRange;
-use crate::wire::{Entry, Patch, Unpacker};
+use crate::wire::{Delta, Entry, Patch, Unpacker};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
@@ -179,14 +179,23 @@ impl<'a> Applier<'a> {
         };
         let leaf_bytes = geometry.leaf_bytes() as usize;
         if digest::segment(self.params.hash, data.bytes(), leaf_bytes) != patch.digest {
-            return Err(Error::new(
-                Kind::Digest,
-                format!(
-                    "bytes {range} arrived for {} with a wrong digest",
-                    self.image.name()
-                ),
-            )
-            .advise("nothing of them was written; run again"));
+            return Err(wrong_digest(range, self.image));
+        }
+        self.write(patch.segment, &data, &patch.changed, &patch.zeroed)
+    }
+
+    /// Checks a change, proves it and writes it. The rest of the segment is not looked at.
+    pub(super) fn change(&self, delta: &Delta, unpacker: &mut Unpacker) -> Result<()> {
+        let (geometry, patch) = (&self.params.geometry, &delta.patch);
+        let range = geometry.segment(patch.segment);
+        let len = range.len() as usize;
+        self.check(patch, len)?;
+        let changed = segment::leaf_bytes(&patch.changed, geometry, len) as usize;
+        let data = SegmentData::unfilled(&self.pool, len);
+        let data = self.patched(patch, data, changed, unpacker)?;
+        let leaves = segment::leaf_slices(&patch.changed, geometry, &data);
+        if Some(delta.proof(self.params.hash, &leaves)) != patch.digest {
+            return Err(wrong_digest(range, self.image));
         }
         self.write(patch.segment, &data, &patch.changed, &patch.zeroed)
     }
@@ -261,4 +270,15 @@ impl<'a> Applier<'a> {
             )),
         }
     }
+}
+
+fn wrong_digest(range: ByteRange, image: &dyn Image) -> Error {
+    Error::new(
+        Kind::Digest,
+        format!(
+            "bytes {range} arrived for {} with a wrong digest",
+            image.name()
+        ),
+    )
+    .advise("nothing of them was written; run again")
 }

@@ -169,11 +169,7 @@ impl<'a> Patcher<'a> {
                 (true, _) => changed.insert(i),
             }
         }
-        let places: Vec<&[u8]> = changed
-            .runs()
-            .iter()
-            .map(|&(first, count)| &data.bytes()[geometry.leaves(first, count, data.len)])
-            .collect();
+        let places = segment::leaf_slices(&changed, geometry, data);
         Ok(Patch {
             segment: index,
             digest: Some(digest),

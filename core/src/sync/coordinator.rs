@@ -124,7 +124,7 @@ impl<'a> Coordinator<'a> {
         }
         self.flush_same()?;
         image.check_unchanged()?;
-        let digest = self.recorder.digest(self.params.geometry.size());
+        let digest = self.recorder.digest(self.params.geometry.size())?;
         self.report.map = self.meter.map_report();
         let stats = serde_json::to_vec(&self.report)
             .map_err(|e| Error::new(Kind::Protocol, "cannot encode statistics").because(e))?;
@@ -321,7 +321,7 @@ impl<'a> Coordinator<'a> {
 }
 
 /// Waits for an event. Idle workers keep the channel open, so a failure elsewhere must be looked for.
-fn next_event(events: &Receiver<Event>, failure: &Failure) -> Result<Event> {
+pub(super) fn next_event<T>(events: &Receiver<T>, failure: &Failure) -> Result<T> {
     loop {
         match events.recv_timeout(LOOK_EVERY) {
             Ok(event) => return Ok(event),

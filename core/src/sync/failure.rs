@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::stop::Stop;
-use crate::wire::Link;
+use crate::wire::{Link, LinkReader, Received};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -69,6 +69,27 @@ impl Failure {
         if let Err(e) = body() {
             self.causes().lost.get_or_insert(e);
             self.readers.iter().for_each(|r| r.stop_within(GRACE));
+        }
+    }
+
+    /// If all that is known is that the link could not be written: reads what the peer had still said, in case it says
+    /// why.
+    pub(super) fn hear_out(&self, reader: &mut LinkReader) {
+        let is_lost = {
+            let causes = self.causes();
+            causes.first.is_none() && causes.lost.is_some()
+        };
+        if !is_lost {
+            return;
+        }
+        loop {
+            match reader.receive() {
+                Ok(Received::Frame(_)) => {}
+                Ok(Received::End) => return,
+                // That the link cannot be read either says no more than is known.
+                Err(e) if e.kind() == Kind::Remote => return,
+                Err(e) => return self.set(e),
+            }
         }
     }
 

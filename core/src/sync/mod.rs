@@ -10,6 +10,7 @@
 mod apply;
 mod compare;
 mod coordinator;
+mod delta;
 mod failure;
 mod geometry;
 mod local;
@@ -29,6 +30,7 @@ mod target;
 mod verify;
 mod window;
 
+pub use delta::{run as run_delta_source, Since};
 pub use geometry::Geometry;
 pub use local::run as run_local;
 pub use map::{BlockMap, Extent};
@@ -71,6 +73,10 @@ pub struct Params {
     /// The sync begins at this segment: those before it are in both sides' tables already.
     #[serde(default)]
     pub first: u64,
+    /// Both sides' tables are those of the same earlier image, which the target is: only what changed since is read
+    /// and sent, see [`run_delta_source`].
+    #[serde(default)]
+    pub delta: bool,
 }
 
 impl Params {
@@ -87,6 +93,7 @@ impl Params {
             leaf_key: Key::random(),
             map: false,
             first: 0,
+            delta: false,
         }
     }
 

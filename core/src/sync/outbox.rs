@@ -6,7 +6,7 @@ use super::geometry::Geometry;
 use super::pack::{Level, Pilot};
 use super::Params;
 use crate::error::Result;
-use crate::wire::{Frame, LinkWriter};
+use crate::wire::{Delta, Frame, LinkWriter};
 use crossbeam_channel::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,7 @@ pub(super) fn run(
             }
         };
         match (&mut pace, &frame) {
-            (Some(pace), Frame::Patch(patch)) => {
+            (Some(pace), Frame::Patch(patch) | Frame::Delta(Delta { patch, .. })) => {
                 let began = Instant::now();
                 writer.send(&frame)?;
                 if let Some(limiter) = &mut pace.limiter {

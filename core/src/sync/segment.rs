@@ -149,3 +149,15 @@ pub(super) fn leaf_bytes(set: &LeafSet, geometry: &Geometry, segment_len: usize)
         .map(|&(first, count)| geometry.leaves(first, count, segment_len).len() as u64)
         .sum()
 }
+
+/// The bytes of a set of leaves, in order, run by run.
+pub(super) fn leaf_slices<'d>(
+    set: &LeafSet,
+    geometry: &Geometry,
+    data: &'d SegmentData,
+) -> Vec<&'d [u8]> {
+    set.runs()
+        .iter()
+        .map(|&(first, count)| &data.bytes()[geometry.leaves(first, count, data.len)])
+        .collect()
+}

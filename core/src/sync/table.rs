@@ -5,14 +5,15 @@
 //! a sparse table, and a TiB of data one of 32 MiB.
 
 use super::Geometry;
-use crate::digest::{Digest, HashKind, ImageDigest};
+use crate::buf::is_zero;
+use crate::digest::{Digest, GrainSum, HashKind, ImageDigest};
 use crate::error::{Error, Kind, Result};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
-const MAGIC: &[u8; 20] = b"rblocksync segments\n";
+const MAGIC: &[u8; 20] = b"rblocksync segment2\n";
 const HEAD_BYTES: u64 = 4096;
 const ENTRY_BYTES: u64 = 32;
 /// Entries that are read at a time.
@@ -95,6 +96,19 @@ impl DigestTable {
         Ok(is_one.then_some(table))
     }
 
+    /// The table at `path` if it is that of the image with this digest.
+    pub fn open_of(
+        path: &Path,
+        hash: HashKind,
+        geometry: Geometry,
+        digest: Digest,
+    ) -> Result<Option<Self>> {
+        match Self::open(path, hash, geometry)? {
+            Some(table) if table.image_digest()? == digest => Ok(Some(table)),
+            _ => Ok(None),
+        }
+    }
+
     /// The table at `path` if it is about the image of `point` and this host was not restarted since, and how many
     /// segments from the first one on are in the image for sure. Else a new one, and 0.
     pub fn resume(
@@ -111,14 +125,54 @@ impl DigestTable {
                 let cursor = u64::from_le_bytes(cursor.try_into().unwrap_or_default());
                 if found[end..] == wanted[end..] && cursor <= geometry.segments() {
                     // Entries behind the cursor are of patches that may not have got there.
-                    let cut = table.file.set_len(entry_at(cursor));
-                    cut.and_then(|()| table.file.set_len(entry_at(geometry.segments())))
-                        .map_err(|e| table.cannot("write", e))?;
+                    table.forget_from(cursor)?;
                     return Ok((table, cursor));
                 }
             }
         }
         Ok((Self::create(path, hash, geometry, point)?, 0))
+    }
+
+    fn forget_from(&self, first: u64) -> Result<()> {
+        let cut = self.file.set_len(entry_at(first));
+        cut.and_then(|()| self.file.set_len(entry_at(self.geometry.segments())))
+            .map_err(|e| self.cannot("write", e))
+    }
+
+    /// Makes the entries from segment `first` on those of `base`, a table of an image of the same cut.
+    pub fn fill_from(&self, base: &DigestTable, first: u64) -> Result<()> {
+        if (base.hash, base.geometry) != (self.hash, self.geometry) {
+            return Err(Error::new(
+                Kind::Usage,
+                format!("{} is a table of another image", base.path.display()),
+            ));
+        }
+        self.forget_from(first)?;
+        let end = self.geometry.segments();
+        let mut bytes = vec![0; (BATCH * ENTRY_BYTES) as usize];
+        let mut at = first;
+        while at < end {
+            let count = (end - at).min(BATCH);
+            let bytes = &mut bytes[..(count * ENTRY_BYTES) as usize];
+            base.file
+                .read_exact_at(bytes, entry_at(at))
+                .map_err(|e| base.cannot("read", e))?;
+            // A sparse image keeps a sparse table.
+            if !is_zero(bytes) {
+                self.file
+                    .write_all_at(bytes, entry_at(at))
+                    .map_err(|e| self.cannot("write", e))?;
+            }
+            at += count;
+        }
+        Ok(())
+    }
+
+    /// Adds `shift` to the digest of segment `index`, and tells what it is then.
+    pub(super) fn shift(&self, index: u64, shift: GrainSum) -> Result<Option<Digest>> {
+        let digest = GrainSum::of(self.get(index)?).plus(shift).digest();
+        self.put(index, &digest.unwrap_or(Digest([0; 32])))?;
+        Ok(digest)
     }
 
     fn read_head(&self) -> Result<Option<[u8; HEAD_BYTES as usize]>> {
@@ -137,7 +191,7 @@ impl DigestTable {
     }
 
     /// Notes the digest of segment `index`.
-    pub(super) fn put(&self, index: u64, digest: &Digest) -> Result<()> {
+    pub fn put(&self, index: u64, digest: &Digest) -> Result<()> {
         self.file
             .write_all_at(&digest.0, entry_at(index))
             .map_err(|e| self.cannot("write", e))
@@ -241,6 +295,8 @@ fn boot_id() -> Uuid {
 pub(super) struct Recorder<'a> {
     digest: ImageDigest,
     table: Option<&'a DigestTable>,
+    /// The table has all there is, and is only corrected.
+    delta: bool,
 }
 
 impl<'a> Recorder<'a> {
@@ -248,8 +304,9 @@ impl<'a> Recorder<'a> {
     pub fn new(params: &super::Params, table: Option<&'a DigestTable>) -> Result<Self> {
         let mut digest = params.image_digest();
         match (params.first, table) {
-            (0, _) => {}
-            (first, Some(table)) if first <= params.geometry.segments() => {
+            (first, Some(_)) if params.delta && first <= params.geometry.segments() => {}
+            (0, _) if !params.delta => {}
+            (first, Some(table)) if !params.delta && first <= params.geometry.segments() => {
                 table.each(0, first, |index, found| digest.add(index, found))?;
             }
             _ => {
@@ -259,7 +316,12 @@ impl<'a> Recorder<'a> {
                 ))
             }
         }
-        Ok(Recorder { digest, table })
+        let delta = params.delta;
+        Ok(Recorder {
+            digest,
+            table,
+            delta,
+        })
     }
 
     /// Adds segment `index`; indices must ascend.
@@ -271,9 +333,23 @@ impl<'a> Recorder<'a> {
         }
     }
 
+    /// The digest of segment `index` grows by `shift`. Tells what it is then.
+    pub fn shift(&mut self, index: u64, shift: GrainSum) -> Result<Option<Digest>> {
+        match self.table {
+            Some(table) if self.delta => table.shift(index, shift),
+            _ => Err(Error::new(
+                Kind::Protocol,
+                "a change came of an image that was not known before",
+            )),
+        }
+    }
+
     /// The digest of the whole image of `size` bytes.
-    pub fn digest(&self, size: u64) -> Digest {
-        self.digest.clone().finish(size)
+    pub fn digest(&self, size: u64) -> Result<Digest> {
+        match self.table {
+            Some(table) if self.delta => table.image_digest(),
+            _ => Ok(self.digest.clone().finish(size)),
+        }
     }
 
     /// Where the segments' digests go.

@@ -14,7 +14,9 @@ use crate::digest::{self, Digest};
 use crate::error::{Error, Kind, Result};
 use crate::fingerprint::Fingerprints;
 use crate::image::Image;
-use crate::wire::{limits, Entry, Extents, Frame, Link, LinkReader, Patch, Received, Unpacker};
+use crate::wire::{
+    limits, Delta, Entry, Extents, Frame, Link, LinkReader, Patch, Received, Unpacker,
+};
 use crossbeam_channel::{Receiver, Sender};
 
 /// Receives into `image` over `link`. The parameters must be the ones the source was given.
@@ -58,6 +60,8 @@ pub fn run(
         });
         drop(frames_tx);
     });
+    // The thread that reads may have been waiting for others that ended.
+    failure.hear_out(&mut link.reader);
     if let Some(error) = failure.take() {
         link.writer.report(&error);
         return Err(error);
@@ -81,6 +85,10 @@ enum Job {
         ticket: u64,
         patch: Patch,
         base: Base,
+    },
+    Change {
+        ticket: u64,
+        delta: Delta,
     },
 }
 
@@ -166,6 +174,11 @@ impl<'a> Session<'a> {
         frames: &Sender<Frame>,
     ) -> Result<(Digest, SourceReport)> {
         let (mut listed_to, mut unanswered) = (self.params.first, 0u64);
+        let mut changed_to = self.params.first;
+        if self.params.delta {
+            // Nothing is listed: what is not changed is as it is.
+            listed_to = self.params.geometry.segments();
+        }
         let protocol = |what: &str| Err(Error::new(Kind::Protocol, format!("the source {what}")));
         loop {
             match reader.receive()? {
@@ -223,6 +236,18 @@ impl<'a> Session<'a> {
                     }
                     _ => return protocol("sent a patch out of turn"),
                 },
+                Received::Frame(Frame::Delta(delta)) => {
+                    let index = delta.patch.segment;
+                    let room = changed_to..self.params.geometry.segments();
+                    if !room.contains(&index) || !self.params.delta || self.params.dry_run {
+                        return protocol("sent a change out of turn");
+                    }
+                    changed_to = index + 1;
+                    self.settle_change(&delta)?;
+                    let ticket = progress.settle();
+                    jobs.send(Job::Change { ticket, delta })
+                        .map_err(disconnected)?;
+                }
                 Received::Frame(Frame::Done(digest, stats)) => {
                     if listed_to != self.params.geometry.segments() || unanswered > 0 {
                         return protocol("ended before all segments were answered");
@@ -256,6 +281,16 @@ impl<'a> Session<'a> {
         self.touched.patched(patch.segment, patch.digest);
         self.meter.add_patch(patch, &self.params.geometry);
         self.meter.set_position(range.end);
+        Ok(())
+    }
+
+    fn settle_change(&mut self, delta: &Delta) -> Result<()> {
+        let patch = &delta.patch;
+        let digest = self.recorder.shift(patch.segment, delta.shift)?;
+        self.touched.patched(patch.segment, digest);
+        self.meter.add_patch(patch, &self.params.geometry);
+        let end = self.params.geometry.segment(patch.segment).end;
+        self.meter.set_position(end);
         Ok(())
     }
 
@@ -293,7 +328,7 @@ impl<'a> Session<'a> {
     fn secure(&mut self, theirs: Digest) -> Result<(Digest, SideStats)> {
         let params = self.params;
         let geometry = &params.geometry;
-        let ours = self.recorder.digest(geometry.size());
+        let ours = self.recorder.digest(geometry.size())?;
         if !params.dry_run {
             if ours != theirs {
                 return Err(mismatch(theirs, ours));
@@ -400,6 +435,10 @@ fn work(
             } => {
                 applier.apply(&patch, base, &mut unpacker)?;
                 progress.done(ticket, patch.segment);
+            }
+            Job::Change { ticket, delta } => {
+                applier.change(&delta, &mut unpacker)?;
+                progress.done(ticket, delta.patch.segment);
             }
         }
     }

@@ -4,7 +4,7 @@ use super::codec::{put_varint, Fields};
 use super::hello::Hello;
 use super::limits;
 use super::payload::Payload;
-use crate::digest::{Digest, LeafSet};
+use crate::digest::{self, Digest, GrainSum, HashKind, LeafSet};
 use crate::error::{Error, Kind, Result};
 
 /// One message. The number before each is its type byte.
@@ -41,6 +41,8 @@ pub enum Frame {
     Same(u32),
     /// 0x25: source to target: the next segment is to be changed.
     Patch(Patch),
+    /// 0x28: source to target: a segment is to be changed of which the target is not to read anything.
+    Delta(Delta),
     /// 0x26: source to target: all segments are settled. Image digest, then statistics as JSON.
     Done(Digest, Vec<u8>),
     /// 0x27: target to source: all is flushed. Image digest, then statistics as JSON.
@@ -96,6 +98,30 @@ pub struct Patch {
     pub data: Payload,
 }
 
+/// How a segment is to be changed whose other leaves the target does not look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delta {
+    /// What the segment's digest grows by.
+    pub shift: GrainSum,
+    /// The change; its digest is that of [`Delta::proof`].
+    pub patch: Patch,
+}
+
+impl Delta {
+    /// The digest by which the target knows that the change arrived as it was made. `leaves` are the bytes of the
+    /// changed leaves, in order.
+    pub fn proof(&self, kind: HashKind, leaves: &[&[u8]]) -> Digest {
+        let patch = &self.patch;
+        let head: [&[u8]; 4] = [
+            &patch.segment.to_le_bytes(),
+            &self.shift.0,
+            &patch.changed.0,
+            &patch.zeroed.0,
+        ];
+        digest::of_pieces(kind, &[&head, leaves].concat())
+    }
+}
+
 impl Frame {
     /// Appends the frame with its length field.
     pub fn encode(&self, out: &mut Vec<u8>) {
@@ -149,14 +175,12 @@ impl Frame {
             }
             Frame::Same(count) => put(out, 0x24, &count.to_le_bytes()),
             Frame::Patch(patch) => {
-                put(out, 0x25, &patch.segment.to_le_bytes());
-                match patch.digest {
-                    None => out.push(0),
-                    Some(digest) => put(out, 1, &digest.0),
-                }
-                out.extend_from_slice(&patch.changed.0);
-                out.extend_from_slice(&patch.zeroed.0);
-                patch.data.encode(out);
+                out.push(0x25);
+                encode_patch(patch, out);
+            }
+            Frame::Delta(delta) => {
+                put(out, 0x28, &delta.shift.0);
+                encode_patch(&delta.patch, out);
             }
             Frame::Done(digest, stats) => {
                 put(out, 0x26, &digest.0);
@@ -197,6 +221,11 @@ impl Frame {
             }
             0x24 => Frame::Same(fields.u32()?),
             0x25 => return decode_patch(fields).map(Frame::Patch),
+            0x28 => {
+                let shift = GrainSum(fields.digest()?.0);
+                let patch = decode_patch(fields)?;
+                return Ok(Frame::Delta(Delta { shift, patch }));
+            }
             0x26 => return Ok(Frame::Done(fields.digest()?, fields.rest().to_vec())),
             0x27 => return Ok(Frame::Finished(fields.digest()?, fields.rest().to_vec())),
             other => {
@@ -214,6 +243,17 @@ impl Frame {
 fn put(out: &mut Vec<u8>, kind: u8, bytes: &[u8]) {
     out.push(kind);
     out.extend_from_slice(bytes);
+}
+
+fn encode_patch(patch: &Patch, out: &mut Vec<u8>) {
+    out.extend_from_slice(&patch.segment.to_le_bytes());
+    match patch.digest {
+        None => out.push(0),
+        Some(digest) => put(out, 1, &digest.0),
+    }
+    out.extend_from_slice(&patch.changed.0);
+    out.extend_from_slice(&patch.zeroed.0);
+    patch.data.encode(out);
 }
 
 fn decode_extents(fields: &mut Fields) -> Result<Extents> {

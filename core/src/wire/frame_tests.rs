@@ -48,6 +48,24 @@ fn golden() -> Vec<(Frame, &'static str)> {
              01 0908",
         ),
         (
+            Frame::Delta(Delta {
+                shift: GrainSum([0xbb; 32]),
+                patch: Patch {
+                    segment: 7,
+                    digest: Some(Digest([0xcc; 32])),
+                    changed,
+                    zeroed,
+                    data: Payload::Stored(vec![9, 8]),
+                },
+            }),
+            "8d000000 28 \
+             bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb 0700000000000000 01 \
+             cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc \
+             0200000000000000000000000000000000000000000000000000000000000000 \
+             0001000000000000000000000000000000000000000000000000000000000000 \
+             00 0908",
+        ),
+        (
             Frame::Done(Digest([1; 32]), b"{}".to_vec()),
             "23000000 26 0101010101010101010101010101010101010101010101010101010101010101 7b7d",
         ),
@@ -66,7 +84,7 @@ fn unhex(text: &str) -> Vec<u8> {
         .collect()
 }
 
-/// The bytes of protocol version 1. A change here is a new version.
+/// The bytes of protocol version 2. A change here is a new version.
 #[test]
 fn golden_bytes() {
     for (frame, hex) in golden() {
@@ -84,7 +102,7 @@ fn truncated_frames_are_refused() {
         let opaque_tail = match &frame {
             Frame::Error(_) | Frame::Request(_) | Frame::Reply(_) => bytes.len() - 5,
             Frame::Hello(h) => h.program.len(),
-            Frame::Patch(p) => p.data.packed_len(),
+            Frame::Patch(p) | Frame::Delta(Delta { patch: p, .. }) => p.data.packed_len(),
             Frame::Done(..) | Frame::Finished(..) => 2,
             _ => 0,
         };

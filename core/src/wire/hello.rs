@@ -6,9 +6,9 @@ use crate::error::{Error, Kind, Result};
 /// Newest version of the protocol spoken here. History, newest first:
 ///
 /// * 1: the first. Extents, segment digests, leaf fingerprints, patches; JSON requests.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Oldest version still spoken here.
-pub const VERSION_MIN: u16 = 1;
+pub const VERSION_MIN: u16 = 2;
 
 const MAGIC: [u8; 8] = *b"\x89rblock\n";
 

@@ -11,7 +11,7 @@ mod payload;
 mod stream;
 mod stripe;
 
-pub use frame::{Entry, Extents, Frame, Patch};
+pub use frame::{Delta, Entry, Extents, Frame, Patch};
 pub use hello::{Hello, VERSION, VERSION_MIN};
 pub use lanes::Lanes;
 pub use link::{Link, LinkReader, Received};

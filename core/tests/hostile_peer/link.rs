@@ -126,7 +126,7 @@ fn endless_frames_cost_no_memory() {
 
 #[test]
 fn another_version_is_refused_with_both_versions_named() {
-    for (version_min, version_max) in [(2, 9), (0, 0), (5, 1)] {
+    for (version_min, version_max) in [(3, 9), (1, 1), (5, 1)] {
         let hello = Frame::Hello(Hello {
             version_min,
             version_max,

@@ -3,6 +3,7 @@
 //! sure of.
 #![allow(clippy::unwrap_used)]
 
+mod changes;
 mod link;
 mod memory;
 mod peer;

@@ -16,6 +16,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{channel, RecvTimeoutError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use uuid::Uuid;
 
 pub const LEAF: usize = 4096;
 pub const SEGMENT: usize = 1 << 20;
@@ -129,6 +130,7 @@ pub fn params(segments: usize) -> Params {
         leaf_key: Key([7; 16]),
         map: false,
         first: 0,
+        delta: false,
     }
 }
 
@@ -171,12 +173,12 @@ pub fn fill_patch(segment: u64, byte: u8) -> Patch {
 }
 
 /// Which side is under test, and with what.
-#[derive(Clone)]
 pub struct Side {
     pub image: Arc<dyn Image>,
     pub params: Params,
     pub silence_max: Duration,
     pub stop: Stop,
+    pub table: Option<DigestTable>,
 }
 
 impl Side {
@@ -186,7 +188,21 @@ impl Side {
             params,
             silence_max: LONG * 10,
             stop: Stop::new(),
+            table: None,
         }
+    }
+
+    /// Lets it know already what its image is: segments that are all full of `byte`.
+    pub fn knowing(mut self, byte: u8) -> Side {
+        let Params { hash, geometry, .. } = self.params;
+        let dir = std::env::temp_dir();
+        let table = DigestTable::create_unnamed(&dir, hash, geometry, Uuid::nil()).unwrap();
+        for index in 0..geometry.segments() {
+            table.put(index, &segment_digest(byte)).unwrap();
+        }
+        self.params.delta = true;
+        self.table = Some(table);
+        self
     }
 
     /// Lets it give up on a peer that says nothing for `ms` milliseconds.
@@ -213,7 +229,8 @@ impl Side {
         against(script, move |end| {
             let mut link = handshake(end, self.stop)?;
             link.reader.set_silence_max(self.silence_max);
-            role(&*self.image, &self.params, &mut link, &Meter::new(), None)
+            let table = self.table.as_ref();
+            role(&*self.image, &self.params, &mut link, &Meter::new(), table)
         })
     }
 }

@@ -126,7 +126,8 @@ pub fn assert_running(guest: &Guest, vmid: u32) -> Result<()> {
 /// Nothing that a run makes for itself is left on the source.
 pub fn assert_source_clean(guest: &Guest) -> Result<()> {
     let left = guest.run_ok(
-        "lvs --noheadings -o lv_name pve | grep rbs
+        "lvs --noheadings -o lv_name,lv_tags pve | grep rbs | grep -v rbs.sent=
+         lvs --noheadings -o lv_name,lv_tags pve | grep rbs.sent= | grep rbs.pit=
          find /var/lib/vz -name '*rbs*'; find /tmp -maxdepth 1 -name 'rblocksync*'
          grep -l '^lock:' /etc/pve/qemu-server/*.conf
          dmsetup status pve-data-tpool | awk '$7 != \"-\" { print \"metadata snapshot held\" }'

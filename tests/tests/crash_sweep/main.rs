@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use world::World;
 
 /// Links cut by `make test`; `SWEEP_CUTS` asks for another number.
-const CUTS: u64 = 40;
+const CUTS: u64 = 20;
 /// Links cut where the run may try again.
 const OUTLIVED: u64 = 12;
 /// Where an agent can die: at the records of its journal, and while it seals and prunes.
@@ -34,7 +34,7 @@ const AGENT_STEPS: [&str; 11] = [
     "prune",
 ];
 /// Steps of the soak in `make test`, each of 15 minutes; `SOAK_DAYS` asks for days.
-const SOAK_STEPS: u64 = 48;
+const SOAK_STEPS: u64 = 24;
 const STEP_S: i64 = 900;
 /// What the soak keeps, in seconds.
 const SOAK_WITHIN_S: u64 = 7200;

@@ -99,6 +99,7 @@ fn try_sync(source: &Path, monitor: &Path, config: &Path) -> Result<()> {
         },
         jobs: 2,
         in_place: false,
+        keep_base: true,
         dry_run: false,
         tuning: Tuning::default(),
         streams: rblocksync::driver::Streams::Fixed(1),

@@ -2,6 +2,7 @@
 //! hosts, not from what it says.
 
 mod changes;
+mod delta;
 mod flow;
 mod moments;
 mod refusals;
@@ -38,6 +39,9 @@ fn main() -> ExitCode {
             changes::a_run_ends_before_the_sources_pool_is_full,
             changes::a_replica_may_be_overwritten_where_there_is_no_room_for_two,
             changes::in_one_cluster_the_configuration_is_kept_aside,
+            delta::changes_that_are_not_proved_are_not_trusted,
+            delta::a_replica_may_be_a_file,
+            delta::only_what_changed_is_read,
         ],
     )
 }
