@@ -7,7 +7,7 @@ cd "$(dirname "$0")"
 packages="
     bash coreutils diffutils findutils grep gzip hostname mawk procps sed tar
     binutils cpio g++ gcc kmod libc6-dev lz4 make xz-utils zstd
-    busybox-static dmsetup e2fsprogs iproute2 lvm2 mount thin-provisioning-tools util-linux xfsprogs
+    busybox-static dmsetup e2fsprogs iproute2 lvm2 mount nbdkit thin-provisioning-tools util-linux xfsprogs
     openssh-client openssh-server openssh-sftp-server
     qemu-system-x86 qemu-utils seabios
     $*
@@ -47,7 +47,11 @@ install() { apt-get install -q -y --no-install-recommends "$@"; }
 say "installing: $missing"
 apt-get update -q
 # shellcheck disable=SC2086
-install $missing && exit 0
+if install $missing; then
+    # apt may have chosen to remove one to be able to install another.
+    [ -n "${DEPS_AGAIN:-}" ] && exit 0
+    DEPS_AGAIN=1 exec ./deps.sh "$@"
+fi
 
 # The parts of QEMU must be of one version. A qemu-utils of elsewhere, newer than the archive's qemu-system-x86, makes apt
 # refuse; so it goes back to the archive's version.
