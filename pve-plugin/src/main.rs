@@ -5,7 +5,7 @@ use pvesync::node::PveTree;
 use pvesync::source::{self, PROGRAM};
 use pvesync::target::PveTarget;
 use pvesync::volid::Vmid;
-use rblocksync::cli::units::{human, parse_time};
+use rblocksync::cli::units::{human, parse_bytes, parse_time};
 use rblocksync::cli::{
     exit_code, run_agent, EngineArgs, OutputOptions, Reporter, SshArgs, EXIT_CODES,
 };
@@ -22,6 +22,7 @@ use rblocksync::verbs::{
 };
 use serde_json::json;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -89,6 +90,13 @@ struct VmArgs {
     /// has to compare everything
     #[arg(long)]
     no_base: bool,
+    /// Directory in which QEMU may keep what the guest overwrites during the sync, where a disk can have no snapshot:
+    /// a running VM's qcow2 files, and what is neither on LVM-thin nor on XFS or btrfs [default: with our state]
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
+    /// Most bytes of that. With more the sync is given up; the guest goes on [default: a quarter of what is free]
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    scratch_max: Option<u64>,
     /// Tell what would be done; change nothing
     #[arg(long)]
     dry_run: bool,
@@ -240,6 +248,8 @@ fn vm(args: &VmArgs, cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> 
         jobs: args.jobs as usize,
         in_place: args.in_place,
         keep_base: !args.no_base,
+        scratch: args.scratch.clone(),
+        scratch_bytes_max: args.scratch_max,
         dry_run: args.dry_run,
         tuning: args.engine.tuning(),
         streams: args.engine.streams,

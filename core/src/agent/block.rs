@@ -3,7 +3,8 @@
 use super::thin_map;
 use crate::digest::{Digest, HashKind};
 use crate::error::{Error, Kind, Result};
-use crate::image::{self, Handle, Identity, Image, TargetOptions, View};
+use crate::image::{self, Handle, Identity, Image, NbdImage, NbdOptions, TargetOptions, View};
+use crate::qemu::Export;
 use crate::range::RangeSet;
 use crate::stop::Stop;
 use crate::sync::{self, DigestTable, Geometry, Meter, Params, Since};
@@ -183,6 +184,29 @@ impl BlockEnd {
     pub fn plain_source(path: &Path, direct: bool) -> Result<(BlockEnd, Opened)> {
         let opened = image::open_source(path, direct, |_| Ok(None))?;
         Ok(Self::opened(opened, None, false, &Cell::new(None)))
+    }
+
+    /// Opens as a source what a running QEMU shows of a disk; `name` is for messages.
+    pub fn export(export: &Export, name: String) -> Result<(BlockEnd, Opened)> {
+        let options = NbdOptions {
+            name,
+            bitmap: None,
+            writable: false,
+        };
+        let image = NbdImage::connect(&export.socket, &export.name, options)?;
+        let answer = Opened {
+            size: image.size(),
+            is_device: false,
+            is_new: false,
+            identity: None,
+            note: None,
+        };
+        let end = BlockEnd {
+            handle: Some(Handle::Nbd(image)),
+            publish: None,
+            dry_run: false,
+        };
+        Ok((end, answer))
     }
 
     /// Opens a target. A file to be created is made beside its place, under a name of its own, so that

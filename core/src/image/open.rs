@@ -4,6 +4,7 @@
 use super::block::{BlockImage, ThinMap};
 use super::file::FileImage;
 use super::guard::{check_named, claim_device, claim_file, holders_of, Identity};
+use super::nbd::NbdImage;
 use super::Image;
 use crate::error::{Error, Kind, Result};
 use rustix::fs::{Mode, OFlags};
@@ -26,6 +27,8 @@ pub enum Handle {
     File(FileImage),
     /// A block device: has the size it has.
     Block(BlockImage),
+    /// What a server shows: has the size it has.
+    Nbd(NbdImage),
 }
 
 impl Handle {
@@ -34,6 +37,7 @@ impl Handle {
         match self {
             Handle::File(f) => f,
             Handle::Block(b) => b,
+            Handle::Nbd(n) => n,
         }
     }
 
@@ -46,13 +50,13 @@ impl Handle {
     pub fn resize(&self, size: u64) -> Result<()> {
         match self {
             Handle::File(f) => f.resize(size),
-            Handle::Block(b) if b.size() == size => Ok(()),
-            Handle::Block(b) => Err(Error::new(
+            other if other.image().size() == size => Ok(()),
+            other => Err(Error::new(
                 Kind::Refused,
                 format!(
                     "{} is a device of {} bytes and cannot be given {size}",
-                    b.name(),
-                    b.size()
+                    other.image().name(),
+                    other.image().size()
                 ),
             )
             .advise("resize the device first, or use --ignore-size to sync the part both have")),

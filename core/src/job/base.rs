@@ -1,31 +1,44 @@
-//! What is known of a disk since the generation that was sent last: the snapshot it was sent from, and the digests of
+//! What is known of a disk since the generation that was sent last: what tells how it has changed, and the digests of
 //! its segments. With both, only what changed needs to be read.
 //!
-//! A list of changes is trusted only with proof that it covers all from just that generation to now: the snapshot's
-//! marks bind it to the pair and the generation, it is read-only, the manifest says that it was of this volume and
-//! size, the table's digest is the manifest's, and the pool itself compares the two volumes. Anything else is a reason
-//! to compare everything, and is said.
+//! A list of changes is trusted only with proof that it covers all from just that generation to now. The manifest says
+//! that the generation was of this volume and size, and the table's digest is the manifest's. Of a thin volume there is
+//! the snapshot that was sent: its marks bind it to the pair and the generation, it is read-only, and the pool itself
+//! compares the two volumes. Of a disk that QEMU has open there is a bitmap: it began in the instant of that generation
+//! or one before, its name binds it to the pair and that, and QEMU says that it has recorded ever since and is not
+//! inconsistent, as it is after QEMU was killed. One that is not in an image file ends with QEMU's process. Anything
+//! else is a reason to compare everything, and is said.
 
 use super::sync::LEAF_BYTES;
 use super::vm::SourceDisk;
 use crate::digest::{Digest, HashKind};
 use crate::error::{Error, Result};
+use crate::image::{NbdImage, NbdOptions};
 use crate::lvm::{self, Lv, OwnerTag};
+use crate::qemu::{self, BitmapRecord, Export};
 use crate::range::RangeSet;
-use crate::replica::{Generation, Layout};
-use crate::snapshot::{self, DiskSource, SnapshotDisk, SnapshotKind};
+use crate::replica::{read_json, Generation, Layout};
+use crate::snapshot::{self, DiskSource, PointInTime, SnapshotDisk, SnapshotKind, VmRuntime};
 use crate::sync::{DigestTable, Geometry};
 use crate::thin;
 use uuid::Uuid;
 
 /// A disk as it was sent last.
 pub(super) struct Base {
-    /// The snapshot that was sent.
-    pub lv: Lv,
+    /// What tells how it has changed.
+    pub earlier: Earlier,
     /// The digests of its segments.
     pub table: DigestTable,
     /// The image digest that follows from them.
     pub digest: Digest,
+}
+
+/// What tells how a disk has changed since it was sent.
+pub(super) enum Earlier {
+    /// The snapshot that was sent.
+    Snapshot(Box<Lv>),
+    /// A bitmap in which QEMU has noted since what the guest writes.
+    Bitmap(BitmapRecord),
 }
 
 /// What changed since a base.
@@ -52,9 +65,6 @@ impl Search<'_> {
 
     fn find(&self, disk: &SourceDisk) -> Result<std::result::Result<Base, String>> {
         let none = |why: &str| Ok(Err(why.to_owned()));
-        let DiskSource::Lv(origin) = &disk.source else {
-            return none("what changed is only known of thin volumes");
-        };
         let mut disks = self.newest.disks.iter();
         let Some(index) = disks.position(|d| d.source == disk.spec.volume) else {
             return none("the last generation does not have it");
@@ -66,16 +76,28 @@ impl Search<'_> {
         if (sent.hash, sent.leaf_bytes) != (self.hash, LEAF_BYTES) {
             return none("the last generation has another kind of digest");
         }
-        let owner = OwnerTag::new(self.newest.pair);
         let number = self.newest.number;
-        let Some(lv) = snapshot::base_of(origin, &owner, number)? else {
-            return none("the snapshot that was sent last is gone");
+        let earlier = match &disk.source {
+            DiskSource::Lv(origin) => {
+                let owner = OwnerTag::new(self.newest.pair);
+                match snapshot::base_of(origin, &owner, number)? {
+                    Some(lv) => Earlier::Snapshot(Box::new(lv)),
+                    None => return none("the snapshot that was sent last is gone"),
+                }
+            }
+            DiskSource::Path(_) => {
+                let path = self.layout.sent_bitmap(self.vm, self.target, number, index);
+                match read_json(&path)? {
+                    Some(bitmap) => Earlier::Bitmap(bitmap),
+                    None => return none("QEMU did not note what changed since"),
+                }
+            }
         };
         let path = self.layout.sent_table(self.vm, self.target, number, index);
         let geometry = Geometry::new(sent.size, LEAF_BYTES)?;
         match DigestTable::open_of(&path, sent.hash, geometry, sent.digest)? {
             Some(table) => Ok(Ok(Base {
-                lv,
+                earlier,
                 table,
                 digest: sent.digest,
             })),
@@ -85,27 +107,81 @@ impl Search<'_> {
 }
 
 impl Base {
-    /// What is different in `now`, a volume or a snapshot of it.
-    pub fn until(self, now: &Lv) -> Result<Changes> {
-        let ranges = thin::changed(&self.lv, now)?;
-        Ok(Changes { base: self, ranges })
+    /// The bitmap that QEMU is to be asked for.
+    pub fn bitmap(&self) -> Option<&BitmapRecord> {
+        match &self.earlier {
+            Earlier::Bitmap(bitmap) => Some(bitmap),
+            Earlier::Snapshot(_) => None,
+        }
     }
 
-    /// What is different in `now`, ready to be read; or why that cannot be told.
-    pub fn until_snapshot(self, now: &SnapshotDisk) -> std::result::Result<Changes, String> {
-        let SnapshotKind::Thin(id) = &now.kind else {
-            return Err("what changed is only known of thin volumes".into());
+    /// How many bytes at the most are different now, without a point in time.
+    pub fn count(&self, disk: &SourceDisk, vm: &VmRuntime) -> std::result::Result<u64, String> {
+        let said = |e: Error| e.message();
+        match (&self.earlier, &disk.source) {
+            (Earlier::Snapshot(lv), DiskSource::Lv(id)) => {
+                let now = lvm::get(id).map_err(said)?;
+                Ok(thin::changed(lv, &now).map_err(said)?.total())
+            }
+            (Earlier::Bitmap(bitmap), DiskSource::Path(path)) => match &vm.qmp {
+                Some(monitor) => qemu::dirty_bytes(monitor, path, disk.spec.format, &bitmap.name)
+                    .map_err(said)?,
+                None => Err("the VM is off, so its bitmaps are not looked at".into()),
+            },
+            _ => Err("the disk is of another kind than it was".into()),
+        }
+    }
+
+    /// What is different in `now`, a disk at a point in time, ready to be read; or why that cannot be told.
+    pub fn until(
+        self,
+        now: &SnapshotDisk,
+        point: &PointInTime,
+    ) -> std::result::Result<Changes, String> {
+        let ranges = match (&self.earlier, &now.kind) {
+            (Earlier::Snapshot(lv), SnapshotKind::Thin(id)) => {
+                let found = lvm::get(id).and_then(|now| thin::changed(lv, &now));
+                found.and_then(|ranges| lvm::activate(&lv.id).map(|()| ranges))
+            }
+            (Earlier::Bitmap(_), _) => match point.changed_since(now) {
+                Some(Ok(export)) => dirty(&export),
+                Some(Err(why)) => return Err(why),
+                None => return Err("QEMU could not be asked what changed".into()),
+            },
+            _ => return Err("the disk is of another kind than it was".into()),
         };
-        let found = lvm::get(id).and_then(|now| self.until(&now));
-        found
-            .and_then(|changes| lvm::activate(&changes.base.lv.id).map(|()| changes))
-            .map_err(|e: Error| e.message())
+        match ranges {
+            Ok(ranges) => Ok(Changes { base: self, ranges }),
+            Err(e) => Err(e.message()),
+        }
+    }
+}
+
+/// What QEMU's bitmap behind `export` marks.
+fn dirty(export: &Export) -> Result<RangeSet> {
+    let options = NbdOptions {
+        name: format!("QEMU's export {}", export.name),
+        bitmap: export.changed.clone(),
+        writable: false,
+    };
+    NbdImage::connect(&export.socket, &export.name, options)?.dirty()
+}
+
+impl Changes {
+    /// The snapshot that was sent last, if there is one.
+    pub fn snapshot(&self) -> Option<&Lv> {
+        match &self.base.earlier {
+            Earlier::Snapshot(lv) => Some(lv),
+            Earlier::Bitmap(_) => None,
+        }
     }
 }
 
 impl Drop for Changes {
     fn drop(&mut self) {
-        // It goes soon, and does no harm until then.
-        let _ = lvm::deactivate(&self.base.lv.id);
+        if let Some(lv) = self.snapshot() {
+            // It goes soon, and does no harm until then.
+            let _ = lvm::deactivate(&lv.id);
+        }
     }
 }

@@ -5,8 +5,7 @@ use super::sync::Job;
 use crate::cli::units::{human, human_time};
 use crate::error::Result;
 use crate::journal::{Journal, Side};
-use crate::lvm;
-use crate::snapshot::DiskSource;
+use crate::snapshot::VmRuntime;
 use serde_json::json;
 use std::time::Duration;
 
@@ -18,18 +17,13 @@ impl Job<'_> {
     pub(super) fn predict(
         &self,
         bases: Vec<std::result::Result<Base, String>>,
+        vm: &VmRuntime,
         is_first: bool,
     ) -> Result<()> {
         let (mut total, mut all_known) = (0, true);
         for (disk, base) in self.vm.disks.iter().zip(bases) {
             let (key, used) = (&disk.spec.key, disk.spec.used);
-            let changed = base.and_then(|base| match &disk.source {
-                DiskSource::Lv(id) => lvm::get(id)
-                    .and_then(|now| base.until(&now))
-                    .map(|changes| changes.ranges.total())
-                    .map_err(|e| e.message()),
-                DiskSource::Path(path) => Err(format!("{} is no volume", path.display())),
-            });
+            let changed = base.and_then(|base| base.count(disk, vm));
             let (text, most, why) = match changed {
                 Ok(bytes) => {
                     let text = format!("at most {} changed, which alone is read", human(bytes));

@@ -13,6 +13,7 @@ use crate::hypervisor::HostDescription;
 use crate::journal::{Beginning, Journal, Run, Sealed, Side, State};
 use crate::lock::{private_dir, Lock};
 use crate::lvm::OwnerTag;
+use crate::qemu::ScratchSpace;
 use crate::remote::Remote;
 use crate::replica::{
     host_id, keep_sent_tables, newest_sent, note_sent, read_json, source_pairs, write_json,
@@ -118,6 +119,9 @@ fn finish<T>(run: Run, result: Result<T>) -> Result<T> {
         },
     }
 }
+
+/// What the names begin with of the bitmaps that are made in QEMU.
+const BITMAP_PREFIX: &str = "rbs-";
 
 /// What a run needs from its point in time on, also when the connection has to be made again.
 struct Taken {
@@ -236,14 +240,23 @@ impl Job<'_> {
         let target: HostDescription = client.host(&HostRequest::Describe {
             keep: !self.options.dry_run,
         })?;
-        let sources: Vec<DiskSource> = self.vm.disks.iter().map(|d| d.source.clone()).collect();
-        snapshot::check(&sources, &runtime)?;
         let (pair, standing) = self.pair(&target)?;
         standing.check_sends(&self.vm.id)?;
         if let Some(run) = self.run {
             run.is_of(pair, target.id)?;
         }
         let mut request = self.request(pair, standing, target.id)?;
+        let owner = OwnerTag::new(pair);
+        let id = request.run.simple().to_string();
+        let mut wanted = snapshot::Request {
+            run: &id,
+            disks: self.disks_wanted(),
+            owner: &owner,
+            hold_max: self.options.hold_max,
+            scratch: Some(self.scratch()),
+            bitmaps: None,
+        };
+        snapshot::check(&wanted, &runtime)?;
         let bases = self.bases(&request, target.id);
         let disks = self.vm.disks.iter().zip(&bases);
         request.tracked = disks
@@ -254,13 +267,12 @@ impl Job<'_> {
         self.vm.check_pools(POOL_PERCENT_MAX)?;
         self.tell_plan(&target, &plan);
         if self.options.dry_run {
-            self.predict(bases, plan.head.is_none())?;
+            self.predict(bases, &runtime, plan.head.is_none())?;
             return Ok(None);
         }
         self.remember(pair, standing, &target)?;
-        let owner = OwnerTag::new(pair);
         self.enter(State::Sweep)?;
-        self.sweep(&sources)?;
+        self.sweep()?;
         self.context.stop.check()?;
         // The target first: what it refuses must not cost the guest a pause.
         self.enter(State::Fork)?;
@@ -269,9 +281,16 @@ impl Job<'_> {
         let carried = self.carried(&request, target.id)?;
         self.context.stop.check()?;
         self.enter(State::Snap)?;
-        let id = request.run.simple().to_string();
-        let hold_max = self.options.hold_max;
-        let mut point = snapshot::take(&id, &sources, runtime, &owner, hold_max)?;
+        if self.options.keep_base {
+            let own = format!("{BITMAP_PREFIX}{}-", pair.simple());
+            let next = format!("{own}{}", prepared.number);
+            wanted.bitmaps = Some((own, next));
+        }
+        for (disk, base) in wanted.disks.iter_mut().zip(&bases) {
+            let bitmap = base.as_ref().ok().and_then(Base::bitmap);
+            disk.since = bitmap.map(|bitmap| bitmap.name.clone());
+        }
+        let mut point = snapshot::take(&wanted, runtime)?;
         let tracks = self.tracks(&request, &prepared, bases, &point);
         if let Err(e) = self.check_config().and_then(|()| {
             self.tell_point(&point);
@@ -292,6 +311,28 @@ impl Job<'_> {
             sealing: Cell::new(false),
             since: Cell::new(None),
         }))
+    }
+
+    fn disks_wanted(&self) -> Vec<snapshot::Wanted> {
+        let disks = self.vm.disks.iter();
+        disks
+            .map(|disk| snapshot::Wanted {
+                source: disk.source.clone(),
+                format: disk.spec.format,
+                since: None,
+            })
+            .collect()
+    }
+
+    fn scratch(&self) -> ScratchSpace {
+        let Context { layout, .. } = self.context;
+        ScratchSpace {
+            dir: match &self.options.scratch {
+                Some(dir) => dir.join(format!("{BITMAP_PREFIX}vm-{}", self.vm.id)),
+                None => layout.scratch(&self.vm.id),
+            },
+            bytes_max: self.options.scratch_bytes_max,
+        }
     }
 
     /// For each disk what is known of it as it was sent last, or why nothing is.
@@ -333,7 +374,7 @@ impl Job<'_> {
                         Err("the target's newest generation is another one".into())
                     }
                     Some(Proof::Sealed(table)) => Ok(Track {
-                        changes: base.until_snapshot(now)?,
+                        changes: base.until(now, point)?,
                         table: table.clone(),
                     }),
                     Some(Proof::Doubt(why)) => Err(format!("on the target: {why}")),
@@ -358,8 +399,14 @@ impl Job<'_> {
         let owner = OwnerTag::new(sealed.pair);
         let keep = self.options.keep_base.then_some(sealed.number);
         if let Some(number) = keep {
-            let (layout, count) = (self.context.layout, sealed.disks.len());
-            keep_sent_tables(layout, &self.vm.id, taken.target, number, count)?;
+            let layout = self.context.layout;
+            let point = &taken.point;
+            let bitmaps: Vec<_> = point
+                .disks
+                .iter()
+                .map(|disk| point.bitmap_of(disk).cloned())
+                .collect();
+            keep_sent_tables(layout, &self.vm.id, taken.target, number, &bitmaps)?;
             taken.point.keep_as_bases(number)?;
         }
         let origins = self.vm.disks.iter().filter_map(|disk| match &disk.source {
@@ -492,10 +539,11 @@ impl Job<'_> {
     }
 
     /// Removes what killed runs left of their points in time, whatever their target was.
-    fn sweep(&self, sources: &[DiskSource]) -> Result<()> {
+    fn sweep(&self) -> Result<()> {
+        let sources: Vec<DiskSource> = self.vm.disks.iter().map(|d| d.source.clone()).collect();
         let pairs = source_pairs(self.context.layout, &self.vm.id)?;
         let owners: Vec<OwnerTag> = pairs.iter().map(|p| OwnerTag::new(p.pair)).collect();
-        let swept = snapshot::sweep(&owners, sources)?;
+        let swept = snapshot::sweep(&owners, &sources)?;
         for name in swept.removed {
             self.context.reporter.say(
                 format!("  removed {name}, left by a run that was cut off"),

@@ -12,9 +12,10 @@ use crate::error::{Error, Kind, Result};
 use crate::lvm::POOL_PERCENT_WRITING_MAX;
 use crate::remote::Remote;
 use crate::replica::{Fork, Prepared};
-use crate::snapshot::PointInTime;
+use crate::snapshot::{PointInTime, SnapshotDisk, SnapshotKind};
 use crate::stop::Stop;
 use crate::sync::{DigestTable, Geometry, Meter, Params, Progress, Summary};
+use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -62,7 +63,7 @@ const POOLS_LOOK_EVERY: Duration = Duration::from_secs(5);
 /// One disk's way.
 struct Way<'a> {
     key: &'a str,
-    from: &'a Path,
+    from: &'a SnapshotDisk,
     fork: &'a Fork,
     size: u64,
     carried: &'a Carried,
@@ -106,7 +107,7 @@ impl Transfers<'_> {
                     let key = &fork.key;
                     let way = Way {
                         key,
-                        from: &point.disks[index].path,
+                        from: &point.disks[index],
                         fork,
                         size: self.vm.disks[index].spec.size,
                         carried: &carried[index],
@@ -153,7 +154,7 @@ impl Transfers<'_> {
         let _watch = self.reporter.watch(way.key, meter.clone());
         std::thread::scope(|scope| {
             // Finding out what is mapped takes its time at both ends: at once.
-            let source = scope.spawn(|| self.open_source(way, way.from));
+            let source = scope.spawn(|| self.open_source(way));
             let streams = self.options.streams;
             let agent = RemoteAgent::start(self.session, self.vm.program, streams, stop)?;
             agent.during(|agent| {
@@ -184,7 +185,9 @@ impl Transfers<'_> {
                 let mut since = match way.track {
                     Some(Track { changes, .. }) => {
                         table.fill_from(&changes.base.table, params.first)?;
-                        Some((self.open_source(way, &changes.base.lv.id.path())?, changes))
+                        let before = changes.snapshot().map(|lv| lv.id.path());
+                        let before = before.map(|path| self.open_path(way, &path)).transpose()?;
+                        Some((before, changes))
                     }
                     None => None,
                 };
@@ -208,12 +211,33 @@ impl Transfers<'_> {
         .map(|summary| whole(summary, &before, &meter.read()))
     }
 
+    /// Opens the disk as it was at the point in time.
+    fn open_source(&self, way: &Way) -> Result<BlockEnd> {
+        match &way.from.kind {
+            SnapshotKind::Export(export) => {
+                let name = format!("{} as QEMU shows it", way.from.source);
+                let opened = BlockEnd::export(export, name)?;
+                self.of_size(way, opened, &way.from.source)
+            }
+            _ => self.open_path(way, &way.from.path),
+        }
+    }
+
     /// Opens the disk as it was at some time. What is not mapped is of no interest where it is known what changed.
-    fn open_source(&self, way: &Way, from: &Path) -> Result<BlockEnd> {
-        let (source, opened) = match way.track {
+    fn open_path(&self, way: &Way, from: &Path) -> Result<BlockEnd> {
+        let opened = match way.track {
             Some(_) => BlockEnd::plain_source(from, self.options.direct)?,
             None => BlockEnd::source(from, self.options.direct)?,
         };
+        self.of_size(way, opened, from.display())
+    }
+
+    fn of_size(
+        &self,
+        way: &Way,
+        (source, opened): (BlockEnd, Opened),
+        from: impl fmt::Display,
+    ) -> Result<BlockEnd> {
         self.tell(way, &opened);
         if opened.size == way.size {
             return Ok(source);
@@ -221,10 +245,8 @@ impl Transfers<'_> {
         Err(Error::new(
             Kind::Io,
             format!(
-                "{} has {} bytes, but the VM's disk had {}",
-                from.display(),
-                opened.size,
-                way.size
+                "{from} has {} bytes, but the VM's disk had {}",
+                opened.size, way.size
             ),
         )
         .advise("the disk was resized meanwhile; run again"))

@@ -8,6 +8,7 @@ use crate::replica::{check_pools_of, DiskSpec, Generation, Layout, Retention};
 use crate::snapshot::DiskSource;
 use crate::stop::Stop;
 use crate::sync::Tuning;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// A VM on this host, as its hypervisor knows it.
@@ -69,6 +70,10 @@ pub struct SyncOptions {
     pub in_place: bool,
     /// Keep the snapshot that was sent, where there is one: then the next sync reads only what changed since.
     pub keep_base: bool,
+    /// Where QEMU may keep what the guest overwrites during the sync, if not with our state.
+    pub scratch: Option<PathBuf>,
+    /// Most bytes of that; `None`: a quarter of what is free there.
+    pub scratch_bytes_max: Option<u64>,
     /// Only tell what would be done.
     pub dry_run: bool,
     /// Hash function, compression and so on; the rate is that of all disks together.

@@ -1,8 +1,17 @@
-//! Talking to a running QEMU: its monitor ([`qmp`]) and the agent in its guest ([`agent`]).
+//! Talking to a running QEMU: its monitor ([`qmp`]), the agent in its guest ([`agent`]), and one instant of its disks
+//! ([`QemuPoint`]).
 //!
 //! Both are lines of JSON over unix sockets that serve one client at a time (so on Proxmox), with
 //! others queueing up: connect, be quick, and let go.
 
 pub mod agent;
+mod blocks;
+mod point;
 pub mod qmp;
+mod scratch;
 mod socket;
+mod sweep;
+
+pub use blocks::dirty_bytes;
+pub use point::{check, BitmapRecord, Export, QemuPoint, Wanted};
+pub use scratch::ScratchSpace;

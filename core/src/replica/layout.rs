@@ -64,6 +64,17 @@ impl Layout {
         self.sent(vm, target).join(name)
     }
 
+    /// What QEMU's bitmap of that disk is called that tells what changed since.
+    pub fn sent_bitmap(&self, vm: &str, target: Uuid, number: u64, index: usize) -> PathBuf {
+        let name = format!("{number:012}-{index}.bitmap");
+        self.sent(vm, target).join(name)
+    }
+
+    /// Where QEMU may keep what the guest of `vm` overwrites while it is synced, unless another directory is named.
+    pub fn scratch(&self, vm: &str) -> PathBuf {
+        self.root.join("scratch").join(vm)
+    }
+
     /// All pairs of which `vm` is the source.
     pub fn source_pairs(&self, vm: &str) -> PathBuf {
         self.pairs().join(vm)

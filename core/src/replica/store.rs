@@ -6,6 +6,7 @@ use super::role::Standing;
 use crate::error::{Error, Kind, Result};
 use crate::image::flush_parent;
 use crate::lock::private_dir;
+use crate::qemu::BitmapRecord;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -236,17 +237,24 @@ pub fn note_sent(
     old.iter().try_for_each(|path| remove(path))
 }
 
-/// Keeps the tables of the segments' digests of what was just sealed as generation `number`, and no older ones.
-/// `count` is how many disks it has.
+/// Keeps what will be needed to send only what changed since what was just sealed as generation `number`: for each disk
+/// the table of its segments' digests, and what QEMU's bitmap is called if there is one. What is older goes.
 pub fn keep_sent_tables(
     layout: &Layout,
     vm: &str,
     target: Uuid,
     number: u64,
-    count: usize,
+    bitmaps: &[Option<BitmapRecord>],
 ) -> Result<()> {
-    let mut old = files_in(&layout.sent(vm, target), "digests")?;
-    for index in 0..count {
+    let dir = layout.sent(vm, target);
+    for path in files_in(&dir, "bitmap")? {
+        remove(&path)?;
+    }
+    let mut old = files_in(&dir, "digests")?;
+    for (index, bitmap) in bitmaps.iter().enumerate() {
+        if let Some(bitmap) = bitmap {
+            write_json(&layout.sent_bitmap(vm, target, number, index), bitmap)?;
+        }
         let from = layout.sending_table(vm, target, index);
         let to = layout.sent_table(vm, target, number, index);
         std::fs::rename(&from, &to)

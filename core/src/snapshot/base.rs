@@ -46,9 +46,10 @@ pub fn drop_bases<'a>(
 }
 
 impl PointInTime {
-    /// Lets the thin snapshots stay as the bases of what comes after generation `number`. They are no longer released
-    /// with the rest.
+    /// Lets the thin snapshots stay as the bases of what comes after generation `number`, and QEMU's bitmaps. They are
+    /// no longer released with the rest.
     pub fn keep_as_bases(&mut self, number: u64) -> Result<()> {
+        self.sealed = true;
         let mut kept = Vec::new();
         for disk in &self.disks {
             if let SnapshotKind::Thin(id) = &disk.kind {

@@ -7,6 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::qemu::agent::{FreezeStatus, GuestAgent, PING_TIMEOUT};
 use crate::qemu::qmp::{Qmp, RunState};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -159,6 +160,16 @@ impl Guest {
             consistency,
             notes: std::mem::take(&mut self.notes),
         })
+    }
+
+    /// Runs a monitor command, which may take so long.
+    pub(super) fn execute(
+        &mut self,
+        command: &str,
+        arguments: Value,
+        left: Duration,
+    ) -> Result<Value> {
+        self.qmp.execute(command, arguments, left)
     }
 
     /// Undoes [`Guest::hold`], trying again for a while if need be.

@@ -6,7 +6,10 @@
 //! |---|---|---|
 //! | LVM-thin volume | thin snapshot | thin snapshot |
 //! | file on XFS, btrfs... | reflink clone beside it, hidden | reflink clone |
-//! | other file or device | refused | read in place, checked by [`PointInTime::still_valid`] |
+//! | other file or device, qcow2 file | QEMU keeps what is overwritten, see [`crate::qemu::QemuPoint`] | read in place, checked by [`PointInTime::still_valid`]; a qcow2 file on XFS... cloned |
+//!
+//! Where QEMU has the disk open, it also notes from then on what the guest writes (a dirty bitmap), and tells what it
+//! has written since the last time.
 //!
 //! A running VM is held still meanwhile: file systems frozen by the guest agent if there is one, then all
 //! vCPUs stopped, which also makes QEMU write out its caches. Another process does that and undoes it, also
@@ -28,11 +31,12 @@ pub mod watchdog;
 
 pub use base::{base_of, drop_bases};
 pub use sweep::{leftovers, sweep, Swept};
-pub use take::{check, take};
+pub use take::{check, take, Request, Wanted};
 pub use watchdog::WatchdogLauncher;
 
 use crate::error::{Error, Kind, Result};
 use crate::lvm::{LvId, OwnerTag};
+use crate::qemu::{BitmapRecord, Export, QemuPoint};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
@@ -101,6 +105,8 @@ pub enum SnapshotKind {
     Clone,
     /// The disk itself.
     Direct,
+    /// QEMU shows it as it was.
+    Export(Export),
 }
 
 /// One disk at the point in time.
@@ -112,6 +118,8 @@ pub struct SnapshotDisk {
     pub path: PathBuf,
     /// What that is.
     pub kind: SnapshotKind,
+    /// Its number among the disks that QEMU was asked about.
+    qemu: Option<usize>,
 }
 
 /// A point in time over all disks. Dropped, it is released as well as possible.
@@ -129,6 +137,9 @@ pub struct PointInTime {
     vm: VmRuntime,
     run: String,
     owner: OwnerTag,
+    qemu: Option<QemuPoint>,
+    /// It became a generation, of which QEMU's bitmaps now tell what changed since.
+    sealed: bool,
     /// For the disks read in place: what they looked like.
     fingerprints: Vec<(PathBuf, direct::Fingerprint)>,
 }
@@ -148,6 +159,9 @@ impl PointInTime {
     /// To be called when everything has been read, before it is relied on: fails with [`Kind::Busy`] if a
     /// disk that was read in place has changed, or its VM was started.
     pub fn still_valid(&self) -> Result<()> {
+        if let Some(qemu) = &self.qemu {
+            qemu.check()?;
+        }
         if self.fingerprints.is_empty() {
             return Ok(());
         }
@@ -160,15 +174,36 @@ impl PointInTime {
         Ok(())
     }
 
+    /// Where QEMU tells what changed of a disk since the bitmap that was asked for; the reason if it cannot; nothing
+    /// if it was not asked.
+    pub fn changed_since(
+        &self,
+        disk: &SnapshotDisk,
+    ) -> Option<std::result::Result<Export, String>> {
+        let (qemu, index) = (self.qemu.as_ref()?, disk.qemu?);
+        if let Some(why) = qemu.doubt(index) {
+            return Some(Err(why.to_owned()));
+        }
+        let export = qemu.export(index)?;
+        export.changed.is_some().then_some(Ok(export))
+    }
+
+    /// The bitmap of what the guest writes to a disk from the point in time on.
+    pub fn bitmap_of(&self, disk: &SnapshotDisk) -> Option<&BitmapRecord> {
+        self.qemu.as_ref()?.next(disk.qemu?)
+    }
+
     /// Removes what was created. Can be repeated: what could not be removed is tried again.
     pub fn release(&mut self) -> Result<()> {
-        let mut first = None;
+        let sealed = self.sealed;
+        let ended = self.qemu.as_mut().map(|qemu| qemu.release(sealed));
+        let mut first = ended.and_then(Result::err);
         let owner = &self.owner;
         self.disks.retain(|disk| {
             let removed = match &disk.kind {
                 SnapshotKind::Thin(id) => thin::remove(id, owner),
                 SnapshotKind::Clone => reflink::remove(&disk.path, owner),
-                SnapshotKind::Direct => Ok(()),
+                SnapshotKind::Direct | SnapshotKind::Export(_) => Ok(()),
             };
             match removed {
                 Ok(()) => false,

@@ -9,37 +9,67 @@ use super::{
 };
 use crate::crash;
 use crate::error::{Error, Kind, Result};
+use crate::image::ImageFormat;
 use crate::lvm::{self, LvId, LvKind, OwnerTag};
+use crate::qemu::{self, QemuPoint, ScratchSpace};
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// What is wanted of one disk.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// The disk.
+    pub source: DiskSource,
+    /// What its bytes are, by the configuration.
+    pub format: ImageFormat,
+    /// QEMU's bitmap of the generation that was sent last, if there is one.
+    pub since: Option<String>,
+}
+
+impl From<DiskSource> for Wanted {
+    /// A disk whose bytes are its own, of which nothing is known.
+    fn from(source: DiskSource) -> Wanted {
+        Wanted {
+            source,
+            format: ImageFormat::Raw,
+            since: None,
+        }
+    }
+}
+
+/// What a point in time is wanted of.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// Names this run among all others of the owner: 1 to 32 lower-case letters and digits.
+    pub run: &'a str,
+    /// The disks.
+    pub disks: Vec<Wanted>,
+    /// Whose snapshots they will be.
+    pub owner: &'a OwnerTag,
+    /// How long a running guest may be held still.
+    pub hold_max: Duration,
+    /// Room for what the guest overwrites, if QEMU may have to keep it. A directory of this VM's.
+    pub scratch: Option<ScratchSpace>,
+    /// What the names of the owner's bitmaps in QEMU begin with, and the name of those that are to begin.
+    pub bitmaps: Option<(String, String)>,
+}
 
 /// What will be done for one disk.
 enum Plan {
     Thin { origin: LvId, snapshot: LvId },
     Clone { file: PathBuf, clone: PathBuf },
     Direct { path: PathBuf },
+    Qemu { path: PathBuf },
 }
 
-/// Takes a point in time over `disks`, all of them or none.
+/// Takes a point in time over all disks of a VM, or none.
 ///
-/// `run` names this run among all others of the owner: 1 to 32 lower-case letters and digits. A running
-/// guest is held still for at most `deadline`; if that is not enough the call fails with
+/// A running guest is held still for at most `hold_max`; if that is not enough the call fails with
 /// [`Kind::Timeout`] and the guest runs on. On every error the guest is as it was and what had been
 /// created is removed again; if not, the error says so.
-pub fn take(
-    run: &str,
-    disks: &[DiskSource],
-    vm: VmRuntime,
-    owner: &OwnerTag,
-    deadline: Duration,
-) -> Result<PointInTime> {
-    check_run(run)?;
-    let running = vm.qmp.is_some();
-    let mut plans = Vec::new();
-    for disk in disks {
-        let plan = plan(disk, run, running).map_err(|e| e.context(format!("disk {disk}")))?;
-        plans.push((disk, plan));
-    }
+pub fn take(request: &Request, vm: VmRuntime) -> Result<PointInTime> {
+    check_run(request.run)?;
+    let plans = plans(request, &vm)?;
     let mut point = PointInTime {
         disks: Vec::new(),
         consistency: Consistency::Offline,
@@ -47,14 +77,16 @@ pub fn take(
         taken_at: crate::clock::now(),
         held_ms: 0,
         vm,
-        run: run.to_owned(),
-        owner: owner.clone(),
+        run: request.run.to_owned(),
+        owner: request.owner.clone(),
+        qemu: None,
+        sealed: false,
         fingerprints: Vec::new(),
     };
-    let taken = if running {
-        point.take_live(run, &plans, deadline)
+    let taken = if point.vm.qmp.is_some() {
+        point.take_live(request, &plans)
     } else {
-        point.take_offline(run, &plans)
+        point.take_offline(request, &plans)
     };
     // The guest runs again: now there is time.
     match taken.and_then(|()| point.activate()) {
@@ -68,69 +100,116 @@ pub fn take(
 
 /// Refuses what [`take`] would refuse, before anything is done for it. Only files are looked at: a snapshot
 /// of a logical volume can be taken at any time.
-pub fn check(disks: &[DiskSource], vm: &VmRuntime) -> Result<()> {
-    for disk in disks {
-        if matches!(disk, DiskSource::Path(_)) {
-            plan(disk, "0", vm.qmp.is_some()).map_err(|e| e.context(format!("disk {disk}")))?;
-        }
+pub fn check(request: &Request, vm: &VmRuntime) -> Result<()> {
+    let files = request.disks.iter();
+    let files: Vec<Wanted> = files
+        .filter(|disk| matches!(disk.source, DiskSource::Path(_)))
+        .cloned()
+        .collect();
+    let request = Request {
+        disks: files,
+        ..request.clone()
+    };
+    let plans = plans(&request, vm)?;
+    match &vm.qmp {
+        Some(monitor) => qemu::check(monitor, &asked_of_qemu(&request, &plans).1),
+        None => Ok(()),
     }
-    Ok(())
 }
 
-fn plan(disk: &DiskSource, run: &str, running: bool) -> Result<Plan> {
-    match resolve(disk)? {
+fn plans(request: &Request, vm: &VmRuntime) -> Result<Vec<Plan>> {
+    let disks = request.disks.iter();
+    disks
+        .map(|disk| {
+            let running = vm.qmp.is_some();
+            plan(disk, request.run, running, request.scratch.is_some())
+                .map_err(|e| e.context(format!("disk {}", disk.source)))
+        })
+        .collect()
+}
+
+fn plan(disk: &Wanted, run: &str, running: bool, scratch: bool) -> Result<Plan> {
+    let other = |path: PathBuf, reason: &str| match (running, scratch) {
+        (false, _) => Ok(Plan::Direct { path }),
+        (true, true) => Ok(Plan::Qemu { path }),
+        (true, false) => Err(Error::new(
+            Kind::Refused,
+            format!("cannot take a snapshot while the VM is running: {reason}"),
+        )
+        .advise("stop the VM, or move the disk to LVM-thin or to a file on XFS or btrfs")),
+    };
+    match resolve(&disk.source)? {
         Disk::Lv(lv) if lv.kind == LvKind::Thin => Ok(Plan::Thin {
             snapshot: thin::name(&lv.id, run)?,
             origin: lv.id,
         }),
-        Disk::Lv(lv) => direct_if_stopped(lv.id.path(), running, "it is no thin volume"),
-        Disk::Device(path) => direct_if_stopped(path, running, "it is a plain device"),
+        Disk::Lv(lv) => other(lv.id.path(), "it is no thin volume"),
+        Disk::Device(path) => other(path, "it is a plain device"),
+        // What QEMU has not written to it yet would be missing in a clone.
+        Disk::File(file) if running && disk.format == ImageFormat::Qcow2 => {
+            other(file, "it is a qcow2 file")
+        }
         Disk::File(file) => match reflink::unsupported(&file)? {
             None => Ok(Plan::Clone {
                 clone: reflink::clone_path(&file, run)?,
                 file,
             }),
-            Some(reason) => direct_if_stopped(file, running, &reason),
+            Some(reason) => other(file, &reason),
         },
     }
 }
 
-fn direct_if_stopped(path: PathBuf, running: bool, reason: &str) -> Result<Plan> {
-    if running {
-        return Err(Error::new(
-            Kind::Refused,
-            format!("cannot take a snapshot while the VM is running: {reason}"),
-        )
-        .advise("stop the VM, or move the disk to LVM-thin or to a file on XFS or btrfs"));
-    }
-    Ok(Plan::Direct { path })
+/// What QEMU is to do: for each disk its number among those, and those.
+fn asked_of_qemu(request: &Request, plans: &[Plan]) -> (Vec<Option<usize>>, Vec<qemu::Wanted>) {
+    let mut asked = Vec::new();
+    let next = request.bitmaps.as_ref().map(|(_, next)| next);
+    let numbers = request.disks.iter().zip(plans).map(|(disk, plan)| {
+        let (path, copy) = match plan {
+            Plan::Qemu { path } => (path, true),
+            Plan::Clone { file, .. } if next.is_some() => (file, false),
+            _ => return None,
+        };
+        asked.push(qemu::Wanted {
+            path: path.clone(),
+            format: disk.format,
+            copy,
+            since: disk.since.clone(),
+            next: next.cloned(),
+        });
+        Some(asked.len() - 1)
+    });
+    (numbers.collect(), asked)
 }
 
 impl PointInTime {
-    fn take_live(
-        &mut self,
-        run: &str,
-        plans: &[(&DiskSource, Plan)],
-        deadline: Duration,
-    ) -> Result<()> {
+    fn take_live(&mut self, request: &Request, plans: &[Plan]) -> Result<()> {
         let Some(qmp) = self.vm.qmp.clone() else {
             return Ok(());
         };
+        let (numbers, asked) = asked_of_qemu(request, plans);
+        if let (Some(scratch), false) = (&request.scratch, asked.is_empty()) {
+            let bitmaps = request.bitmaps.as_ref().map_or("rbs-", |(own, _)| own);
+            let prepared = QemuPoint::prepare(&qmp, request.run, bitmaps, &asked, scratch)?;
+            self.qemu = Some(prepared);
+        }
         let agent = self.vm.agent.clone();
         let sockets = Sockets { qmp, agent };
-        let (hold, held) = Hold::take(&self.vm.launcher, sockets, deadline)?;
+        let (mut hold, held) = Hold::take(&self.vm.launcher, sockets, request.hold_max)?;
         self.taken_at = crate::clock::now();
         self.consistency = held.consistency;
         self.notes.extend(held.notes);
-        let mut snapshots = Ok(());
-        for (source, plan) in plans {
-            snapshots = hold
-                .check_time()
-                .and_then(|()| self.take_one(run, source, plan))
-                .map_err(|e| e.context(format!("disk {source}")));
+        let mut snapshots = match self.qemu.as_ref().map(QemuPoint::transaction) {
+            Some(transaction) => hold.execute("transaction", transaction).map(drop),
+            None => Ok(()),
+        };
+        for (index, (disk, plan)) in request.disks.iter().zip(plans).enumerate() {
             if snapshots.is_err() {
                 break;
             }
+            snapshots = hold
+                .check_time()
+                .and_then(|()| self.take_one(request.run, &disk.source, plan, numbers[index]))
+                .map_err(|e| e.context(format!("disk {}", disk.source)));
         }
         crash::point("held");
         // Before anything else, also before the error of a snapshot.
@@ -138,7 +217,7 @@ impl PointInTime {
         match (snapshots, thawed) {
             (Ok(()), thawed) => {
                 self.held_ms = thawed?;
-                Ok(())
+                self.qemu.as_mut().map_or(Ok(()), QemuPoint::publish)
             }
             (Err(e), Ok(_)) => Err(e),
             // An overrun usually is what made the snapshot fail; a guest that is stuck must be told.
@@ -146,7 +225,7 @@ impl PointInTime {
         }
     }
 
-    fn take_offline(&mut self, run: &str, plans: &[(&DiskSource, Plan)]) -> Result<()> {
+    fn take_offline(&mut self, request: &Request, plans: &[Plan]) -> Result<()> {
         if !(self.vm.stopped)()? {
             return Err(Error::new(
                 Kind::Refused,
@@ -155,9 +234,9 @@ impl PointInTime {
             .advise("run again; if it stays so, stop the VM"));
         }
         self.taken_at = crate::clock::now();
-        for (source, plan) in plans {
-            self.take_one(run, source, plan)
-                .map_err(|e| e.context(format!("disk {source}")))?;
+        for (disk, plan) in request.disks.iter().zip(plans) {
+            self.take_one(request.run, &disk.source, plan, None)
+                .map_err(|e| e.context(format!("disk {}", disk.source)))?;
         }
         if !(self.vm.stopped)()? {
             return Err(started());
@@ -165,7 +244,13 @@ impl PointInTime {
         Ok(())
     }
 
-    fn take_one(&mut self, run: &str, source: &DiskSource, plan: &Plan) -> Result<()> {
+    fn take_one(
+        &mut self,
+        run: &str,
+        source: &DiskSource,
+        plan: &Plan,
+        qemu: Option<usize>,
+    ) -> Result<()> {
         let (path, kind, taken) = match plan {
             Plan::Thin { origin, snapshot } => (
                 snapshot.path(),
@@ -182,6 +267,15 @@ impl PointInTime {
                 self.fingerprints.push((path.clone(), fingerprint));
                 (path.clone(), SnapshotKind::Direct, Ok(()))
             }
+            Plan::Qemu { path } => {
+                let point = self.qemu.as_ref();
+                let export = qemu.and_then(|index| point?.export(index));
+                let Some(export) = export else {
+                    let what = format!("QEMU was not asked to keep {}", path.display());
+                    return Err(Error::new(Kind::Usage, what));
+                };
+                (export.socket.clone(), SnapshotKind::Export(export), Ok(()))
+            }
         };
         // One that failed has created nothing, but one that was ended by force may have: noted, it will be
         // removed.
@@ -190,6 +284,7 @@ impl PointInTime {
                 source: source.clone(),
                 path,
                 kind,
+                qemu,
             });
         }
         taken

@@ -8,8 +8,9 @@
 //! talks to the monitor, which on Proxmox serves one client at a time, so a hung driver is not in its way.
 //! If it should be killed itself, the driver sees that and lets the guest go in its stead.
 //!
-//! On its stdin it takes one byte, `T` for thaw. On stdout it prints one JSON report a line: `found`,
-//! then `held`, then `released`; or `failed` at any point, after it has undone what it did.
+//! On its stdin it takes lines: `T` for thaw, or a monitor command in JSON, since nobody else gets at the monitor
+//! meanwhile. On stdout it prints one JSON report a line: `found`, then `held`, an `answered` for each command,
+//! then `released`; or `failed` at any point, after it has undone what it did.
 
 mod driver;
 
@@ -21,14 +22,25 @@ use crate::error::{Error, Kind, Result};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::ffi::OsString;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// The byte that asks for the guest to be let go.
-const THAW: u8 = b'T';
+/// The line that asks for the guest to be let go.
+const THAW: &[u8] = b"T";
+
+/// The longest line taken.
+const LINE_MAX_BYTES: usize = 4 << 20;
+
+/// A monitor command to be run while the guest is held.
+#[derive(Debug, Serialize, Deserialize)]
+struct Command {
+    execute: String,
+    arguments: Value,
+}
 
 /// What the watchdog tells its driver.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,6 +48,8 @@ const THAW: u8 = b'T';
 enum Report {
     Found(Found),
     Held(Held),
+    /// What came of a command: what it returned, or the kind of error and why.
+    Answered(std::result::Result<Value, (Kind, String)>),
     Released {
         outcome: Released,
         reason: Reason,
@@ -133,7 +147,7 @@ fn guard(sockets: Sockets, deadline: Duration, signals: &UnixStream) -> Result<O
         }
     };
     report(&Report::Held(held));
-    let reason = wait(started + deadline, signals);
+    let reason = serve(&mut guest, started + deadline, signals);
     let outcome = guest.release();
     let problem = outcome.problem.clone();
     report(&Report::Released {
@@ -157,32 +171,67 @@ fn failed(e: Error, problem: Option<String>) -> Error {
     e
 }
 
-/// Waits for the first reason to let go.
-fn wait(deadline: Instant, signals: &UnixStream) -> Reason {
-    let stdin = io::stdin();
+/// Runs commands until the first reason to let go.
+fn serve(guest: &mut Guest, deadline: Instant, signals: &UnixStream) -> Reason {
+    let mut pending = Vec::new();
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let Ok(timeout) = Timespec::try_from(left) else {
-            return Reason::Deadline;
-        };
-        let mut fds = [
-            PollFd::new(&stdin, PollFlags::IN),
-            PollFd::new(signals, PollFlags::IN),
-        ];
-        match poll(&mut fds, Some(&timeout)) {
-            Ok(0) => return Reason::Deadline,
-            Ok(_) if !fds[1].revents().is_empty() => return Reason::Signal,
-            Ok(_) => {
-                let mut byte = [0u8];
-                return match io::stdin().read(&mut byte) {
-                    Ok(1) if byte[0] == THAW => Reason::Asked,
-                    _ => Reason::Orphaned,
-                };
+        while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = pending.drain(..=end).collect();
+            let line = line.trim_ascii_end();
+            if line == THAW {
+                return Reason::Asked;
             }
-            Err(Errno::INTR) => {}
-            // Not to be expected; letting go is the safe side.
-            Err(_) => return Reason::Orphaned,
+            let Ok(command) = serde_json::from_slice::<Command>(line) else {
+                return Reason::Orphaned;
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            let answer = guest.execute(&command.execute, command.arguments, left);
+            report(&Report::Answered(
+                answer.map_err(|e| (e.kind(), e.message())),
+            ));
         }
+        match more(&mut pending, deadline, signals) {
+            Ok(()) if pending.len() <= LINE_MAX_BYTES => {}
+            Ok(()) => return Reason::Orphaned,
+            Err(reason) => return reason,
+        }
+    }
+}
+
+/// Waits for more of a line, or for a reason to let go.
+fn more(
+    pending: &mut Vec<u8>,
+    deadline: Instant,
+    signals: &UnixStream,
+) -> std::result::Result<(), Reason> {
+    let stdin = io::stdin();
+    let left = deadline.saturating_duration_since(Instant::now());
+    let Ok(timeout) = Timespec::try_from(left) else {
+        return Err(Reason::Deadline);
+    };
+    let mut fds = [
+        PollFd::new(&stdin, PollFlags::IN),
+        PollFd::new(signals, PollFlags::IN),
+    ];
+    match poll(&mut fds, Some(&timeout)) {
+        Ok(0) => Err(Reason::Deadline),
+        Ok(_) if !fds[1].revents().is_empty() => Err(Reason::Signal),
+        Ok(_) => {
+            // Not through io::stdin(): what that reads ahead, poll does not know of.
+            let mut bytes = [0u8; 4096];
+            match rustix::io::read(&stdin, &mut bytes) {
+                Ok(0) => Err(Reason::Orphaned),
+                Ok(count) => {
+                    pending.extend_from_slice(&bytes[..count]);
+                    Ok(())
+                }
+                Err(Errno::INTR) => Ok(()),
+                Err(_) => Err(Reason::Orphaned),
+            }
+        }
+        Err(Errno::INTR) => Ok(()),
+        // Not to be expected; letting go is the safe side.
+        Err(_) => Err(Reason::Orphaned),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is read instead of the disks.
 
-use crate::vm::{launcher, Vm, LONG};
+use crate::vm::{launcher, take_disks, Vm, LONG};
 use rblocksync::error::Kind;
 use rblocksync::lvm::OwnerTag;
 use rblocksync::snapshot::{self, Consistency, DiskSource, SnapshotKind, VmRuntime};
@@ -96,7 +96,7 @@ fn clones_of_a_running_vm_show_one_moment_and_go_when_released() {
     vm.write(0, 0x11, 0, MIB);
     vm.write(1, 0x11, 0, MIB);
     let owner = OwnerTag::new(Uuid::new_v4());
-    let mut point = snapshot::take("run1", &disks, vm.runtime(false), &owner, LONG).unwrap();
+    let mut point = take_disks("run1", &disks, vm.runtime(false), &owner, LONG).unwrap();
     assert_eq!(vm.take_events(), ["STOP", "RESUME"]);
     vm.write(0, 0x22, 0, MIB);
     vm.write(1, 0x22, 0, MIB);
@@ -118,7 +118,7 @@ fn clones_of_a_running_vm_show_one_moment_and_go_when_released() {
     assert_eq!(xfs.names(), ["a b.raw", "b.raw"]);
 
     // Dropped without being released.
-    drop(snapshot::take("run2", &disks, vm.runtime(false), &owner, LONG).unwrap());
+    drop(take_disks("run2", &disks, vm.runtime(false), &owner, LONG).unwrap());
     assert_eq!(xfs.names(), ["a b.raw", "b.raw"]);
 }
 
@@ -130,7 +130,7 @@ fn what_a_killed_run_left_is_swept_and_nothing_else() {
     let stopped = Arc::new(AtomicBool::new(true));
     let take = |run: &str, owner: &OwnerTag| {
         let disks = std::slice::from_ref(&disk);
-        snapshot::take(run, disks, stopped_vm(&stopped), owner, LONG).unwrap()
+        take_disks(run, disks, stopped_vm(&stopped), owner, LONG).unwrap()
     };
     std::mem::forget(take("dead", &owner));
     let others = take("live", &OwnerTag::new(Uuid::new_v4()));
@@ -162,7 +162,7 @@ fn a_failure_in_the_middle_leaves_nothing_and_the_guest_running() {
     // The name of the second clone is taken, and not by us.
     fs::write(xfs.file(".b.rbs-run1"), "made by hand").unwrap();
     let owner = OwnerTag::new(Uuid::new_v4());
-    let error = snapshot::take("run1", &disks, vm.runtime(false), &owner, LONG).unwrap_err();
+    let error = take_disks("run1", &disks, vm.runtime(false), &owner, LONG).unwrap_err();
     assert!(error.to_string().contains("cannot clone"), "{error}");
     assert_eq!(xfs.names(), [".b.rbs-run1", "a", "b"]);
     assert_eq!(vm.status(), "running");
@@ -177,7 +177,7 @@ fn a_running_vm_on_a_file_system_without_clones_is_refused_untouched() {
         return;
     };
     let owner = OwnerTag::new(Uuid::new_v4());
-    let error = snapshot::take("run1", &[disk], vm.runtime(false), &owner, LONG).unwrap_err();
+    let error = take_disks("run1", &[disk], vm.runtime(false), &owner, LONG).unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
     let text = error.to_string();
     assert!(
@@ -194,7 +194,7 @@ fn a_stopped_vm_is_read_in_place_and_must_stay_stopped_and_unchanged() {
     let disks = [image(&path)];
     let owner = OwnerTag::new(Uuid::new_v4());
     let stopped = Arc::new(AtomicBool::new(true));
-    let take = || snapshot::take("run1", &disks, stopped_vm(&stopped), &owner, LONG);
+    let take = || take_disks("run1", &disks, stopped_vm(&stopped), &owner, LONG);
 
     let mut point = take().unwrap();
     assert_eq!(point.consistency, Consistency::Offline);
@@ -222,7 +222,7 @@ fn what_cannot_be_a_disk_or_a_run() {
     let take = |run: &str, path: &str| {
         let disks = [DiskSource::Path(path.into())];
         let vm = stopped_vm(&stopped);
-        snapshot::take(run, &disks, vm, &owner, LONG)
+        take_disks(run, &disks, vm, &owner, LONG)
             .unwrap_err()
             .kind()
     };

@@ -4,5 +4,6 @@
 
 mod agent;
 mod disks;
+mod live;
 mod vm;
 mod watchdog;

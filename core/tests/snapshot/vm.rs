@@ -1,7 +1,9 @@
 //! A QEMU to hold still.
 
+use rblocksync::error::Result;
+use rblocksync::lvm::OwnerTag;
 use rblocksync::qemu::qmp::Qmp;
-use rblocksync::snapshot::{VmRuntime, WatchdogLauncher};
+use rblocksync::snapshot::{self, DiskSource, PointInTime, Request, VmRuntime, WatchdogLauncher};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,6 +19,25 @@ pub fn qemu() -> Option<&'static Path> {
     }
     println!("skipped: {} is not installed", program.display());
     None
+}
+
+/// Takes a point in time of disks whose bytes are their own.
+pub fn take_disks(
+    run: &str,
+    disks: &[DiskSource],
+    vm: VmRuntime,
+    owner: &OwnerTag,
+    hold_max: Duration,
+) -> Result<PointInTime> {
+    let request = Request {
+        run,
+        disks: disks.iter().cloned().map(Into::into).collect(),
+        owner,
+        hold_max,
+        scratch: None,
+        bitmaps: None,
+    };
+    snapshot::take(&request, vm)
 }
 
 /// The program whose subcommand `watchdog` is the watchdog.
@@ -40,15 +61,22 @@ pub struct Vm {
 impl Vm {
     /// Starts it; `images` become its disks n0, n1... `None` if there is no QEMU.
     pub fn start(images: &[&Path]) -> Option<Vm> {
+        let raw: Vec<_> = images.iter().map(|image| (*image, "raw")).collect();
+        Vm::start_with(&raw, &[])
+    }
+
+    /// The same with images of these formats, and more words on the command line.
+    pub fn start_with(images: &[(&Path, &str)], more: &[&str]) -> Option<Vm> {
         let program = qemu()?;
         let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new(program);
         command
             .args(["-machine", "q35", "-accel", "tcg", "-m", "16"])
-            .args(["-nodefaults", "-display", "none"]);
-        for (i, image) in images.iter().enumerate() {
+            .args(["-nodefaults", "-display", "none"])
+            .args(more);
+        for (i, (image, format)) in images.iter().enumerate() {
             let node = json!({
-                "node-name": format!("n{i}"), "driver": "raw",
+                "node-name": format!("n{i}"), "driver": format,
                 "file": {"driver": "file", "filename": image, "locking": "off"},
             });
             command.args(["-blockdev", &node.to_string()]);
@@ -111,13 +139,24 @@ impl Vm {
 
     /// Writes to disk `vdN` as the guest would.
     pub fn write(&mut self, disk: usize, pattern: u8, offset: u64, len: u64) {
+        let said = self.try_write(disk, pattern, offset, len);
+        assert!(!said.contains("rror"), "{said}");
+    }
+
+    /// The same, and what QEMU says of it.
+    pub fn try_write(&mut self, disk: usize, pattern: u8, offset: u64, len: u64) -> String {
         let line = format!(
             "qemu-io -d /machine/peripheral/vd{disk}/virtio-backend \"write -P {pattern} {offset} {len}\""
         );
         let arguments = json!({"command-line": line});
         let said = self.side.execute("human-monitor-command", arguments, LONG);
-        let said = said.unwrap();
-        assert!(said.as_str().is_some_and(|s| !s.contains("rror")), "{said}");
+        said.unwrap().as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Ends it as a shutdown would.
+    pub fn quit(&mut self) {
+        let _ = self.side.execute("quit", json!({}), LONG);
+        self.child.wait().unwrap();
     }
 
     pub fn kill(&mut self) {

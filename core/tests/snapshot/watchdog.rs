@@ -1,10 +1,10 @@
 //! The guest is let go whatever happens to whom.
 
 use crate::agent::{FakeAgent, Freeze};
-use crate::vm::{launcher, Vm, LONG, PROGRAM};
+use crate::vm::{launcher, take_disks, Vm, LONG, PROGRAM};
 use rblocksync::error::Kind;
 use rblocksync::lvm::OwnerTag;
-use rblocksync::snapshot::{self, Consistency, PointInTime, VmRuntime, WatchdogLauncher};
+use rblocksync::snapshot::{Consistency, PointInTime, VmRuntime, WatchdogLauncher};
 use serde_json::{json, Value};
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -59,7 +59,7 @@ impl Watchdog {
 
 fn take(vm: VmRuntime, deadline: Duration) -> rblocksync::error::Result<PointInTime> {
     let owner = OwnerTag::new(Uuid::new_v4());
-    snapshot::take("run1", &[], vm, &owner, deadline)
+    take_disks("run1", &[], vm, &owner, deadline)
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn freezes_stops_and_undoes_both_in_turn() {
         .stdin
         .as_mut()
         .unwrap()
-        .write_all(b"T")
+        .write_all(b"T\n")
         .unwrap();
     assert_eq!(watchdog.released(), "asked");
     assert_eq!(vm.status(), "running");

@@ -100,6 +100,8 @@ fn try_sync(source: &Path, monitor: &Path, config: &Path) -> Result<()> {
         jobs: 2,
         in_place: false,
         keep_base: true,
+        scratch: None,
+        scratch_bytes_max: None,
         dry_run: false,
         tuning: Tuning::default(),
         streams: rblocksync::driver::Streams::Fixed(1),

@@ -1,11 +1,11 @@
 //! Points in time of the lab's VMs, whose guests number their writes over all disks.
 
 use crate::{lv, owner, path, sh, INSIDE, PROGRAM};
-use rblocksync::error::Kind;
-use rblocksync::lvm;
+use rblocksync::error::{Kind, Result};
+use rblocksync::lvm::{self, OwnerTag};
 use rblocksync::qemu::qmp::Qmp;
 use rblocksync::snapshot::{
-    self, Consistency, DiskSource, PointInTime, SnapshotKind, VmRuntime, WatchdogLauncher,
+    self, Consistency, DiskSource, PointInTime, Request, SnapshotKind, VmRuntime, WatchdogLauncher,
 };
 use rblocksync::thin;
 use std::fs::File;
@@ -85,6 +85,24 @@ fn start(vmid: u32, disk: &str) {
     });
 }
 
+fn take(
+    run: &str,
+    disks: &[DiskSource],
+    vm: VmRuntime,
+    owner: &OwnerTag,
+    hold_max: Duration,
+) -> Result<PointInTime> {
+    let request = Request {
+        run,
+        disks: disks.iter().cloned().map(Into::into).collect(),
+        owner,
+        hold_max,
+        scratch: None,
+        bitmaps: None,
+    };
+    snapshot::take(&request, vm)
+}
+
 fn snapshots() -> Vec<String> {
     let lvs = lvm::list("pve").expect("listed");
     let names = lvs.into_iter().map(|lv| lv.id.name().to_owned());
@@ -96,7 +114,7 @@ pub fn thin_volumes_of_a_running_vm() {
     let mut last = 0;
     for run in ["one", "two"] {
         let mut point =
-            snapshot::take(run, &disks_of_102(), runtime(102), &owner(), DEADLINE).expect("taken");
+            take(run, &disks_of_102(), runtime(102), &owner(), DEADLINE).expect("taken");
         assert_eq!(status(102), "running");
         assert_eq!(point.consistency, Consistency::Crash);
         assert!(
@@ -132,8 +150,7 @@ pub fn a_thin_volume_and_a_file_of_a_running_vm() {
         DiskSource::Path(path(file)),
     ];
     start(101, file);
-    let mut point =
-        snapshot::take("mixed", &disks, runtime(101), &owner(), DEADLINE).expect("taken");
+    let mut point = take("mixed", &disks, runtime(101), &owner(), DEADLINE).expect("taken");
     assert_eq!(status(101), "running");
     println!("held for {} ms", point.held_ms);
     assert!(matches!(point.disks[0].kind, SnapshotKind::Thin(_)));
@@ -150,12 +167,12 @@ pub fn a_thin_volume_and_a_file_of_a_running_vm() {
     sh("truncate -s 1M /dev/shm/plain.raw");
     let mut more = disks.to_vec();
     more.push(DiskSource::Path(path("/dev/shm/plain.raw")));
-    let error = snapshot::take("mixed", &more, runtime(101), &owner(), DEADLINE).unwrap_err();
+    let error = take("mixed", &more, runtime(101), &owner(), DEADLINE).unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
     assert!(snapshots().is_empty());
     // As is one of which only the snapshot fails: the name is taken.
     sh("lvcreate -qq -y -V 4m -n snap_vm-101-disk-0_rbstaken --thinpool pve/data");
-    let taken = snapshot::take("taken", &disks, runtime(101), &owner(), DEADLINE).unwrap_err();
+    let taken = take("taken", &disks, runtime(101), &owner(), DEADLINE).unwrap_err();
     assert!(taken.to_string().contains("vm-101-disk-0"), "{taken}");
     assert_eq!(status(101), "running");
     assert_eq!(
@@ -174,7 +191,7 @@ pub fn a_stopped_vm() {
         stopped: Box::new(|| Ok(sh("qm status 102") == "status: stopped")),
         ..runtime(102)
     };
-    let point = snapshot::take("off", &disks_of_102(), stopped(), &owner(), DEADLINE);
+    let point = take("off", &disks_of_102(), stopped(), &owner(), DEADLINE);
     let mut point = point.expect("taken, though the volumes are inactive");
     assert_eq!(
         (point.consistency, point.held_ms),
@@ -184,7 +201,7 @@ pub fn a_stopped_vm() {
     point.release().expect("released");
 
     sh("qm start 102");
-    let error = snapshot::take("off", &disks_of_102(), stopped(), &owner(), DEADLINE).unwrap_err();
+    let error = take("off", &disks_of_102(), stopped(), &owner(), DEADLINE).unwrap_err();
     assert_eq!(error.kind(), Kind::Refused, "{error}");
     assert!(snapshots().is_empty());
     sh("qm stop 102");
@@ -225,7 +242,7 @@ fn take_held_up(run: &str, deadline: Duration) -> rblocksync::error::Result<Poin
         launcher,
         ..runtime(102)
     };
-    snapshot::take(run, &disks_of_102(), vm, &owner(), deadline)
+    take(run, &disks_of_102(), vm, &owner(), deadline)
 }
 
 /// To be called after [`take_held_up`] was started: returns when the guest is held and an lvcreate waits

@@ -1,12 +1,13 @@
 //! The driver's end of the watchdog.
 
 use super::super::guest::{rescue, Found, Held, Sockets, CONNECT_TIMEOUT, RELEASE_PATIENCE};
-use super::{Reason, Report, THAW};
+use super::{Command, Reason, Report, THAW};
 use crate::error::{Error, Kind, Result};
+use serde_json::Value;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{self, Child, ChildStdin, Stdio};
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -54,7 +55,7 @@ impl Hold {
         sockets: Sockets,
         deadline: Duration,
     ) -> Result<(Hold, Held)> {
-        let mut command = Command::new(&launcher.exe);
+        let mut command = process::Command::new(&launcher.exe);
         command.args(&launcher.args).arg("--qmp").arg(&sockets.qmp);
         if let Some(agent) = &sockets.agent {
             command.arg("--agent").arg(agent);
@@ -115,13 +116,39 @@ impl Hold {
         }
     }
 
+    /// Runs a monitor command while the guest is held.
+    pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value> {
+        self.check_time()?;
+        let command = Command {
+            execute: command.to_owned(),
+            arguments,
+        };
+        let line = serde_json::to_string(&command)
+            .map_err(|e| Error::new(Kind::Usage, "cannot encode a command").because(e))?;
+        self.send(line.as_bytes());
+        let left = self.until.saturating_duration_since(Instant::now());
+        match self.next(left + RELEASE_PATIENCE)? {
+            Report::Answered(Ok(value)) => Ok(value),
+            Report::Answered(Err((kind, message))) => Err(Error::new(kind, message)),
+            Report::Released { .. } => {
+                self.over = true;
+                Err(overrun())
+            }
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    /// If this fails, the watchdog has ended, and the next report tells how or is missing.
+    fn send(&mut self, line: &[u8]) {
+        if let Some(stdin) = &mut self.stdin {
+            let _ = stdin.write_all(line).and_then(|()| stdin.write_all(b"\n"));
+        }
+    }
+
     /// Lets the guest go. Fails if it was not held still all the time, or may still be; returns how long
     /// it was, in milliseconds.
     pub fn thaw(mut self) -> Result<u64> {
-        if let Some(stdin) = &mut self.stdin {
-            // If this fails, the watchdog has ended, and the next report tells how or is missing.
-            let _ = stdin.write_all(&[THAW]);
-        }
+        self.send(THAW);
         match self.next(RELEASE_PATIENCE * 2)? {
             Report::Released {
                 outcome,

@@ -1,0 +1,173 @@
+//! VM 170: a thin volume, a raw file and a qcow2 file, the files where nothing can be cloned, and a guest that numbers
+//! its writes over all three in order. Whatever happens between two syncs, each generation shows one instant.
+
+use serde_json::Value;
+use std::process::ExitCode;
+use tests::lab::pattern::{self, Report};
+use tests::lab::{suite, Lab, Options, Result};
+use tests::named;
+use tests::pair::*;
+
+const THIN: &str = "/dev/pve/vm-170-disk-0";
+const IMAGES: &str = "/var/lib/plain/images/170";
+
+fn main() -> ExitCode {
+    suite::run(
+        Options::default(),
+        named![
+            only_what_was_written_is_read,
+            each_generation_shows_one_instant_whatever_happens,
+            what_was_sent_can_be_verified,
+        ],
+    )
+}
+
+/// Syncs of the long test; `MIXED_SYNCS` asks for another number.
+fn syncs() -> u32 {
+    let asked = std::env::var("MIXED_SYNCS").ok();
+    asked.and_then(|n| n.parse().ok()).unwrap_or(7)
+}
+
+fn make(lab: &Lab) -> Result<()> {
+    for host in [lab.a(), lab.b()] {
+        // On ext4, where files cannot share blocks.
+        host.run_ok(
+            "printf 'dir: plain\\n\\tpath /var/lib/plain\\n\\tcontent images\\n\\n' >> /etc/pve/storage.cfg
+             mkdir -p /var/lib/plain/images",
+        )?;
+    }
+    lab.a().run_ok(&format!(
+        "set -e; lvcreate -qq -V 64M -n vm-170-disk-0 --thinpool pve/data; lvchange -qq --setautoactivation n pve/vm-170-disk-0
+         mkdir -p {IMAGES}; truncate -s 64M {IMAGES}/vm-170-disk-1.raw
+         qemu-img create -q -f qcow2 {IMAGES}/vm-170-disk-2.qcow2 64M"
+    ))?;
+    lab.a().write_file(
+        "/etc/pve/qemu-server/170.conf",
+        "cores: 1\nmachine: pc\nmemory: 64\nname: mixed\nscsi0: local-lvm:vm-170-disk-0,size=64M\n\
+         scsi1: plain:170/vm-170-disk-1.raw,size=64M\nscsi2: plain:170/vm-170-disk-2.qcow2,size=64M\n\
+         scsihw: virtio-scsi-single\nsmbios1: uuid=6d0f7a52-1f5b-4c1e-9b8e-0a6f6b3d1170\n",
+    )
+}
+
+/// What the newest generation shows.
+fn shown(lab: &Lab, number: u32) -> Result<Report> {
+    let b = lab.b();
+    let thin = format!("/dev/pve/snap_vm-170-disk-0_rbs{number}");
+    let regions = [
+        format!(
+            "set -e; lvchange -qq -ay -K {thin}; dd if={thin} bs=1M skip=1 count=2 status=none; lvchange -qq -an {thin}"
+        ),
+        format!("dd if={IMAGES}/vm-170-disk-1.raw bs=1M skip=1 count=2 status=none"),
+        format!(
+            "set -e; f={IMAGES}/vm-170-disk-2.qcow2; qemu-img check -q -f qcow2 $f
+             qemu-img dd -f qcow2 -O raw bs=1M skip=1 count=2 if=$f of=/tmp/region; cat /tmp/region; rm /tmp/region"
+        ),
+    ];
+    let regions: Vec<Vec<u8>> = regions
+        .iter()
+        .map(|script| b.read_command(script))
+        .collect::<Result<_>>()?;
+    Ok(pattern::check_regions(&regions).unwrap_or_else(|bad| panic!("rbs{number}: {bad:?}")))
+}
+
+fn number(events: &[Value]) -> u32 {
+    let name = event(events, "sealed")["generation"].as_str();
+    let digits = name.and_then(|name| name.strip_prefix("rbs"));
+    digits.expect("a generation").parse().expect("a number")
+}
+
+/// The disks of which everything was compared, with the reasons.
+fn compared(events: &[Value]) -> Vec<String> {
+    let notes = events.iter().filter(|e| e["event"] == "note");
+    let texts = notes.filter_map(|e| e["text"].as_str());
+    texts
+        .filter(|text| text.contains("everything is compared"))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn sync_now(lab: &Lab) -> Result<(Report, Vec<String>)> {
+    let events = sync(lab, "170 --to hvb --keep 2")?;
+    let report = shown(lab, number(&events))?;
+    assert_running(lab.a(), 170)?;
+    assert_source_clean(lab.a())?;
+    let left = lab.a().run_ok("ls -A /var/lib/rblocksync/scratch/170")?;
+    assert_eq!(left, "", "scratch files");
+    Ok((report, compared(&events)))
+}
+
+fn only_what_was_written_is_read(lab: &Lab) -> Result<()> {
+    let a = lab.a();
+    make(lab)?;
+    a.run_ok("qm start 170")?;
+    let seen = wait_for_writes(a, THIN, 60)?;
+    let (first, _) = sync_now(lab)?;
+    assert!(first.writes >= seen);
+    // The writer goes round in 512 slots of 4 KiB on each disk; elsewhere is 1 MiB that stays as it is.
+    let events = sync(lab, "170 --to hvb --keep 2")?;
+    assert_eq!(compared(&events), Vec::<String>::new());
+    let second = shown(lab, number(&events))?;
+    let written = u64::from(second.writes - first.writes) * 4096;
+    let read = total(&events, "/source/read") + total(&events, "/target/read");
+    println!(
+        "{written} bytes written, {read} read, {} changed, wire {}",
+        total(&events, "/changed"),
+        total(&events, "/wire_out") + total(&events, "/wire_in")
+    );
+    assert!(total(&events, "/changed") <= written);
+    let text = expect(a, "pvesync vm 170 --to hvb --dry-run", 0, &["scsi1", "scsi2"])?;
+    assert_eq!(text.matches("changed, which alone is read").count(), 3, "{text}");
+    Ok(())
+}
+
+fn each_generation_shows_one_instant_whatever_happens(lab: &Lab) -> Result<()> {
+    let a = lab.a();
+    let mut seen = newest_write(a, THIN)?;
+    for round in 1..=syncs() {
+        let mut lost = 0;
+        match round % 10 {
+            // What QEMU knew of changes is gone, or does not have what was written last.
+            2 => {
+                let now = newest_write(a, THIN)?;
+                wait_for_writes(a, THIN, now + 30)?;
+                a.run_ok("kill -KILL $(cat /var/run/qemu-server/170.pid); qm start 170")?;
+                lost = 2;
+            }
+            4 => {
+                let run = half_way(lab, "170 --to hvb --keep 2")?;
+                a.run_ok(&format!("kill -KILL {}", run.pid()))?;
+                assert_running(a, 170)?;
+            }
+            // A clean stop keeps the bitmap that is in the qcow2 file.
+            5 => {
+                a.run_ok("qm stop 170 && qm start 170")?;
+                lost = 1;
+            }
+            8 => {
+                a.power_cut();
+                a.boot_again()?;
+                a.run_ok("qm start 170")?;
+                lost = 2;
+            }
+            _ => {}
+        }
+        let now = newest_write(a, THIN)?;
+        wait_for_writes(a, THIN, now + 10)?;
+        let (report, compared) = sync_now(lab)?;
+        println!("{round}: {} writes; {compared:?}", report.writes);
+        assert!(report.writes > seen, "older than what was seen before");
+        assert_eq!(compared.len(), lost, "{compared:?}");
+        seen = report.writes;
+    }
+    Ok(())
+}
+
+fn what_was_sent_can_be_verified(lab: &Lab) -> Result<()> {
+    let a = lab.a();
+    expect(a, "pvesync verify 170 --to hvb", 0, &["is as it was sealed"])?;
+    a.run_ok("qm stop 170")?;
+    // Off, it is read in place.
+    let events = sync(lab, "170 --to hvb --keep 2")?;
+    shown(lab, number(&events))?;
+    Ok(())
+}
