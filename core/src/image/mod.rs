@@ -14,6 +14,7 @@ mod room;
 mod view;
 mod zero;
 
+pub use crate::replica::VolumeFormat as ImageFormat;
 pub use block::{BlockImage, ThinMap};
 pub use file::FileImage;
 pub use guard::Identity;

@@ -197,6 +197,7 @@ impl Transfers<'_> {
                     match &mut since {
                         None => source.sync(Role::Source, &params, link, meter, Some(table)),
                         Some((since, changes)) => {
+                            let Some(since) = since else { todo!() };
                             let since = (since, &changes.ranges);
                             source.sync_since(since, &params, link, meter, table)
                         }

@@ -21,6 +21,15 @@ fn drivers(format: ImageFormat) -> &'static [&'static str] {
     }
 }
 
+/// Drivers of nodes that show a file as it is, which a node with a format may interpret, and of filters.
+const BELOW_FORMATS: [&str; 5] = [
+    "host_device",
+    "file",
+    "throttle",
+    "copy-on-read",
+    "copy-before-write",
+];
+
 /// A node of QEMU's block layer.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -114,6 +123,11 @@ pub(super) fn nodes(qmp: &mut Qmp) -> Result<Vec<BlockNode>> {
 /// The node of the disk in the file or device `path`, which has no links in it.
 pub(super) fn find(nodes: &[BlockNode], path: &Path, format: ImageFormat) -> Result<BlockNode> {
     for driver in drivers(format) {
+        let formats = |n: &&BlockNode| !BELOW_FORMATS.contains(&n.drv.as_str()) && n.is_of(path);
+        if BELOW_FORMATS.contains(driver) && nodes.iter().any(|n| formats(&n)) {
+            // What it shows is the container, not the disk.
+            break;
+        }
         let mut found = nodes.iter().filter(|n| n.drv == *driver && n.is_of(path));
         if let Some(node) = found.next() {
             if found.next().is_none() {
@@ -193,6 +207,15 @@ mod tests {
         assert_eq!(found.node_name, "qcow2");
         let error = find(&nodes, Path::new("/a, b"), ImageFormat::Qcow2).unwrap_err();
         assert_eq!(error.kind(), Kind::NotFound);
+        let below = [
+            node("file", "/y"),
+            node("qcow2", "/y"),
+            node("throttle", "/y"),
+        ];
+        assert!(find(&below, Path::new("/y"), ImageFormat::Raw).is_err());
+        let plain = [node("throttle", "/y"), node("host_device", "/y")];
+        let found = find(&plain, Path::new("/y"), ImageFormat::Raw).unwrap();
+        assert_eq!(found.node_name, "host_device");
         let twice = [node("raw", "/x"), node("raw", "/x")];
         assert!(find(&twice, Path::new("/x"), ImageFormat::Raw).is_err());
         assert_eq!(file_name("json:{"), None);

@@ -115,8 +115,17 @@ fn only_what_was_written_is_read(lab: &Lab) -> Result<()> {
         total(&events, "/wire_out") + total(&events, "/wire_in")
     );
     assert!(total(&events, "/changed") <= written);
-    let text = expect(a, "pvesync vm 170 --to hvb --dry-run", 0, &["scsi1", "scsi2"])?;
-    assert_eq!(text.matches("changed, which alone is read").count(), 3, "{text}");
+    let text = expect(
+        a,
+        "pvesync vm 170 --to hvb --dry-run",
+        0,
+        &["scsi1", "scsi2"],
+    )?;
+    assert_eq!(
+        text.matches("changed, which alone is read").count(),
+        3,
+        "{text}"
+    );
     Ok(())
 }
 
@@ -164,7 +173,12 @@ fn each_generation_shows_one_instant_whatever_happens(lab: &Lab) -> Result<()> {
 
 fn what_was_sent_can_be_verified(lab: &Lab) -> Result<()> {
     let a = lab.a();
-    expect(a, "pvesync verify 170 --to hvb", 0, &["is as it was sealed"])?;
+    expect(
+        a,
+        "pvesync verify 170 --to hvb",
+        0,
+        &["is as it was sealed"],
+    )?;
     a.run_ok("qm stop 170")?;
     // Off, it is read in place.
     let events = sync(lab, "170 --to hvb --keep 2")?;
