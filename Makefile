@@ -11,7 +11,7 @@ export LAB_BINARIES := $(abspath $(OUT))/$(TARGET)/release
 # The tests on two hypervisor guests, the longest first.
 LABS := pvesync_lab pvesync_endings pvesync_mixed lvm_lab lab_selftest
 
-.PHONY: all build deps demo test check bench bench-micro fuzz fuzz-smoke fuzz-lock lab-up lab-down clean $(LABS)
+.PHONY: all build deps demo test check bench bench-micro bench-latency fuzz fuzz-smoke fuzz-lock lab-up lab-down clean $(LABS)
 
 all: build
 
@@ -57,6 +57,10 @@ bench: build
 bench-micro:
 	tests/lab/deps.sh valgrind
 	tests/benches/run.sh $(ARGS)
+
+# How long a guest waits for its writes while it is synced over a slow link.
+bench-latency: deps
+	$(CARGO) bench --locked -p tests --bench guest_latency
 
 # One fuzz target, long: `make fuzz FUZZ=session_target SECONDS=3600`.
 FUZZ    ?= session_target
