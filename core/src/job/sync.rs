@@ -13,7 +13,7 @@ use crate::hypervisor::HostDescription;
 use crate::journal::{Beginning, Journal, Run, Sealed, Side, State};
 use crate::lock::{private_dir, Lock};
 use crate::lvm::OwnerTag;
-use crate::qemu::ScratchSpace;
+use crate::qemu::{BitmapRecord, ScratchSpace};
 use crate::remote::Remote;
 use crate::replica::{
     host_id, keep_sent_tables, newest_sent, note_sent, read_json, source_pairs, write_json,
@@ -132,6 +132,8 @@ struct Taken {
     carried: Vec<Carried>,
     /// For each disk what changed since the parent, if that is known for sure.
     tracks: Vec<Option<Track>>,
+    /// Bitmaps in the files of a VM that is off: what they mark since an earlier generation, they do since this one.
+    bitmaps: Vec<Option<BitmapRecord>>,
     /// The target may have sealed it: from here on only a new run can tell.
     sealing: Cell<bool>,
     /// Since when the transfer goes on over the present connection.
@@ -254,7 +256,8 @@ impl Job<'_> {
             owner: &owner,
             hold_max: self.options.hold_max,
             scratch: Some(self.scratch()),
-            bitmaps: None,
+            bitmaps: format!("{BITMAP_PREFIX}{}-", pair.simple()),
+            bitmap_next: None,
         };
         snapshot::check(&wanted, &runtime)?;
         let bases = self.bases(&request, target.id);
@@ -282,10 +285,12 @@ impl Job<'_> {
         self.context.stop.check()?;
         self.enter(State::Snap)?;
         if self.options.keep_base {
-            let own = format!("{BITMAP_PREFIX}{}-", pair.simple());
-            let next = format!("{own}{}", prepared.number);
-            wanted.bitmaps = Some((own, next));
+            wanted.bitmap_next = Some(format!("{}{}", wanted.bitmaps, prepared.number));
         }
+        let is_off = runtime.qmp.is_none();
+        let in_file = |base: &Base| base.bitmap().filter(|b| is_off && b.persistent).cloned();
+        let bitmaps = bases.iter().map(|base| in_file(base.as_ref().ok()?));
+        let bitmaps = bitmaps.collect();
         for (disk, base) in wanted.disks.iter_mut().zip(&bases) {
             let bitmap = base.as_ref().ok().and_then(Base::bitmap);
             disk.since = bitmap.map(|bitmap| bitmap.name.clone());
@@ -308,6 +313,7 @@ impl Job<'_> {
             point,
             carried,
             tracks,
+            bitmaps,
             sealing: Cell::new(false),
             since: Cell::new(None),
         }))
@@ -401,10 +407,9 @@ impl Job<'_> {
         if let Some(number) = keep {
             let layout = self.context.layout;
             let point = &taken.point;
-            let bitmaps: Vec<_> = point
-                .disks
-                .iter()
-                .map(|disk| point.bitmap_of(disk).cloned())
+            let disks = point.disks.iter().zip(&taken.bitmaps);
+            let bitmaps: Vec<_> = disks
+                .map(|(disk, older)| point.bitmap_of(disk).or(older.as_ref()).cloned())
                 .collect();
             keep_sent_tables(layout, &self.vm.id, taken.target, number, &bitmaps)?;
             taken.point.keep_as_bases(number)?;

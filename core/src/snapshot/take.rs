@@ -50,8 +50,10 @@ pub struct Request<'a> {
     pub hold_max: Duration,
     /// Room for what the guest overwrites, if QEMU may have to keep it. A directory of this VM's.
     pub scratch: Option<ScratchSpace>,
-    /// What the names of the owner's bitmaps in QEMU begin with, and the name of those that are to begin.
-    pub bitmaps: Option<(String, String)>,
+    /// What the names of the owner's bitmaps in QEMU begin with.
+    pub bitmaps: String,
+    /// The name of those that are to begin at the point in time, if any.
+    pub bitmap_next: Option<String>,
 }
 
 /// What will be done for one disk.
@@ -162,7 +164,7 @@ fn plan(disk: &Wanted, run: &str, running: bool, scratch: bool) -> Result<Plan> 
 /// What QEMU is to do: for each disk its number among those, and those.
 fn asked_of_qemu(request: &Request, plans: &[Plan]) -> (Vec<Option<usize>>, Vec<qemu::Wanted>) {
     let mut asked = Vec::new();
-    let next = request.bitmaps.as_ref().map(|(_, next)| next);
+    let next = &request.bitmap_next;
     let numbers = request.disks.iter().zip(plans).map(|(disk, plan)| {
         let (path, copy) = match plan {
             Plan::Qemu { path } => (path, true),
@@ -174,7 +176,7 @@ fn asked_of_qemu(request: &Request, plans: &[Plan]) -> (Vec<Option<usize>>, Vec<
             format: disk.format,
             copy,
             since: disk.since.clone(),
-            next: next.cloned(),
+            next: next.clone(),
         });
         Some(asked.len() - 1)
     });
@@ -188,8 +190,8 @@ impl PointInTime {
         };
         let (numbers, asked) = asked_of_qemu(request, plans);
         if let (Some(scratch), false) = (&request.scratch, asked.is_empty()) {
-            let bitmaps = request.bitmaps.as_ref().map_or("rbs-", |(own, _)| own);
-            let prepared = QemuPoint::prepare(&qmp, request.run, bitmaps, &asked, scratch)?;
+            let (run, bitmaps) = (request.run, &request.bitmaps);
+            let prepared = QemuPoint::prepare(&qmp, run, bitmaps, &asked, scratch)?;
             self.qemu = Some(prepared);
         }
         let agent = self.vm.agent.clone();

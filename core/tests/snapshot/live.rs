@@ -369,7 +369,8 @@ fn take(world: &World, since: Option<u64>, next: u64) -> PointInTime {
         owner: &owner,
         hold_max: LONG,
         scratch: Some(world.space(256 * MIB)),
-        bitmaps: Some((world.owner.clone(), world.name(next))),
+        bitmaps: world.owner.clone(),
+        bitmap_next: Some(world.name(next)),
     };
     snapshot::check(&request, &world.vm.runtime(false)).unwrap();
     snapshot::take(&request, world.vm.runtime(false)).unwrap()

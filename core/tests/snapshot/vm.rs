@@ -35,7 +35,8 @@ pub fn take_disks(
         owner,
         hold_max,
         scratch: None,
-        bitmaps: None,
+        bitmaps: "rbs-test-".into(),
+        bitmap_next: None,
     };
     snapshot::take(&request, vm)
 }

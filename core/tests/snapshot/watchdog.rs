@@ -82,6 +82,29 @@ fn freezes_stops_and_undoes_both_in_turn() {
 }
 
 #[test]
+fn commands_are_run_while_the_guest_is_held() {
+    let Some(mut vm) = Vm::start(&[]) else { return };
+    let mut watchdog = Watchdog::hold(&vm, false, LONG, Stdio::piped());
+    let mut stdin = watchdog.child.stdin.take().unwrap();
+    let mut say = |line: &str| stdin.write_all(line.as_bytes()).unwrap();
+    // In two pieces, and two in one.
+    say("{\"execute\": \"query-status\",");
+    say("\"arguments\": {}}\n{\"execute\": \"no-such\", \"arguments\": {}}\n");
+    assert_eq!(watchdog.report()["answered"]["Ok"]["status"], "paused");
+    let refused = watchdog.report()["answered"]["Err"].to_string();
+    assert!(refused.contains("no-such"), "{refused}");
+    say("T\n");
+    assert_eq!(watchdog.released(), "asked");
+    assert_eq!(vm.status(), "running");
+
+    let mut watchdog = Watchdog::hold(&vm, false, LONG, Stdio::piped());
+    let mut stdin = watchdog.child.stdin.take().unwrap();
+    stdin.write_all(b"no command\n").unwrap();
+    assert_eq!(watchdog.released(), "orphaned");
+    assert_eq!(vm.status(), "running");
+}
+
+#[test]
 fn a_driver_killed_with_9_does_not_leave_the_guest_held() {
     let Some(mut vm) = Vm::start(&[]) else { return };
     let agent = FakeAgent::listen(&vm.agent_path(), Freeze::Works);

@@ -98,7 +98,8 @@ fn take(
         owner,
         hold_max,
         scratch: None,
-        bitmaps: None,
+        bitmaps: "rbs-test-".into(),
+        bitmap_next: None,
     };
     snapshot::take(&request, vm)
 }
