@@ -9,6 +9,7 @@
 mod client;
 mod errno;
 mod export;
+mod flight;
 mod handshake;
 mod pending;
 mod proto;
