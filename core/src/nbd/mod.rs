@@ -13,6 +13,8 @@ mod flight;
 mod handshake;
 mod pending;
 mod proto;
+#[cfg(feature = "fuzzing")]
+pub mod replay;
 mod reply;
 mod socket;
 mod take;

@@ -159,10 +159,14 @@ impl Answer {
     }
 
     fn simple<R: Read>(&mut self, errno: u32, input: &mut Take<R>) -> Result<()> {
-        let carries = [proto::CMD_READ, proto::CMD_BLOCK_STATUS].contains(&self.request.command);
-        if self.chunks > 1 || (self.structured && carries && errno == 0) {
+        let carries = match self.request.command {
+            proto::CMD_READ => self.structured,
+            proto::CMD_BLOCK_STATUS => true,
+            _ => false,
+        };
+        if self.chunks > 1 || (carries && errno == 0) {
             return Err(violation(
-                "it sent a simple reply where chunks were agreed on",
+                "it sent a simple reply where chunks are called for",
             ));
         }
         if errno != 0 {
@@ -289,3 +293,26 @@ impl Answer {
 
 /// Extents by the number of the context.
 pub(super) type Statuses = Vec<(u32, Vec<Extent>)>;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_never_a_simple_reply() {
+        let request = Request {
+            command: proto::CMD_BLOCK_STATUS,
+            flags: 0,
+            range: ByteRange::new(0, 4096),
+        };
+        let mut reply = proto::SIMPLE_REPLY_MAGIC.to_be_bytes().to_vec();
+        reply.extend([0; 12]);
+        for structured in [false, true] {
+            let input = &mut &reply[..];
+            let header = Header::read(input, structured).unwrap();
+            let mut answer = Answer::new(request, structured, Vec::new());
+            assert!(answer.take(header, input).is_err());
+        }
+    }
+}

@@ -80,11 +80,11 @@ fn a_reply_must_be_one_and_belong_to_a_request() {
             far.chunk(cookie, DONE, 6, &[0; 20])
         });
     }
-    check("a simple reply", read, |far, cookie| {
+    check("a simple reply where", read, |far, cookie| {
         far.simple(cookie, 0);
         far.send(&[7; 8192]);
     });
-    check("a simple reply", status, |far, cookie| {
+    check("a simple reply where", status, |far, cookie| {
         far.simple(cookie, 0)
     });
     check("a chunk of type 1", write, |far, cookie| {
