@@ -7,7 +7,7 @@ use super::handshake::{negotiate, Wish};
 use super::limits::TIMEOUT;
 use super::pending::Connection;
 use super::proto;
-use super::reply::{Extent, Request};
+use super::reply::{Answer, Extent, Request};
 use super::socket::{connect, Patient, Until};
 use super::take::violation;
 use crate::error::{Error, Kind, Result};
@@ -122,15 +122,17 @@ impl Client {
             |piece| {
                 let mut data = locked(&self.buffers).pop().unwrap_or_default();
                 data.resize(piece.len() as usize, 0);
-                self.send(proto::CMD_READ, 0, piece, &[], data)
+                let request = Request::new(proto::CMD_READ, piece);
+                let answer = Answer::to_read(request, self.export.structured, data);
+                self.send(request, &[], answer)
             },
-            |piece, data, _| {
+            |piece, done| {
                 let part = piece.intersection(&range);
                 let from = (part.start - piece.start) as usize;
                 let to = (part.start - range.start) as usize;
                 let len = part.len() as usize;
-                buf[to..to + len].copy_from_slice(&data[from..from + len]);
-                locked(&self.buffers).push(data);
+                buf[to..to + len].copy_from_slice(&done.data[from..from + len]);
+                locked(&self.buffers).push(done.data);
             },
         )
     }
@@ -147,9 +149,9 @@ impl Client {
             |piece| {
                 let start = (piece.start - range.start) as usize;
                 let bytes = &buf[start..start + piece.len() as usize];
-                self.send(proto::CMD_WRITE, 0, piece, bytes, Vec::new())
+                self.order(Request::new(proto::CMD_WRITE, piece), bytes)
             },
-            |_, _, _| {},
+            |_, _| {},
         )
     }
 
@@ -177,8 +179,14 @@ impl Client {
             "zero",
             range,
             self.export.zero_piece(),
-            |piece| self.send(proto::CMD_WRITE_ZEROES, flags, piece, &[], Vec::new()),
-            |_, _, _| {},
+            |piece| {
+                let request = Request {
+                    flags,
+                    ..Request::new(proto::CMD_WRITE_ZEROES, piece)
+                };
+                self.order(request, &[])
+            },
+            |_, _| {},
         )
     }
 
@@ -189,10 +197,8 @@ impl Client {
             let what = "the NBD server does not offer NBD_CMD_FLUSH";
             return Err(cannot(Error::new(Kind::Usage, what)));
         }
-        let none = ByteRange::new(0, 0);
-        let ticket = self
-            .send(proto::CMD_FLUSH, 0, none, &[], Vec::new())
-            .map_err(cannot)?;
+        let request = Request::new(proto::CMD_FLUSH, ByteRange::new(0, 0));
+        let ticket = self.order(request, &[]).map_err(cannot)?;
         match self.wait(ticket) {
             Ok(_) => Ok(()),
             Err(Failure::Ended(e)) => Err(cannot(e)),
@@ -217,12 +223,12 @@ impl Client {
         if asked.is_empty() || asked.start != range.start {
             return Err(self.cannot(what, range, Error::new(Kind::Usage, "these are not blocks")));
         }
+        let request = Request::new(proto::CMD_BLOCK_STATUS, asked);
+        let answer = Answer::to_status(request, self.export.structured, context.id);
         let ticket = self
-            .send(proto::CMD_BLOCK_STATUS, 0, asked, &[], Vec::new())
+            .send(request, &[], answer)
             .map_err(|e| self.cannot(what, asked, e))?;
-        let (_, mut statuses) = self.wait(ticket).map_err(|f| self.failed(what, f))?;
-        let at = statuses.iter().position(|(id, _)| *id == context.id);
-        let extents = at.map(|at| statuses.swap_remove(at).1).unwrap_or_default();
+        let extents = self.wait(ticket).map_err(|f| self.failed(what, f))?.extents;
         self.whole_extents(extents, asked).ok_or_else(|| {
             let e = violation(format!("it sent no {} of whole blocks", context.name));
             self.connection.fail(&e);
@@ -278,11 +284,7 @@ impl Client {
 impl Drop for Client {
     /// Takes leave of the server and does not wait for it.
     fn drop(&mut self) {
-        let farewell = Request {
-            command: proto::CMD_DISC,
-            flags: 0,
-            range: ByteRange::new(0, 0),
-        };
+        let farewell = Request::new(proto::CMD_DISC, ByteRange::new(0, 0));
         // Nobody sends any more. If the socket is full, the server finds out by the end of the stream.
         let socket = &self.connection.socket;
         let flags = rustix::net::SendFlags::NOSIGNAL | rustix::net::SendFlags::DONTWAIT;

@@ -3,7 +3,7 @@
 use super::client::{locked, Client};
 use super::errno::Refusal;
 use super::limits::IN_FLIGHT_MAX;
-use super::reply::{Answer, Request, Statuses};
+use super::reply::{Answer, Done, Request};
 use super::socket::Patient;
 use super::take::lost;
 use crate::error::{Error, Result};
@@ -33,7 +33,7 @@ impl Client {
         range: ByteRange,
         step: u64,
         send: impl Fn(ByteRange) -> Result<Ticket>,
-        mut got: impl FnMut(ByteRange, Vec<u8>, Statuses),
+        mut got: impl FnMut(ByteRange, Done),
     ) -> Result<()> {
         let mut tickets: VecDeque<Ticket> = VecDeque::new();
         let mut at = range.start;
@@ -52,7 +52,7 @@ impl Client {
             };
             let piece = ticket.range;
             match self.wait(ticket) {
-                Ok((data, statuses)) => got(piece, data, statuses),
+                Ok(done) => got(piece, done),
                 Err(e) => {
                     failure.get_or_insert(e);
                 }
@@ -64,21 +64,8 @@ impl Client {
         }
     }
 
-    /// Sends one request; a write's bytes follow it. `data` has the room for what a read gives.
-    pub(super) fn send(
-        &self,
-        command: u16,
-        flags: u16,
-        range: ByteRange,
-        bytes: &[u8],
-        data: Vec<u8>,
-    ) -> Result<Ticket> {
-        let request = Request {
-            command,
-            flags,
-            range,
-        };
-        let answer = Answer::new(request, self.export.structured, data);
+    /// Sends one request, and the bytes of a write after it.
+    pub(super) fn send(&self, request: Request, bytes: &[u8], answer: Answer) -> Result<Ticket> {
         let sending = locked(&self.sending);
         let (cookie, answer) = self.connection.expect(request, answer)?;
         let mut patient = Patient {
@@ -94,10 +81,17 @@ impl Client {
             self.connection.fail(&lost(e));
             return Err(self.connection.why_ended());
         }
+        let range = request.range;
         Ok(Ticket { range, answer })
     }
 
-    pub(super) fn wait(&self, ticket: Ticket) -> std::result::Result<(Vec<u8>, Statuses), Failure> {
+    /// Sends a request that gives nothing but success.
+    pub(super) fn order(&self, request: Request, bytes: &[u8]) -> Result<Ticket> {
+        self.send(request, bytes, Answer::to(request, self.export.structured))
+    }
+
+    /// Waits until it is answered.
+    pub(super) fn wait(&self, ticket: Ticket) -> std::result::Result<Done, Failure> {
         match ticket.answer.recv() {
             Ok(answer) => answer
                 .finish()

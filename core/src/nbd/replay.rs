@@ -30,11 +30,7 @@ impl Asked {
             Asked::Status(range) => (proto::CMD_BLOCK_STATUS, range),
             Asked::Flush => (proto::CMD_FLUSH, ByteRange::new(0, 0)),
         };
-        Request {
-            command,
-            flags: 0,
-            range,
-        }
+        Request::new(command, range)
     }
 }
 
@@ -42,8 +38,8 @@ impl Asked {
 pub struct Answered {
     /// Its number, from 1 on.
     pub cookie: u64,
-    /// The bytes of a read and the extents of a status, by context; or the text of the server's error.
-    pub result: std::result::Result<(Vec<u8>, Vec<(u32, Vec<Extent>)>), String>,
+    /// The bytes of a read and the extents of a status in context 1; or the text of the server's error.
+    pub result: std::result::Result<(Vec<u8>, Vec<Extent>), String>,
 }
 
 struct Script<'a, 'b>(&'a mut &'b [u8]);
@@ -78,12 +74,15 @@ pub fn replies(said: &mut &[u8], structured: bool, asked: &[Asked]) -> (Vec<Answ
     let mut open: BTreeMap<u64, Answer> = (1..)
         .zip(asked)
         .map(|(cookie, asked)| {
-            let len = match asked {
-                Asked::Read(range) => range.len() as usize,
-                _ => 0,
+            let request = asked.request();
+            let answer = match asked {
+                // What a buffer holds that was used before.
+                Asked::Read(range) => {
+                    Answer::to_read(request, structured, vec![0x55; range.len() as usize])
+                }
+                Asked::Status(_) => Answer::to_status(request, structured, 1),
+                _ => Answer::to(request, structured),
             };
-            // What a buffer holds that was used before.
-            let answer = Answer::new(asked.request(), structured, vec![0x55; len]);
             (cookie, answer)
         })
         .collect();
@@ -98,7 +97,10 @@ pub fn replies(said: &mut &[u8], structured: bool, asked: &[Asked]) -> (Vec<Answ
                 return Ok(None);
             }
             let answer = open.remove(&cookie).ok_or_else(nobody)?;
-            let result = answer.finish().map_err(|e| e.error("cannot").to_string());
+            let result = match answer.finish() {
+                Ok(done) => Ok((done.data, done.extents)),
+                Err(refusal) => Err(refusal.error("cannot").to_string()),
+            };
             Ok(Some(Answered { cookie, result }))
         };
         match next() {

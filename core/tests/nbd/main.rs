@@ -4,6 +4,7 @@
 mod hostile_handshake;
 mod hostile_replies;
 mod nbdkit;
+mod odd_replies;
 mod qemu;
 mod script;
 mod server;

@@ -184,3 +184,16 @@ pub fn play<T>(
 pub fn refused(server: impl FnOnce(&mut Far) + Send) -> Error {
     play(PATIENT, server, |client| client.err().unwrap())
 }
+
+/// Of the export in tests of replies.
+pub const SIZE: u64 = 64 << 20;
+
+/// Bytes 4096 to 12288.
+pub fn read(client: &Client) -> Result<()> {
+    client.read(&mut [0; 8192], 4096)
+}
+
+/// The payload of a chunk with data.
+pub fn data(offset: u64, len: usize) -> Vec<u8> {
+    [bytes![offset], vec![7; len]].concat()
+}
