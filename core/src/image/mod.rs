@@ -6,15 +6,18 @@
 mod block;
 mod cache;
 mod file;
+mod format;
 mod guard;
 mod memory;
 pub mod open;
+pub mod qcow2;
 mod room;
 mod view;
 mod zero;
 
 pub use block::{BlockImage, ThinMap};
 pub use file::FileImage;
+pub use format::ImageFormat;
 pub use guard::Identity;
 pub use memory::MemoryImage;
 pub use open::{flush_parent, open_source, open_target, Handle, Opened, TargetOptions};
