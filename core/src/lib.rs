@@ -19,6 +19,7 @@ pub mod job;
 pub mod journal;
 pub mod lock;
 pub mod lvm;
+pub mod nbd;
 pub mod qemu;
 pub mod range;
 pub mod remote;
