@@ -5,6 +5,7 @@
 
 mod block;
 mod cache;
+mod container;
 mod file;
 mod format;
 mod guard;
@@ -17,6 +18,7 @@ mod view;
 mod zero;
 
 pub use block::{BlockImage, ThinMap};
+pub use container::{does_direct_io, Container, Held};
 pub use file::FileImage;
 pub use format::ImageFormat;
 pub use guard::Identity;

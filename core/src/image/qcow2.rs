@@ -269,10 +269,12 @@ pub fn read(path: &Path) -> Result<Header> {
     Ok(header)
 }
 
-/// Whether `file` begins as a qcow2 image does. For messages only.
-pub fn looks_like_it(file: &File) -> bool {
+/// Whether the file at `path` begins as a qcow2 image does. For messages only.
+pub fn looks_like_it(path: &Path) -> bool {
     let mut magic = [0; 4];
-    file.read_exact_at(&mut magic, 0).is_ok() && magic == MAGIC
+    let is_file = std::fs::metadata(path).is_ok_and(|meta| meta.is_file());
+    let read = |file: File| file.read_exact_at(&mut magic, 0).is_ok();
+    is_file && File::open(path).is_ok_and(read) && magic == MAGIC
 }
 
 /// The first cluster, whatever its size, or less if there is less.

@@ -9,6 +9,7 @@ use crate::bell::Bell;
 use crate::cli::Reporter;
 use crate::driver::RemoteAgent;
 use crate::error::{Error, Kind, Result};
+use crate::image::ImageFormat;
 use crate::lvm::POOL_PERCENT_WRITING_MAX;
 use crate::remote::Remote;
 use crate::replica::{Fork, Prepared};
@@ -63,6 +64,7 @@ const POOLS_LOOK_EVERY: Duration = Duration::from_secs(5);
 struct Way<'a> {
     key: &'a str,
     from: &'a Path,
+    format: ImageFormat,
     fork: &'a Fork,
     size: u64,
     carried: &'a Carried,
@@ -107,6 +109,7 @@ impl Transfers<'_> {
                     let way = Way {
                         key,
                         from: &point.disks[index].path,
+                        format: self.vm.disks[index].spec.format,
                         fork,
                         size: self.vm.disks[index].spec.size,
                         carried: &carried[index],
@@ -162,6 +165,7 @@ impl Transfers<'_> {
                     create: false,
                     dry_run: false,
                     direct: self.options.direct,
+                    format: way.fork.placement.location.format(),
                 };
                 let opened: Opened = agent.client().block(BlockRequest::OpenTarget(open))?;
                 self.tell(way, &opened);
@@ -202,7 +206,10 @@ impl Transfers<'_> {
                 if let Some(why) = agent.lacks() {
                     self.reporter.note(&why.message());
                 }
-                done
+                let done = done?;
+                // Before anybody seals it: a container is whole only once it was closed.
+                agent.client().block::<()>(BlockRequest::Commit)?;
+                Ok(done)
             })
         })
         .map(|summary| whole(summary, &before, &meter.read()))
@@ -212,7 +219,7 @@ impl Transfers<'_> {
     fn open_source(&self, way: &Way, from: &Path) -> Result<BlockEnd> {
         let (source, opened) = match way.track {
             Some(_) => BlockEnd::plain_source(from, self.options.direct)?,
-            None => BlockEnd::source(from, self.options.direct)?,
+            None => BlockEnd::source(from, way.format, self.options.direct)?,
         };
         self.tell(way, &opened);
         if opened.size == way.size {
