@@ -165,7 +165,7 @@ impl Header {
         let needed = self.virtual_size.div_ceil(1 << covered_bits);
         let l1 = u64::from(l1_entries);
         self.virtual_size <= i64::MAX as u64
-            && self.virtual_size % 512 == 0
+            && self.virtual_size.is_multiple_of(512)
             && l1 <= L1_ENTRIES_MAX
             && needed <= l1
     }

@@ -8,7 +8,6 @@ use rblocksync::qemu::Qcow2Disk;
 use rblocksync::range::ByteRange;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 /// The processes of this name that have this in their arguments.
 fn processes(name: &str, argument: &Path) -> Vec<i32> {
@@ -30,14 +29,6 @@ fn processes(name: &str, argument: &Path) -> Vec<i32> {
 
 fn kill(pid: i32) {
     run("kill", ["-9", &pid.to_string()]);
-}
-
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(60);
-    while !done() {
-        assert!(Instant::now() < until, "{what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 #[test]
