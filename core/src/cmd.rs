@@ -1,5 +1,5 @@
-//! The one door to external programs: every process of the suite starts here, except ssh and the guest
-//! watchdog, which live longer than a call.
+//! The one door to external programs: every process of the suite starts here, except ssh, the guest
+//! watchdog and qemu-nbd, which live longer than a call.
 //!
 //! A program is named by [`Tool`], never by a string, and looked for in a fixed list of directories, never
 //! in `$PATH`. It runs in the C locale, without stdin, in its own process group and under a time limit;
@@ -14,7 +14,7 @@ use std::io::{self, PipeReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// Where programs are looked for, in this order.
@@ -22,7 +22,7 @@ const DIRS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 const STDOUT_MAX_BYTES: usize = 16 << 20;
-const STDERR_MAX_BYTES: usize = 8 << 10;
+pub(crate) const STDERR_MAX_BYTES: usize = 8 << 10;
 
 /// From SIGTERM to SIGKILL. LVM puts off SIGTERM while it has devices suspended; killed right there it
 /// would leave a guest's disk suspended, so it gets time to come out.
@@ -41,6 +41,8 @@ pub enum Tool {
     Lvremove,
     Lvrename,
     Lvs,
+    QemuImg,
+    QemuNbd,
     ThinDelta,
     ThinDump,
 }
@@ -56,6 +58,8 @@ impl Tool {
             Tool::Lvremove => ("lvremove", "lvm2"),
             Tool::Lvrename => ("lvrename", "lvm2"),
             Tool::Lvs => ("lvs", "lvm2"),
+            Tool::QemuImg => ("qemu-img", "qemu-utils"),
+            Tool::QemuNbd => ("qemu-nbd", "qemu-utils"),
             Tool::ThinDelta => ("thin_delta", "thin-provisioning-tools"),
             Tool::ThinDump => ("thin_dump", "thin-provisioning-tools"),
         }
@@ -64,6 +68,18 @@ impl Tool {
     /// The absolute path of the program, or an error that names the package to install.
     pub fn path(self) -> Result<PathBuf> {
         self.path_in(&DIRS)
+    }
+
+    /// For a program that lives longer than a call: with the environment that all of them get, no stdin, and a process
+    /// group of its own.
+    pub(crate) fn command(self) -> Result<Command> {
+        let mut command = Command::new(self.path()?);
+        command
+            .stdin(Stdio::null())
+            .env("LC_ALL", "C")
+            .env("PATH", DIRS.join(":"))
+            .process_group(0);
+        Ok(command)
     }
 
     fn path_in(self, dirs: &[&str]) -> Result<PathBuf> {
@@ -94,6 +110,8 @@ pub struct Output {
     pub stdout: Vec<u8>,
     /// The beginning of stderr, on one line: warnings.
     pub stderr: String,
+    /// The exit code: 0, or one that was accepted.
+    pub code: i32,
 }
 
 /// One call of a [`Tool`].
@@ -102,6 +120,7 @@ pub struct Cmd {
     tool: Tool,
     args: Vec<OsString>,
     timeout: Duration,
+    accepted: Vec<i32>,
 }
 
 impl Cmd {
@@ -111,6 +130,7 @@ impl Cmd {
             tool,
             args: Vec::new(),
             timeout: TIMEOUT_DEFAULT,
+            accepted: Vec::new(),
         }
     }
 
@@ -133,14 +153,24 @@ impl Cmd {
         self
     }
 
+    /// Takes these exit codes for an answer, and not for a failure.
+    pub fn accept(mut self, codes: &[i32]) -> Self {
+        self.accepted.extend(codes);
+        self
+    }
+
     /// Runs it to its end and collects what it printed (16 MiB at most).
     ///
-    /// Fails unless it exits with 0: [`Kind::Timeout`], or what stderr clearly says
+    /// Fails unless it exits with 0 or a code that is accepted: [`Kind::Timeout`], or what stderr clearly says
     /// ([`Kind::Space`], [`Kind::Busy`], [`Kind::NotFound`], [`Kind::Permission`]), else [`Kind::Tool`].
     pub fn run(&self) -> Result<Output> {
         let what = self.to_string();
         self.start(move |stdout| read_limited(stdout, &what))
-            .map(|(stdout, stderr)| Output { stdout, stderr })
+            .map(|(stdout, stderr, code)| Output {
+                stdout,
+                stderr,
+                code,
+            })
     }
 
     /// Runs it while `consume` reads its stdout, of whatever size, in another thread. `consume` must read
@@ -149,17 +179,17 @@ impl Cmd {
         &self,
         consume: impl FnOnce(&mut dyn Read) -> Result<T> + Send,
     ) -> Result<T> {
-        self.start(consume).map(|(value, _)| value)
+        self.start(consume).map(|(value, ..)| value)
     }
 
     fn start<T: Send>(
         &self,
         consume: impl FnOnce(&mut dyn Read) -> Result<T> + Send,
-    ) -> Result<(T, String)> {
+    ) -> Result<(T, String, i32)> {
         execute(
             &self.tool.path()?,
             &self.args,
-            self.timeout,
+            (self.timeout, &self.accepted),
             &self.to_string(),
             consume,
         )
@@ -182,14 +212,14 @@ impl fmt::Display for Cmd {
     }
 }
 
-/// Runs `program`; returns what `consume` made of its stdout, and its stderr.
+/// Runs `program`; returns what `consume` made of its stdout, its stderr, and its exit code: 0 or one of `accepted`.
 fn execute<T: Send>(
     program: &Path,
     args: &[OsString],
-    timeout: Duration,
+    (timeout, accepted): (Duration, &[i32]),
     what: &str,
     consume: impl FnOnce(&mut dyn Read) -> Result<T> + Send,
-) -> Result<(T, String)> {
+) -> Result<(T, String, i32)> {
     let no_pipe = |e| Error::io(format!("cannot make a pipe for {what}"), e);
     let (stdout, stdout_end) = io::pipe().map_err(no_pipe)?;
     let (stderr, stderr_end) = io::pipe().map_err(no_pipe)?;
@@ -249,7 +279,13 @@ fn execute<T: Send>(
                 error.because(said)
             })
         }
-        Some(status) if status.success() => Ok((consumed?, said)),
+        Some(status)
+            if status
+                .code()
+                .is_some_and(|c| c == 0 || accepted.contains(&c)) =>
+        {
+            Ok((consumed?, said, status.code().unwrap_or_default()))
+        }
         // A consumer that gave up closed the pipe under the program: its reason is the real one.
         Some(status) => match consumed {
             Err(reason) if status.signal() == Some(Signal::PIPE.as_raw()) => Err(reason),
@@ -280,7 +316,8 @@ fn wait(handle: &duct::Handle, deadline: Instant) -> io::Result<Option<ExitStatu
     Ok(None)
 }
 
-fn failure(what: &str, status: ExitStatus, said: String) -> Error {
+/// A program ended with `status`, which is no success, after it had `said` that.
+pub(crate) fn failure(what: &str, status: ExitStatus, said: String) -> Error {
     let how = match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("signal {signal}"),
@@ -294,7 +331,7 @@ fn failure(what: &str, status: ExitStatus, said: String) -> Error {
     }
 }
 
-/// The kind of failure where stderr clearly says so. Texts of the kernel (C locale) and of lvm2 2.03.
+/// The kind of failure where stderr clearly says so. Texts of the kernel (C locale), of lvm2 2.03 and of QEMU.
 fn kind_of_stderr(said: &str) -> Kind {
     let tables: [(Kind, &[&str]); 4] = [
         (
@@ -308,7 +345,14 @@ fn kind_of_stderr(said: &str) -> Kind {
         ),
         (
             Kind::Busy,
-            &[" in use", "resource busy", "is used by another device"],
+            &[
+                " in use",
+                "resource busy",
+                "is used by another device",
+                // QEMU's image locks.
+                "Is another process using the image",
+                "Failed to lock byte",
+            ],
         ),
         (
             Kind::NotFound,
@@ -354,7 +398,12 @@ fn read_stderr(mut pipe: DeadlineReader) -> String {
         .take(STDERR_MAX_BYTES as u64)
         .read_to_end(&mut kept);
     let _ = io::copy(&mut pipe, &mut io::sink());
-    String::from_utf8_lossy(&kept)
+    one_line(&kept)
+}
+
+/// What a program said, as one printable line.
+pub(crate) fn one_line(said: &[u8]) -> String {
+    String::from_utf8_lossy(said)
         .lines()
         .map(|l| l.trim().replace(|c: char| c.is_control(), "?"))
         .filter(|l| !l.is_empty())

@@ -9,6 +9,7 @@ use rblocksync::cli::{
     EXIT_CODES,
 };
 use rblocksync::error::{Kind, Result};
+use rblocksync::image::ImageFormat;
 use rblocksync::stop::{on_signals, Stop};
 use rblocksync::sync::{BlockMap, Summary};
 use serde_json::{json, Value};
@@ -31,6 +32,12 @@ struct Cli {
     src: OsString,
     /// What to make equal to it
     dst: OsString,
+    /// Format of SRC: raw or qcow2; never guessed
+    #[arg(long, value_name = "FORMAT", default_value_t = ImageFormat::Raw)]
+    source_format: ImageFormat,
+    /// Format of DST: raw or qcow2; never guessed
+    #[arg(long, value_name = "FORMAT", default_value_t = ImageFormat::Raw)]
+    target_format: ImageFormat,
     /// Create DST, or change its size to SRC's; only for files
     #[arg(long, conflicts_with = "ignore_size")]
     truncate: bool,
@@ -148,7 +155,9 @@ fn show(
 fn plan(cli: &Cli) -> Result<Transfer> {
     Ok(Transfer {
         source: Endpoint::parse(&cli.src)?,
+        source_format: cli.source_format,
         target: Endpoint::parse(&cli.dst)?,
+        target_format: cli.target_format,
         leaf_bytes: cli.block_size * 4096,
         truncate: cli.truncate,
         ignore_size: cli.ignore_size,

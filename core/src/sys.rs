@@ -5,6 +5,8 @@ use rustix::fd::{AsFd, AsRawFd};
 use rustix::io::Result;
 use rustix::ioctl::{ioctl, Getter, Ioctl, IoctlOutput, Opcode};
 use std::ffi::c_void;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
 
 /// `BLKDISCARD`, `_IO(0x12, 119)` of linux/fs.h.
 const BLKDISCARD: Opcode = 0x1277;
@@ -60,4 +62,25 @@ pub fn device_size(device: impl AsFd) -> Result<u64> {
 pub fn logical_block_size(device: impl AsFd) -> Result<u32> {
     // SAFETY: BLKSSZGET writes one int.
     unsafe { ioctl(device, Getter::<BLKSSZGET, u32>::new()) }
+}
+
+/// Starts a program that gets SIGTERM when the calling *thread* ends, and so also when this process is killed:
+/// prctl(2), PR_SET_PDEATHSIG. The thread must therefore live as long as the program is to.
+pub fn spawn_tied(command: &mut Command) -> std::io::Result<Child> {
+    let parent = std::process::id();
+    let tie = move || {
+        // SAFETY: both take numbers only, and are allowed between fork and exec.
+        let (tied, now) = unsafe {
+            let signal = libc::SIGTERM as libc::c_ulong;
+            (libc::prctl(libc::PR_SET_PDEATHSIG, signal), libc::getppid())
+        };
+        match tied {
+            0 if now.cast_unsigned() == parent => Ok(()),
+            // We died before the tie was made.
+            0 => Err(std::io::Error::from_raw_os_error(libc::ESRCH)),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: `tie` makes two system calls; it neither allocates nor takes a lock.
+    unsafe { command.pre_exec(tie) }.spawn()
 }

@@ -5,10 +5,11 @@
 use rblocksync::digest::{Digest, HashKind};
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::hypervisor::{Hold, Published, TargetHypervisor};
+use rblocksync::image::ImageFormat;
 use rblocksync::replica::{
     list_generations, read_json, write_json, DiskRecord, DiskSpec, Fork, Generation, Layout,
     Location, Placement, Prepared, Proof, ReplicaRequest, ReplicaTarget, Retention, Role, Standing,
-    TargetPair, VolumeFormat,
+    TargetPair,
 };
 use rblocksync::snapshot::Consistency;
 use rblocksync::sync::{DigestTable, Geometry};
@@ -47,6 +48,7 @@ impl TargetHypervisor for Fake {
                 volume: disk.volume.clone(),
                 location: Location::File {
                     path: self.dir.join(&disk.volume),
+                    format: disk.format,
                 },
             })
             .collect())
@@ -99,7 +101,7 @@ impl World {
             volume: volume.into(),
             size: 8192,
             used: 8192,
-            format: VolumeFormat::Raw,
+            format: ImageFormat::Raw,
         };
         ReplicaRequest {
             run: Uuid::nil(),

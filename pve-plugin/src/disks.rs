@@ -13,17 +13,9 @@ use crate::vm_config::VmConfig;
 use crate::volid::{Format, Role, Vmid, Volid, Volume};
 use hidden::hidden_disks;
 use rblocksync::error::{Error, Kind, Result};
+use rblocksync::image::ImageFormat;
 use std::fmt;
 use std::path::PathBuf;
-
-/// Format of a disk file this version can read and write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileFormat {
-    /// The guest's bytes as they are.
-    Raw,
-    /// QEMU's copy-on-write format.
-    Qcow2,
-}
 
 /// Where a volume is on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +34,7 @@ pub enum Location {
         /// Absolute path.
         path: PathBuf,
         /// How its bytes are arranged.
-        format: FileFormat,
+        format: ImageFormat,
     },
 }
 
@@ -318,18 +310,19 @@ pub fn locate(entry: &StorageEntry, volid: &Volid) -> Result<(Volume, Location)>
         } => {
             let volume = Volume::on_dir(volid)?;
             let refuse = |why: String| Err(Error::new(Kind::Refused, why));
-            if let Some(base) = &volume.base {
-                return refuse(format!("is a linked clone of {base}"));
-            }
             let format = match volume.format {
-                Format::Raw => FileFormat::Raw,
+                // Only qcow2 has a place for the name of what is behind it.
+                Format::Raw if volume.base.is_some() => {
+                    return refuse("is a linked clone, and cannot be one in format raw".into())
+                }
+                Format::Raw => ImageFormat::Raw,
                 Format::Qcow2 if *volume_chains => {
                     return refuse(format!(
                         "may be a chain of files, as storage {} has snapshot-as-volume-chain",
                         entry.id
                     ))
                 }
-                Format::Qcow2 => FileFormat::Qcow2,
+                Format::Qcow2 => ImageFormat::Qcow2,
                 Format::Vmdk | Format::Subvol => {
                     return refuse(format!(
                         "is in format {}, which this version cannot handle; it can raw and qcow2",

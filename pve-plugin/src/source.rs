@@ -1,17 +1,18 @@
 //! A VM of this node as the source of a replication: its configuration, its disks and how to hold it still.
 
-use crate::disks::{self, Disk, FileFormat, Location, Resolved, SkipReason};
+use crate::disks::{self, Disk, Location, Resolved, SkipReason};
 use crate::node::PveTree;
 use crate::vm_config::VmConfig;
 use crate::volid::Vmid;
-use rblocksync::error::{Error, Kind, Result};
+use rblocksync::cmd::Tool;
+use rblocksync::error::{Error, Result};
+use rblocksync::image::{qcow2, ImageFormat};
 use rblocksync::job::{Needed, SourceDisk, SourceVm};
 use rblocksync::lvm::{self, LvId};
-use rblocksync::replica::{DiskSpec, VolumeFormat};
+use rblocksync::replica::DiskSpec;
 use rblocksync::snapshot::{DiskSource, VmRuntime, WatchdogLauncher};
 use rblocksync::thin;
-use std::fs::File;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// The front end's program, and its agent's.
@@ -117,24 +118,11 @@ fn source_disk(disk: &Disk) -> Result<SourceDisk> {
             let lv = lvm::get(&LvId::new(vg.as_str(), lv.as_str()).map_err(context)?)
                 .map_err(context)?;
             let used = used_bytes(&lv);
-            (DiskSource::Lv(lv.id), lv.size, used, VolumeFormat::Raw)
+            (DiskSource::Lv(lv.id), lv.size, used, ImageFormat::Raw)
         }
         Location::File { path, format } => {
-            let meta = std::fs::metadata(path)
-                .map_err(|e| context(Error::io(format!("cannot stat {}", path.display()), e)))?;
-            let format = match format {
-                FileFormat::Raw => VolumeFormat::Raw,
-                FileFormat::Qcow2 => {
-                    refuse_backing_file(path).map_err(context)?;
-                    VolumeFormat::Qcow2
-                }
-            };
-            (
-                DiskSource::Path(path.clone()),
-                meta.len(),
-                meta.blocks() * 512,
-                format,
-            )
+            let (size, used) = file_bytes(path, *format).map_err(context)?;
+            (DiskSource::Path(path.clone()), size, used, *format)
         }
     };
     let spec = DiskSpec {
@@ -156,39 +144,25 @@ fn used_bytes(lv: &lvm::Lv) -> u64 {
     }
 }
 
-/// A qcow2 file with a backing file is only half a disk. The format is known from the configuration, so
-/// nothing is guessed from what a guest could write: bytes 8 to 15 of the header are the offset of the
-/// backing file's name, 0 if there is none (QEMU, docs/interop/qcow2.txt).
-fn refuse_backing_file(path: &Path) -> Result<()> {
-    let mut header = [0u8; 16];
-    File::open(path)
-        .and_then(|file| file.read_exact_at(&mut header, 0))
-        .map_err(|e| {
-            Error::io(
-                format!("cannot read the qcow2 header of {}", path.display()),
-                e,
-            )
-        })?;
-    if header[..4] != *b"QFI\xfb" {
-        return Err(Error::new(
-            Kind::Refused,
-            format!(
-                "{} is not a qcow2 file, though the configuration says so",
-                path.display()
-            ),
-        ));
+/// Size of the disk in a file, and the bytes that it takes, both in bytes. The format is known from the configuration,
+/// so nothing is guessed from what a guest could write.
+fn file_bytes(path: &Path, format: ImageFormat) -> Result<(u64, u64)> {
+    match format {
+        ImageFormat::Raw => {
+            let meta = std::fs::metadata(path)
+                .map_err(|e| Error::io(format!("cannot stat {}", path.display()), e))?;
+            Ok((meta.len(), meta.blocks() * 512))
+        }
+        ImageFormat::Qcow2 => {
+            Tool::QemuNbd.path()?;
+            // Of a linked clone all is sent, what is in its base as well.
+            let (header, chain) = qcow2::chain(path)?;
+            Ok((
+                header.virtual_size,
+                chain.iter().map(|element| element.allocated).sum(),
+            ))
+        }
     }
-    if header[8..] != [0; 8] {
-        return Err(Error::new(
-            Kind::Refused,
-            format!(
-                "{} has a backing file, which this version cannot replicate",
-                path.display()
-            ),
-        )
-        .advise("merge it with qemu-img rebase or a full clone, or use --exclude"));
-    }
-    Ok(())
 }
 
 fn has_agent(config: &VmConfig) -> bool {
@@ -229,22 +203,5 @@ mod tests {
             smbios_uuid(&config(uuid)).as_deref(),
             Some("0e4d7b0c-1111-4222-8333-444455556666")
         );
-    }
-
-    #[test]
-    fn a_qcow2_file_with_a_backing_file_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("x.qcow2");
-        let mut header = *b"QFI\xfb\0\0\0\x03\0\0\0\0\0\0\0\0";
-        std::fs::write(&path, header).unwrap();
-        refuse_backing_file(&path).unwrap();
-        header[15] = 0x68;
-        std::fs::write(&path, header).unwrap();
-        assert!(refuse_backing_file(&path)
-            .unwrap_err()
-            .message()
-            .contains("backing file"));
-        std::fs::write(&path, [0; 64]).unwrap();
-        assert!(refuse_backing_file(&path).is_err());
     }
 }

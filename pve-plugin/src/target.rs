@@ -1,8 +1,6 @@
 //! This node as the target of a replication: where volumes go, and the replica's configuration.
 
-use crate::disks::{
-    self, Disk, FileFormat, Location as PveLocation, Resolved, SkipReason, Skipped,
-};
+use crate::disks::{self, Disk, Location as PveLocation, Resolved, SkipReason, Skipped};
 use crate::drive::{DiskKey, DriveTarget};
 use crate::node::PveTree;
 use crate::replica_config::{self, ReplicaSpec, TargetVolume};
@@ -11,9 +9,10 @@ use crate::vm_config::VmConfig;
 use crate::volid::{Format, Vmid, Volid};
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::hypervisor::{Hold, Published, TargetHypervisor};
+use rblocksync::image::ImageFormat;
 use rblocksync::lvm::LvId;
 use rblocksync::replica::{
-    DiskSpec, Generation, Layout, Location, Placement, ReplicaRequest, TargetPair, VolumeFormat,
+    DiskSpec, Generation, Layout, Location, Placement, ReplicaRequest, TargetPair,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -170,13 +169,11 @@ impl TargetHypervisor for PveTarget {
         let mut volumes = cloud_init(&config, &storages, &node, &pair.storage_map, target_vmid)?;
         for disk in &newest.disks {
             let target = Volid::parse(&disk.target)?;
-            // A qcow2 file's own size is not the disk's.
-            let size = (!target.volname().ends_with(".qcow2")).then_some(disk.size);
             volumes.insert(
                 Volid::parse(&disk.source)?,
                 TargetVolume {
                     volid: target,
-                    size,
+                    size: Some(disk.size),
                 },
             );
         }
@@ -254,20 +251,13 @@ fn fresh(
     taken: &BTreeSet<Volid>,
 ) -> Result<Volid> {
     let format = match (&entry.storage, disk.format) {
-        (Storage::LvmThin { .. }, VolumeFormat::Qcow2) => {
-            return Err(Error::new(
-                Kind::Refused,
-                format!(
-                    "{source} is a qcow2 file, and storage {} holds raw volumes only",
-                    entry.id
-                ),
-            )
-            .advise("name a directory storage with --storage SRC=DST"));
-        }
-        (_, VolumeFormat::Qcow2) => Format::Qcow2,
-        (_, VolumeFormat::Raw) => Format::Raw,
+        // It holds raw volumes only.
+        (Storage::LvmThin { .. }, _) | (_, ImageFormat::Raw) => Format::Raw,
+        (_, ImageFormat::Qcow2) => Format::Qcow2,
     };
-    let stem = source.volname().split('.').next().unwrap_or_default();
+    // Of a linked clone the base's name comes first.
+    let name = source.volname().rsplit('/').next().unwrap_or_default();
+    let stem = name.split('.').next().unwrap_or_default();
     let digits = stem.rsplit('-').next().unwrap_or_default();
     let first = digits.parse::<u32>().unwrap_or(0);
     for number in std::iter::once(first).chain(0..1000) {
@@ -288,10 +278,10 @@ fn core_location(location: &PveLocation) -> Result<Location> {
             lv: LvId::new(vg.as_str(), lv.as_str())?,
             pool: LvId::new(vg.as_str(), pool.as_str())?,
         },
-        PveLocation::File {
-            path,
-            format: FileFormat::Raw | FileFormat::Qcow2,
-        } => Location::File { path: path.clone() },
+        PveLocation::File { path, format } => Location::File {
+            path: path.clone(),
+            format: *format,
+        },
     })
 }
 
@@ -344,7 +334,7 @@ fn resolved(vmid: Vmid, config: &VmConfig, generation: &Generation) -> Resolved 
                     volid: volid.clone(),
                     location: PveLocation::File {
                         path: PathBuf::new(),
-                        format: FileFormat::Raw,
+                        format: ImageFormat::Raw,
                     },
                     size: drive.size(),
                     drive: drive.clone(),

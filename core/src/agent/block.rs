@@ -3,8 +3,10 @@
 use super::thin_map;
 use crate::digest::{Digest, HashKind};
 use crate::error::{Error, Kind, Result};
-use crate::image::{self, Handle, Identity, Image, NbdImage, NbdOptions, TargetOptions, View};
-use crate::qemu::Export;
+use crate::image::{
+    self, qcow2, Handle, Identity, Image, ImageFormat, NbdImage, NbdOptions, TargetOptions, View,
+};
+use crate::qemu::{self, Qcow2Disk, ReadOptions};
 use crate::range::RangeSet;
 use crate::stop::Stop;
 use crate::sync::{self, DigestTable, Geometry, Meter, Params, Since};
@@ -35,7 +37,8 @@ pub enum BlockRequest {
     Sync(Role, Params),
     /// Answer, then receive segments on this link that put the open target right.
     Mend(Mend),
-    /// A target that was created gets its name; answers nothing.
+    /// The open image is let go, with all that was written made durable, and a target that was created gets its name;
+    /// answers nothing.
     Commit,
 }
 
@@ -47,6 +50,9 @@ pub struct OpenSource {
     pub path: Vec<u8>,
     /// Read past the page cache, also if it is a file.
     pub direct: bool,
+    /// How its bytes lie in the file.
+    #[serde(default)]
+    pub format: ImageFormat,
 }
 
 /// How to open a target.
@@ -61,6 +67,21 @@ pub struct OpenTarget {
     pub dry_run: bool,
     /// Read and write past the page cache, also if it is a file.
     pub direct: bool,
+    /// How its bytes lie in the file.
+    #[serde(default)]
+    pub format: ImageFormat,
+}
+
+impl OpenTarget {
+    /// The same for the image.
+    pub(super) fn options(&self) -> TargetOptions {
+        TargetOptions {
+            create: self.create,
+            read_only: self.dry_run,
+            direct: self.direct,
+            format: self.format,
+        }
+    }
 }
 
 /// A table of the segments' digests.
@@ -173,11 +194,43 @@ pub struct BlockEnd {
 
 impl BlockEnd {
     /// Opens a source.
-    pub fn source(path: &Path, direct: bool) -> Result<(BlockEnd, Opened)> {
+    pub fn source(path: &Path, format: ImageFormat, direct: bool) -> Result<(BlockEnd, Opened)> {
+        if format == ImageFormat::Qcow2 {
+            let options = ReadOptions {
+                direct,
+                ..ReadOptions::default()
+            };
+            return Self::qcow2_source(path, &options);
+        }
         let note = Cell::new(None);
         let thin_map = |p: &Path| thin_map::of(p, Role::Source, &note);
         let opened = image::open_source(path, direct, thin_map)?;
+        if qcow2::looks_like_it(path) {
+            let name = path.display();
+            note.set(Some(format!(
+                "{name} begins like a qcow2 image, but is taken for a raw one, byte by byte"
+            )));
+        }
         Ok(Self::opened(opened, None, false, &note))
+    }
+
+    /// Opens a qcow2 image as a source, or an internal snapshot of one.
+    pub fn qcow2_source(path: &Path, options: &ReadOptions) -> Result<(BlockEnd, Opened)> {
+        let (disk, identity, header) = Qcow2Disk::source(path, options)?;
+        let stay = header.snapshots > 0 && options.snapshot.is_none();
+        let note = stay.then(|| {
+            format!(
+                "{}: only the present state is read, not its internal snapshots ({})",
+                path.display(),
+                header.snapshots
+            )
+        });
+        Ok(Self::opened(
+            container(disk, identity),
+            None,
+            false,
+            &Cell::new(note),
+        ))
     }
 
     /// Opens a source whose holes need not be known.
@@ -187,7 +240,7 @@ impl BlockEnd {
     }
 
     /// Opens as a source what a running QEMU shows of a disk; `name` is for messages.
-    pub fn export(export: &Export, name: String) -> Result<(BlockEnd, Opened)> {
+    pub fn export(export: &qemu::Export, name: String) -> Result<(BlockEnd, Opened)> {
         let options = NbdOptions {
             name,
             bitmap: None,
@@ -209,7 +262,8 @@ impl BlockEnd {
         Ok((end, answer))
     }
 
-    /// Opens a target. A file to be created is made beside its place, under a name of its own, so that
+    /// Opens a target. A raw file or device is opened directly; qcow2 images through QEMU. A file to be created is made
+    /// beside its place, under a name of its own, so that
     /// nobody takes half a disk for a whole one; the next run goes on with it.
     pub fn target(path: &Path, options: TargetOptions) -> Result<(BlockEnd, Opened)> {
         let TargetOptions {
@@ -231,12 +285,14 @@ impl BlockEnd {
         let note = Cell::new(None);
         let thin_map = |p: &Path| thin_map::of(p, Role::Target, &note);
         if !missing {
-            return Ok(Self::opened(
-                image::open_target(path, options, thin_map)?,
-                None,
-                dry_run,
-                &note,
-            ));
+            let opened = match options.format {
+                ImageFormat::Raw => image::open_target(path, options, thin_map)?,
+                ImageFormat::Qcow2 => {
+                    let (disk, identity, _) = Qcow2Disk::target(path, &options)?;
+                    container(disk, identity)
+                }
+            };
+            return Ok(Self::opened(opened, None, dry_run, &note));
         }
         if !create {
             return Err(
@@ -261,8 +317,12 @@ impl BlockEnd {
             };
             return Ok((end, opened));
         }
-        let opened = image::open_target(&part, options, thin_map)
-            .map_err(|e| e.context(format!("cannot create {}", path.display())))?;
+        let opened = match options.format {
+            ImageFormat::Raw => image::open_target(&part, options, thin_map),
+            ImageFormat::Qcow2 => Qcow2Disk::new_target(&part, &options)
+                .map(|(disk, identity)| container(disk, identity)),
+        };
+        let opened = opened.map_err(|e| e.context(format!("cannot create {}", path.display())))?;
         let publish = Some((part, path.to_owned()));
         Ok(Self::opened(opened, publish, dry_run, &note))
     }
@@ -421,8 +481,12 @@ impl BlockEnd {
         work(image)
     }
 
-    /// Puts a created file in its place, durably.
+    /// Lets go of the image, with all that was written made durable, and puts a created file in its place. Nothing can
+    /// be done with it afterwards.
     pub fn commit(&mut self) -> Result<()> {
+        if let Some(handle) = &self.handle {
+            handle.close()?;
+        }
         let Some((part, path)) = self.publish.take() else {
             return Ok(());
         };
@@ -433,6 +497,13 @@ impl BlockEnd {
             )
         })?;
         image::flush_parent(&path)
+    }
+}
+
+fn container(disk: Qcow2Disk, identity: Identity) -> image::Opened {
+    image::Opened {
+        image: Handle::Container(Box::new(disk)),
+        identity,
     }
 }
 

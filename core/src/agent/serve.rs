@@ -5,7 +5,6 @@ use super::lanes::Gate;
 use super::{decode, encode, Answer};
 use crate::bell::Bell;
 use crate::error::{Error, Kind, Result};
-use crate::image::TargetOptions;
 use crate::stop::Stop;
 use crate::sync::Meter;
 use crate::wire::{limits, ErrorReport, Frame, Link, LinkReader, Received};
@@ -126,16 +125,11 @@ fn block(end: &mut Option<BlockEnd>, request: BlockRequest) -> Result<Value> {
         // What was open before is let go first, with its locks: it may be the same file.
         BlockRequest::OpenSource(open) => {
             *end = None;
-            BlockEnd::source(&path_of(&open.path)?, open.direct)?
+            BlockEnd::source(&path_of(&open.path)?, open.format, open.direct)?
         }
         BlockRequest::OpenTarget(open) => {
             *end = None;
-            let options = TargetOptions {
-                create: open.create,
-                read_only: open.dry_run,
-                direct: open.direct,
-            };
-            BlockEnd::target(&path_of(&open.path)?, options)?
+            BlockEnd::target(&path_of(&open.path)?, open.options())?
         }
         BlockRequest::Resize(size) => {
             end.as_mut().ok_or_else(not_open)?.resize(size)?;

@@ -4,7 +4,7 @@ use super::{Endpoint, Reporter};
 use crate::agent::{path_bytes, BlockEnd, BlockRequest, OpenSource, OpenTarget, Opened, Role};
 use crate::driver::{explain, RemoteAgent, Streams};
 use crate::error::{Error, Kind, Result};
-use crate::image::TargetOptions;
+use crate::image::{ImageFormat, TargetOptions};
 use crate::remote::{AgentEnd, Remote, SshOptions};
 use crate::stop::Stop;
 use crate::sync::{self, BlockMap, Geometry, Meter, Params, Summary, Tuning};
@@ -17,8 +17,12 @@ use std::sync::Arc;
 pub struct Transfer {
     /// Where from.
     pub source: Endpoint,
+    /// How the source's bytes lie in its file.
+    pub source_format: ImageFormat,
     /// Where to.
     pub target: Endpoint,
+    /// How the target's bytes lie in its file.
+    pub target_format: ImageFormat,
     /// Bytes of a leaf, the unit of change.
     pub leaf_bytes: u32,
     /// Create the target or change its size to the source's.
@@ -147,13 +151,14 @@ fn open(
     match endpoint {
         Endpoint::Local(path) => {
             let (end, opened) = match role {
-                Role::Source => BlockEnd::source(path, transfer.direct)?,
+                Role::Source => BlockEnd::source(path, transfer.source_format, transfer.direct)?,
                 Role::Target => BlockEnd::target(
                     path,
                     TargetOptions {
                         create: transfer.truncate,
                         read_only: transfer.dry_run,
                         direct: transfer.direct,
+                        format: transfer.target_format,
                     },
                 )?,
             };
@@ -175,12 +180,14 @@ fn open_request(path: &Path, role: Role, transfer: &Transfer) -> BlockRequest {
         Role::Source => BlockRequest::OpenSource(OpenSource {
             path: path_bytes(path),
             direct: transfer.direct,
+            format: transfer.source_format,
         }),
         Role::Target => BlockRequest::OpenTarget(OpenTarget {
             path: path_bytes(path),
             create: transfer.truncate,
             dry_run: transfer.dry_run,
             direct: transfer.direct,
+            format: transfer.target_format,
         }),
     }
 }

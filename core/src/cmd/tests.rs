@@ -4,10 +4,11 @@ fn sh(script: &str, timeout: Duration) -> Result<(Vec<u8>, String)> {
     execute(
         Path::new("/bin/sh"),
         &["-c".into(), script.into()],
-        timeout,
+        (timeout, &[3]),
         "sh",
         |stdout| read_limited(stdout, "sh"),
     )
+    .map(|(stdout, stderr, _)| (stdout, stderr))
 }
 
 const LONG: Duration = Duration::from_secs(60);
@@ -36,6 +37,7 @@ fn failure_tells_code_and_stderr_and_classifies_it() {
             "  Cannot create new thin volume, free space in thin pool pve/data reached threshold.",
             Kind::Space,
         ),
+        ("Is another process using the image [x]?", Kind::Busy),
         ("something else", Kind::Tool),
     ];
     for (text, kind) in cases {
@@ -48,6 +50,18 @@ fn failure_tells_code_and_stderr_and_classifies_it() {
             "{shown}"
         );
     }
+}
+
+#[test]
+fn a_code_that_is_accepted_is_an_answer() {
+    let run = |code: i32| {
+        let script = format!("exit {code}");
+        let args = ["-c".into(), script.into()];
+        execute(Path::new("/bin/sh"), &args, (LONG, &[3]), "sh", |_| Ok(()))
+    };
+    assert_eq!(run(3).unwrap().2, 3);
+    assert_eq!(run(0).unwrap().2, 0);
+    assert_eq!(run(2).unwrap_err().kind(), Kind::Tool);
 }
 
 #[test]
@@ -91,7 +105,7 @@ fn a_consumer_that_gives_up_gives_the_error() {
     let error = execute(
         Path::new("/bin/sh"),
         &["-c".into(), "exec cat /dev/zero".into()],
-        LONG,
+        (LONG, &[]),
         "sh",
         |_| Err::<(), _>(Error::new(Kind::Protocol, "not what I like")),
     )

@@ -5,18 +5,22 @@
 
 mod block;
 mod cache;
+mod container;
 mod file;
+mod format;
 mod guard;
 mod memory;
 mod nbd;
 pub mod open;
+pub mod qcow2;
 mod room;
 mod view;
 mod zero;
 
-pub use crate::replica::VolumeFormat as ImageFormat;
 pub use block::{BlockImage, ThinMap};
+pub use container::{does_direct_io, Container, Held};
 pub use file::FileImage;
+pub use format::ImageFormat;
 pub use guard::Identity;
 pub use memory::MemoryImage;
 pub use nbd::{NbdImage, NbdOptions};

@@ -5,7 +5,7 @@ use super::block::{BlockImage, ThinMap};
 use super::file::FileImage;
 use super::guard::{check_named, claim_device, claim_file, holders_of, Identity};
 use super::nbd::NbdImage;
-use super::Image;
+use super::{Container, Image, ImageFormat};
 use crate::error::{Error, Kind, Result};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -29,6 +29,8 @@ pub enum Handle {
     Block(BlockImage),
     /// What a server shows: has the size it has.
     Nbd(NbdImage),
+    /// What lies in a container: can be resized.
+    Container(Box<dyn Container>),
 }
 
 impl Handle {
@@ -38,6 +40,7 @@ impl Handle {
             Handle::File(f) => f,
             Handle::Block(b) => b,
             Handle::Nbd(n) => n,
+            Handle::Container(c) => c.as_ref(),
         }
     }
 
@@ -50,6 +53,7 @@ impl Handle {
     pub fn resize(&self, size: u64) -> Result<()> {
         match self {
             Handle::File(f) => f.resize(size),
+            Handle::Container(c) => c.resize(size),
             other if other.image().size() == size => Ok(()),
             other => Err(Error::new(
                 Kind::Refused,
@@ -60,6 +64,15 @@ impl Handle {
                 ),
             )
             .advise("resize the device first, or use --ignore-size to sync the part both have")),
+        }
+    }
+
+    /// Lets go of it, with everything written and made durable. Only a container has anything left to do then, and
+    /// nothing can be done with it afterwards.
+    pub fn close(&self) -> Result<()> {
+        match self {
+            Handle::File(_) | Handle::Block(_) | Handle::Nbd(_) => Ok(()),
+            Handle::Container(c) => c.close(),
         }
     }
 }
@@ -73,6 +86,8 @@ pub struct TargetOptions {
     pub read_only: bool,
     /// Past the page cache, also if it is a file.
     pub direct: bool,
+    /// How its bytes lie in the file. [`open_target`] opens raw ones only.
+    pub format: ImageFormat,
 }
 
 /// Opens `path` for reading, a file for direct I/O if that is asked for. `thin` gives the mapping if it is a thin
@@ -111,7 +126,7 @@ pub fn open_target(
 
 /// Refuses what cannot be an image before it is opened: opening alone rewinds a tape or arms a watchdog.
 /// False if there is nothing of that name.
-fn check_kind(path: &Path) -> Result<bool> {
+pub(super) fn check_kind(path: &Path) -> Result<bool> {
     let kind = match std::fs::metadata(path) {
         Ok(meta) => meta.file_type(),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
@@ -137,7 +152,7 @@ fn is_device(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|m| m.file_type().is_block_device())
 }
 
-fn open(path: &Path, flags: OFlags, mode: Mode) -> Result<File> {
+pub(super) fn open(path: &Path, flags: OFlags, mode: Mode) -> Result<File> {
     // O_NONBLOCK: opening a FIFO or a tape must not hang before we can refuse it.
     let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
     match rustix::fs::open(path, flags, mode) {

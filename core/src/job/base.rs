@@ -13,14 +13,15 @@ use super::sync::LEAF_BYTES;
 use super::vm::SourceDisk;
 use crate::digest::{Digest, HashKind};
 use crate::error::{Error, Result};
-use crate::image::{NbdImage, NbdOptions};
+use crate::image::{Container, NbdImage, NbdOptions};
 use crate::lvm::{self, Lv, OwnerTag};
-use crate::qemu::{self, BitmapRecord, Export};
+use crate::qemu::{self, BitmapRecord, Export, Qcow2Disk, ReadOptions};
 use crate::range::RangeSet;
 use crate::replica::{read_json, Generation, Layout};
 use crate::snapshot::{self, DiskSource, PointInTime, SnapshotDisk, SnapshotKind, VmRuntime};
 use crate::sync::{DigestTable, Geometry};
 use crate::thin;
+use std::path::Path;
 use uuid::Uuid;
 
 /// A disk as it was sent last.
@@ -143,10 +144,14 @@ impl Base {
                 let found = lvm::get(id).and_then(|now| thin::changed(lv, &now));
                 found.and_then(|ranges| lvm::activate(&lv.id).map(|()| ranges))
             }
-            (Earlier::Bitmap(_), _) => match point.changed_since(now) {
-                Some(Ok(export)) => dirty(&export),
-                Some(Err(why)) => return Err(why),
-                None => return Err("QEMU could not be asked what changed".into()),
+            (Earlier::Bitmap(bitmap), kind) => match (point.changed_since(now), kind) {
+                (Some(Ok(export)), _) => dirty(&export),
+                (Some(Err(why)), _) => return Err(why),
+                // The VM is off.
+                (None, SnapshotKind::Clone | SnapshotKind::Direct) if bitmap.persistent => {
+                    dirty_in_file(&now.path, &bitmap.name)
+                }
+                (None, _) => return Err("QEMU, which knew what changed, has ended".into()),
             },
             _ => return Err("the disk is of another kind than it was".into()),
         };
@@ -165,6 +170,17 @@ fn dirty(export: &Export) -> Result<RangeSet> {
         writable: false,
     };
     NbdImage::connect(&export.socket, &export.name, options)?.dirty()
+}
+
+/// What a bitmap in the qcow2 image `path`, which nobody has open, marks. Fails if it is not there, or inconsistent.
+fn dirty_in_file(path: &Path, name: &str) -> Result<RangeSet> {
+    let options = ReadOptions {
+        bitmap: Some(name.to_owned()),
+        ..ReadOptions::default()
+    };
+    let (disk, _, _) = Qcow2Disk::source(path, &options)?;
+    let dirty = disk.dirty();
+    disk.close().and(dirty)
 }
 
 impl Changes {

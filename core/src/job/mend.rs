@@ -87,8 +87,8 @@ fn one(
     stop: &Stop,
 ) -> Result<Vec<u64>> {
     let (source, _active) = present(&from.source)?;
-    let (mut image, opened) =
-        BlockEnd::source(&source, true).or_else(|_| BlockEnd::source(&source, false))?;
+    let open = |direct| BlockEnd::source(&source, from.spec.format, direct);
+    let (mut image, opened) = open(true).or_else(|_| open(false))?;
     if opened.size < disk.size {
         return Ok(Vec::new());
     }
@@ -103,7 +103,9 @@ fn one(
             path: path_bytes(&to.path),
             create: false,
             dry_run: false,
-            direct: true,
+            // Past the cache in any case where it is a container.
+            direct: to.format.is_raw(),
+            format: to.format,
         };
         let there: Opened = client.block(BlockRequest::OpenTarget(open))?;
         if there.size < disk.size {
@@ -117,7 +119,9 @@ fn one(
             table: path_bytes(&to.table),
             digest: to.digest,
         }))?;
-        image.send_segments(&to.params, client.link(), &wanted)
+        let sent = image.send_segments(&to.params, client.link(), &wanted)?;
+        client.block::<()>(BlockRequest::Commit)?;
+        Ok(sent)
     })
 }
 

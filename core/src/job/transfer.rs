@@ -9,6 +9,7 @@ use crate::bell::Bell;
 use crate::cli::Reporter;
 use crate::driver::RemoteAgent;
 use crate::error::{Error, Kind, Result};
+use crate::image::ImageFormat;
 use crate::lvm::POOL_PERCENT_WRITING_MAX;
 use crate::remote::Remote;
 use crate::replica::{Fork, Prepared};
@@ -64,6 +65,7 @@ const POOLS_LOOK_EVERY: Duration = Duration::from_secs(5);
 struct Way<'a> {
     key: &'a str,
     from: &'a SnapshotDisk,
+    format: ImageFormat,
     fork: &'a Fork,
     size: u64,
     carried: &'a Carried,
@@ -108,6 +110,7 @@ impl Transfers<'_> {
                     let way = Way {
                         key,
                         from: &point.disks[index],
+                        format: self.vm.disks[index].spec.format,
                         fork,
                         size: self.vm.disks[index].spec.size,
                         carried: &carried[index],
@@ -163,6 +166,7 @@ impl Transfers<'_> {
                     create: false,
                     dry_run: false,
                     direct: self.options.direct,
+                    format: way.fork.placement.location.format(),
                 };
                 let opened: Opened = agent.client().block(BlockRequest::OpenTarget(open))?;
                 self.tell(way, &opened);
@@ -206,7 +210,10 @@ impl Transfers<'_> {
                 if let Some(why) = agent.lacks() {
                     self.reporter.note(&why.message());
                 }
-                done
+                let done = done?;
+                // Before anybody seals it: a container is whole only once it was closed.
+                agent.client().block::<()>(BlockRequest::Commit)?;
+                Ok(done)
             })
         })
         .map(|summary| whole(summary, &before, &meter.read()))
@@ -226,9 +233,9 @@ impl Transfers<'_> {
 
     /// Opens the disk as it was at some time. What is not mapped is of no interest where it is known what changed.
     fn open_path(&self, way: &Way, from: &Path) -> Result<BlockEnd> {
-        let opened = match way.track {
-            Some(_) => BlockEnd::plain_source(from, self.options.direct)?,
-            None => BlockEnd::source(from, self.options.direct)?,
+        let opened = match (way.track, way.format) {
+            (Some(_), ImageFormat::Raw) => BlockEnd::plain_source(from, self.options.direct)?,
+            _ => BlockEnd::source(from, way.format, self.options.direct)?,
         };
         self.of_size(way, opened, from.display())
     }

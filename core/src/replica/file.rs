@@ -6,8 +6,10 @@
 
 use super::manifest::generation_name;
 use super::volume::Sealed;
+use crate::cmd::Tool;
 use crate::error::{Error, Kind, Result};
-use crate::image::flush_parent;
+use crate::image::{flush_parent, qcow2, ImageFormat};
+use crate::qemu::img;
 use rustix::fs::{fgetxattr, fsetxattr, ioctl_ficlone, XattrFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -261,13 +263,78 @@ pub(super) fn has_fork(path: &Path, pair: Uuid, parent: Option<u64>) -> Result<b
     }
 }
 
+/// A volume and its format.
+pub(super) struct Image<'a> {
+    path: &'a Path,
+    format: ImageFormat,
+}
+
+impl<'a> Image<'a> {
+    pub fn new(path: &'a Path, format: ImageFormat) -> Self {
+        Image { path, format }
+    }
+
+    /// Gives a file of this volume, at `at`, a disk of `size` bytes; an empty one becomes an image.
+    fn resize(&self, at: &Path, file: &File, size: u64) -> Result<()> {
+        match self.format {
+            ImageFormat::Raw => file.set_len(size).map_err(|e| io("resize", at, e)),
+            ImageFormat::Qcow2 => {
+                let meta = file.metadata().map_err(|e| io("stat", at, e))?;
+                match meta.len() {
+                    0 => img::create(at, size),
+                    _ => img::resize(at, qcow2::read(at)?.virtual_size, size),
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn settle_fork(image: &Image, pair: Uuid, until: Instant) -> Result<Option<String>> {
+    let fork = fork_of(image.path)?;
+    if image.format.is_raw() || owned(&fork, pair)?.is_none() {
+        return Ok(None);
+    }
+    // Whatever it fails with, the fork is to blame.
+    Tool::QemuImg.path()?;
+    await_idle(&fork, until)?;
+    let alone = |(_, chain): (_, Vec<_>)| match chain.len() {
+        1 => img::recover(&fork),
+        _ => Err(Error::new(Kind::Refused, "it has a backing file")),
+    };
+    match qcow2::chain(&fork).and_then(alone) {
+        Ok(()) => Ok(None),
+        Err(e) if matches!(e.kind(), Kind::Busy | Kind::Timeout | Kind::NotFound) => Err(e),
+        Err(e) => {
+            remove(&fork, pair)?;
+            Ok(Some(e.message()))
+        }
+    }
+}
+
+pub(super) fn check_fork(image: &Image, size: u64, until: Instant) -> Result<()> {
+    let fork = fork_of(image.path)?;
+    if image.format.is_raw() {
+        return Ok(());
+    }
+    await_idle(&fork, until)?;
+    let header = qcow2::read(&fork)?;
+    if header.virtual_size == size && header.backing.is_none() && !header.dirty {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Digest,
+        format!("{} is not the image that was written", fork.display()),
+    ))
+}
+
 pub(super) fn ensure_fork(
-    path: &Path,
+    image: &Image,
     pair: Uuid,
     parent: Option<u64>,
     size: u64,
     until: Instant,
 ) -> Result<PathBuf> {
+    let path = image.path;
     let fork = fork_of(path)?;
     let base = parent.unwrap_or(0).to_string();
     if let Some(left) = owned(&fork, pair)? {
@@ -294,11 +361,12 @@ pub(super) fn ensure_fork(
                 };
                 copy(&from.ok_or_else(|| gone(path))?, &file, path)?;
             }
+            image.resize(&fresh, &file, size)?;
             std::fs::rename(&fresh, &fork).map_err(|e| io("rename", &fresh, e))?;
-            file
+            return Ok(fork);
         }
     };
-    file.set_len(size).map_err(|e| io("resize", &fork, e))?;
+    image.resize(&fork, &file, size)?;
     Ok(fork)
 }
 

@@ -22,7 +22,7 @@ const OVERWRITTEN: &str = "overwritten";
 /// Whether the file of this disk would have to be copied as a whole to be kept, and there is one.
 pub(super) fn is_copied(location: &Location, pair: &TargetPair) -> Result<bool> {
     match location {
-        Location::File { path } => {
+        Location::File { path, .. } => {
             Ok(file::is_without_fork(path, pair.pair)? && !file::shares_blocks(path)?)
         }
         Location::ThinLv { .. } => Ok(false),
@@ -68,7 +68,7 @@ pub(super) fn make_way(
 
 fn path_of(location: &Location) -> Option<&Path> {
     match location {
-        Location::File { path } => Some(path),
+        Location::File { path, .. } => Some(path),
         Location::ThinLv { .. } => None,
     }
 }

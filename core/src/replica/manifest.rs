@@ -49,7 +49,7 @@ pub struct DiskRecord {
     pub target: String,
     /// What the target volume is on its host.
     pub location: super::Location,
-    /// Size in bytes.
+    /// Size of the guest's disk in bytes.
     pub size: u64,
     /// Image digest, and how it was made.
     pub digest: Digest,
@@ -68,6 +68,11 @@ impl Generation {
     /// Its name: `rbs12`.
     pub fn name(&self) -> String {
         generation_name(self.number)
+    }
+
+    /// Whether one of its disks is in this volume, in whatever format.
+    pub(super) fn has_place(&self, location: &super::Location) -> bool {
+        self.disks.iter().any(|d| d.location.is_place_of(location))
     }
 
     /// The disk that this volume holds.

@@ -15,6 +15,7 @@ use crate::crash;
 use crate::digest::Digest;
 use crate::error::{Kind, Result};
 use crate::hypervisor::TargetHypervisor;
+use crate::image::ImageFormat;
 use crate::lock::Lock;
 use crate::sync::Params;
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,9 @@ pub struct Unsealed {
     pub key: String,
     /// The file or device.
     pub path: PathBuf,
+    /// How the guest's bytes lie in it.
+    #[serde(default)]
+    pub format: ImageFormat,
     /// What its segments are to be.
     pub table: PathBuf,
     /// The digest of that.
@@ -87,6 +91,7 @@ impl Mending {
             unsealed.push(Unsealed {
                 key: disk.key.clone(),
                 path,
+                format: disk.location.format(),
                 table: layout.table(id, number, index),
                 digest: disk.digest,
                 params,

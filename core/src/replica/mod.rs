@@ -42,8 +42,9 @@ pub use store::{
 pub use target::{Fork, Prepared, Proof, ReplicaTarget, SealReport};
 pub use thin::{check_pools_of, POOL_PERCENT_MAX};
 pub use verify::{verify, Damaged, Verified, VerifiedDisk, VerifyRequest};
-pub use volume::{Location, VolumeFormat};
+pub use volume::Location;
 
+use crate::image::ImageFormat;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -93,12 +94,12 @@ pub struct DiskSpec {
     pub key: String,
     /// The hypervisor's name of the source volume.
     pub volume: String,
-    /// Size of the volume in bytes, as its bytes are synced.
+    /// Size of the guest's disk in bytes, which is what is synced.
     pub size: u64,
     /// Bytes that it takes at most: what is allocated on the source.
     pub used: u64,
     /// What the bytes are.
-    pub format: VolumeFormat,
+    pub format: ImageFormat,
 }
 
 /// Where a disk goes on the target.

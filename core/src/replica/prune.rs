@@ -219,10 +219,10 @@ fn drop_generation(layout: &Layout, pair: &mut TargetPair, old: &Generation) -> 
         store::remove(&layout.stamp(pair.pair, old.number, index))?;
     }
     let kept = store::generations(layout, pair.pair)?;
-    let is_kept = |location: &Location| kept.iter().any(|g| g.disk_at(location).is_some());
+    let is_kept = |location: &Location| kept.iter().any(|g| g.has_place(location));
     for disk in old.disks.iter().filter(|d| !is_kept(&d.location)) {
         // A fork of it would mean that it is about to come back.
-        if pair.forks.contains(&disk.location) {
+        if pair.forks.iter().any(|f| f.is_place_of(&disk.location)) {
             continue;
         }
         Volume {

@@ -228,6 +228,12 @@ impl<'a> ReplicaTarget<'a> {
                 volume.remove_idle_fork(until).map_err(context)?;
                 self.listing.forget();
             }
+            if let Some(why) = volume.settle_fork(until).map_err(context)? {
+                notes.push(format!(
+                    "{}: what had arrived is thrown away: {why}",
+                    disk.key
+                ));
+            }
             // It tells what is in the fork, and so must go before there is another fork.
             if !volume.has_fork(base).map_err(context)? {
                 store::remove(&table)?;
@@ -274,6 +280,12 @@ impl<'a> ReplicaTarget<'a> {
                 Kind::Protocol,
                 "the generation to be sealed is not the one that was prepared",
             ));
+        }
+        let until = Instant::now() + self.patience;
+        for disk in &generation.disks {
+            self.volume(&disk.location)
+                .check_fork(disk.size, until)
+                .map_err(|e| e.context(format!("disk {}", disk.key)))?;
         }
         // Before the point of no return: a replica that somebody started to use meanwhile is theirs.
         let hold = self.hypervisor.hold(&self.pair)?;

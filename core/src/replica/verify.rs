@@ -225,8 +225,8 @@ impl Looking<'_> {
         };
         let sealed = volume.sealed(self.generation.number)?;
         // From the medium: what is cached proves nothing.
-        let (mut image, opened) = BlockEnd::source(&sealed.path, true)
-            .or_else(|_| BlockEnd::source(&sealed.path, false))?;
+        let open = |direct| BlockEnd::source(&sealed.path, disk.location.format(), direct);
+        let (mut image, opened) = open(true).or_else(|_| open(false))?;
         if opened.size < disk.size {
             return Err(Error::new(
                 Kind::Digest,

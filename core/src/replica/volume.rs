@@ -1,27 +1,19 @@
 //! The volumes of a replica, whatever they are made of: fork, seal, head and prune, each step safe to
 //! repeat, each touching only what carries the pair's mark.
 
-use super::file::{self, Stamp};
+use super::file::{self, Image, Stamp};
 use super::listing::Listing;
 use super::manifest::{DiskRecord, Generation};
 use super::thin;
+use crate::cmd::Tool;
 use crate::error::Result;
+use crate::image::ImageFormat;
 use crate::lvm::{self, LvId, OwnerTag};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Instant;
 use uuid::Uuid;
-
-/// What the bytes of a volume are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum VolumeFormat {
-    /// The disk's own bytes.
-    Raw,
-    /// A qcow2 container.
-    Qcow2,
-}
 
 /// What a volume is on its host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,14 +30,36 @@ pub enum Location {
     File {
         /// Its path.
         path: PathBuf,
+        /// How the guest's bytes lie in it.
+        #[serde(default, skip_serializing_if = "ImageFormat::is_raw")]
+        format: ImageFormat,
     },
+}
+
+impl Location {
+    /// How the guest's bytes lie in the volume.
+    pub fn format(&self) -> ImageFormat {
+        match self {
+            Location::ThinLv { .. } => ImageFormat::Raw,
+            Location::File { format, .. } => *format,
+        }
+    }
+
+    /// Whether both are the same volume, whatever it holds.
+    pub(super) fn is_place_of(&self, other: &Location) -> bool {
+        match (self, other) {
+            (Location::ThinLv { lv, .. }, Location::ThinLv { lv: other, .. }) => lv == other,
+            (Location::File { path, .. }, Location::File { path: other, .. }) => path == other,
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Location::ThinLv { lv, .. } => lv.fmt(f),
-            Location::File { path } => path.display().fmt(f),
+            Location::File { path, .. } => path.display().fmt(f),
         }
     }
 }
@@ -84,7 +98,13 @@ impl Volume<'_> {
     pub fn check(&self) -> Result<()> {
         match self.location {
             Location::ThinLv { lv, .. } => thin::check(self.listing, lv, &self.owner()),
-            Location::File { path } => file::check(path, self.pair),
+            Location::File { path, format } => {
+                if *format == ImageFormat::Qcow2 {
+                    Tool::QemuNbd.path()?;
+                    Tool::QemuImg.path()?;
+                }
+                file::check(path, self.pair)
+            }
         }
     }
 
@@ -92,7 +112,7 @@ impl Volume<'_> {
     pub fn free_bytes(&self) -> Result<u64> {
         match self.location {
             Location::ThinLv { pool, .. } => thin::free_bytes(self.listing, pool),
-            Location::File { path } => file::free_bytes(path),
+            Location::File { path, .. } => file::free_bytes(path),
         }
     }
 
@@ -100,7 +120,7 @@ impl Volume<'_> {
     pub fn fork_bytes(&self) -> Result<u64> {
         match self.location {
             Location::ThinLv { lv, .. } => thin::fork_bytes(self.listing, lv),
-            Location::File { path } => file::fork_bytes(path),
+            Location::File { path, .. } => file::fork_bytes(path),
         }
     }
 
@@ -108,7 +128,7 @@ impl Volume<'_> {
     pub fn head_bytes(&self) -> u64 {
         match self.location {
             Location::ThinLv { .. } => 0,
-            Location::File { path } => file::head_bytes(path),
+            Location::File { path, .. } => file::head_bytes(path),
         }
     }
 
@@ -116,7 +136,7 @@ impl Volume<'_> {
     pub fn space_name(&self) -> String {
         match self.location {
             Location::ThinLv { pool, .. } => format!("thin pool {pool}"),
-            Location::File { path } => {
+            Location::File { path, .. } => {
                 format!("directory {}", path.parent().unwrap_or(path).display())
             }
         }
@@ -126,7 +146,7 @@ impl Volume<'_> {
     pub fn has_fork(&self, parent: Option<u64>) -> Result<bool> {
         match self.location {
             Location::ThinLv { lv, .. } => thin::has_fork(self.listing, lv, &self.owner(), parent),
-            Location::File { path } => file::has_fork(path, self.pair, parent),
+            Location::File { path, .. } => file::has_fork(path, self.pair, parent),
         }
     }
 
@@ -138,7 +158,31 @@ impl Volume<'_> {
             Location::ThinLv { lv, pool } => {
                 thin::ensure_fork(self.listing, (lv, pool), &self.owner(), parent, size, until)
             }
-            Location::File { path } => file::ensure_fork(path, self.pair, parent, size, until),
+            Location::File { path, format } => {
+                let image = Image::new(path, *format);
+                file::ensure_fork(&image, self.pair, parent, size, until)
+            }
+        }
+    }
+
+    /// Puts right what was left in a fork by a program that was killed. One that cannot be put right goes; then this
+    /// tells why. It may be in use until `until`.
+    pub fn settle_fork(&self, until: Instant) -> Result<Option<String>> {
+        match self.location {
+            Location::ThinLv { .. } => Ok(None),
+            Location::File { path, format } => {
+                file::settle_fork(&Image::new(path, *format), self.pair, until)
+            }
+        }
+    }
+
+    /// Fails unless the fork is whole, of this size, and written by nobody any more. It may be until `until`.
+    pub fn check_fork(&self, size: u64, until: Instant) -> Result<()> {
+        match self.location {
+            Location::ThinLv { .. } => Ok(()),
+            Location::File { path, format } => {
+                file::check_fork(&Image::new(path, *format), size, until)
+            }
         }
     }
 
@@ -149,7 +193,7 @@ impl Volume<'_> {
                 thin::await_idle_fork(self.listing, lv, &self.owner(), until)?;
                 self.remove_fork()
             }
-            Location::File { path } => file::remove_idle_fork(path, self.pair, until),
+            Location::File { path, .. } => file::remove_idle_fork(path, self.pair, until),
         }
     }
 
@@ -157,7 +201,7 @@ impl Volume<'_> {
     pub fn stamp(&self, number: u64) -> Result<Option<Stamp>> {
         match self.location {
             Location::ThinLv { .. } => Ok(None),
-            Location::File { path } => file::stamp(path, self.pair, number).map(Some),
+            Location::File { path, .. } => file::stamp(path, self.pair, number).map(Some),
         }
     }
 
@@ -166,7 +210,7 @@ impl Volume<'_> {
     pub fn doubt(&self, number: u64, stamp: Option<Stamp>) -> Result<Option<String>> {
         match self.location {
             Location::ThinLv { lv, .. } => thin::doubt(self.listing, lv, &self.owner(), number),
-            Location::File { path } => file::doubt(path, self.pair, number, stamp),
+            Location::File { path, .. } => file::doubt(path, self.pair, number, stamp),
         }
     }
 
@@ -174,7 +218,7 @@ impl Volume<'_> {
     pub fn remove_fork(&self) -> Result<()> {
         match self.location {
             Location::ThinLv { lv, .. } => thin::remove_fork(lv, &self.owner()),
-            Location::File { path } => file::remove_fork(path, self.pair),
+            Location::File { path, .. } => file::remove_fork(path, self.pair),
         }
     }
 
@@ -182,7 +226,7 @@ impl Volume<'_> {
     pub fn seal(&self, number: u64) -> Result<()> {
         match self.location {
             Location::ThinLv { lv, .. } => thin::seal(self.listing, lv, &self.owner(), number),
-            Location::File { path } => file::seal(path, self.pair, number),
+            Location::File { path, .. } => file::seal(path, self.pair, number),
         }
     }
 
@@ -192,7 +236,7 @@ impl Volume<'_> {
             Location::ThinLv { lv, .. } => {
                 thin::prepare_head(self.listing, lv, &self.owner(), number)
             }
-            Location::File { path } => file::prepare_head(path, self.pair, number),
+            Location::File { path, .. } => file::prepare_head(path, self.pair, number),
         }
     }
 
@@ -200,7 +244,7 @@ impl Volume<'_> {
     pub fn swap_head(&self, number: u64) -> Result<()> {
         match self.location {
             Location::ThinLv { lv, .. } => thin::swap_head(self.listing, lv, &self.owner(), number),
-            Location::File { path } => file::swap_head(path, self.pair, number),
+            Location::File { path, .. } => file::swap_head(path, self.pair, number),
         }
     }
 
@@ -210,7 +254,7 @@ impl Volume<'_> {
             Location::ThinLv { lv, .. } => {
                 thin::has_generation(self.listing, lv, &self.owner(), number)
             }
-            Location::File { path } => file::has_generation(path, self.pair, number),
+            Location::File { path, .. } => file::has_generation(path, self.pair, number),
         }
     }
 
@@ -218,7 +262,7 @@ impl Volume<'_> {
     pub fn sealed(&self, number: u64) -> Result<Sealed> {
         match self.location {
             Location::ThinLv { lv, .. } => thin::sealed(self.listing, lv, &self.owner(), number),
-            Location::File { path } => file::sealed(path, self.pair, number),
+            Location::File { path, .. } => file::sealed(path, self.pair, number),
         }
     }
 
@@ -226,7 +270,7 @@ impl Volume<'_> {
     pub fn unseal(&self, number: u64) -> Result<PathBuf> {
         match self.location {
             Location::ThinLv { lv, .. } => thin::unseal(self.listing, lv, &self.owner(), number),
-            Location::File { path } => {
+            Location::File { path, .. } => {
                 file::sealed(path, self.pair, number).map(|s| s.path.clone())
             }
         }
@@ -239,7 +283,7 @@ impl Volume<'_> {
             Location::ThinLv { lv, .. } => {
                 thin::distrust_head(self.listing, lv, &self.owner(), number)
             }
-            Location::File { path } => file::distrust_head(path, self.pair, number),
+            Location::File { path, .. } => file::distrust_head(path, self.pair, number),
         }
     }
 
@@ -247,7 +291,7 @@ impl Volume<'_> {
     pub fn is_taken(&self, number: u64) -> Result<bool> {
         match self.location {
             Location::ThinLv { lv, .. } => thin::is_taken(self.listing, lv, number),
-            Location::File { path } => file::is_taken(path, number),
+            Location::File { path, .. } => file::is_taken(path, number),
         }
     }
 
@@ -255,7 +299,7 @@ impl Volume<'_> {
     pub fn keeps_generations(&self) -> Result<bool> {
         match self.location {
             Location::ThinLv { .. } => Ok(true),
-            Location::File { path } => file::shares_blocks(path),
+            Location::File { path, .. } => file::shares_blocks(path),
         }
     }
 
@@ -263,7 +307,7 @@ impl Volume<'_> {
     pub fn remove_head(&self) -> Result<()> {
         match self.location {
             Location::ThinLv { lv, .. } => thin::remove_head(lv, &self.owner()),
-            Location::File { path } => file::remove_head(path, self.pair),
+            Location::File { path, .. } => file::remove_head(path, self.pair),
         }
     }
 }
@@ -313,7 +357,7 @@ pub(super) fn remove_generation<'a>(
     for location in locations {
         match location {
             Location::ThinLv { lv, .. } => lvs.push(thin::generation_of(lv, number)?),
-            Location::File { path } => file::remove_generation(path, pair, number)?,
+            Location::File { path, .. } => file::remove_generation(path, pair, number)?,
         }
     }
     lvm::remove_all(&lvs, &OwnerTag::new(pair))

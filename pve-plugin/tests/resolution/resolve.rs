@@ -1,10 +1,11 @@
 //! Which disks are replicated, skipped or refused.
 
 use crate::{fixture, resolve_fixture, storages};
-use pvesync::disks::{resolve, FileFormat, Location, Resolved, SkipReason};
+use pvesync::disks::{resolve, Location, Resolved, SkipReason};
 use pvesync::vm_config::VmConfig;
 use pvesync::volid::Vmid;
 use rblocksync::error::Kind;
+use rblocksync::image::ImageFormat;
 use std::path::PathBuf;
 
 fn disks(resolved: &Resolved) -> Vec<(String, PathBuf, Option<u64>)> {
@@ -68,7 +69,7 @@ fn efi_tpm_thin_and_file_disks_are_all_replicated() {
     assert!(matches!(
         resolved.disks[2].location,
         Location::File {
-            format: FileFormat::Qcow2,
+            format: ImageFormat::Qcow2,
             ..
         }
     ));

@@ -5,11 +5,12 @@ use clap::Parser;
 use rblocksync::cli::{exit_code, run_agent, OutputOptions, Reporter, SshArgs};
 use rblocksync::error::{Error, Result};
 use rblocksync::hypervisor::{Hold, Published, TargetHypervisor};
+use rblocksync::image::ImageFormat;
 use rblocksync::job::{self, Context, Patient, SourceDisk, SourceVm, SyncOptions, TargetService};
 use rblocksync::remote::{HostSpec, SshOptions};
 use rblocksync::replica::{
     state_dir, write_json, DiskSpec, Layout, Location, Placement, ReplicaRequest, Retention,
-    TargetPair, VolumeFormat,
+    TargetPair,
 };
 use rblocksync::snapshot::{watchdog, DiskSource, VmRuntime, WatchdogLauncher};
 use rblocksync::stop::Stop;
@@ -139,7 +140,7 @@ fn disks_in(folder: &Path) -> Vec<SourceDisk> {
                 volume: format!("{key}.raw"),
                 size,
                 used: size,
-                format: VolumeFormat::Raw,
+                format: ImageFormat::Raw,
             },
             source: DiskSource::Path(path),
         }
@@ -235,6 +236,7 @@ impl TargetHypervisor for Folder {
             volume: disk.volume.clone(),
             location: Location::File {
                 path: self.dir.join(&disk.volume),
+                format: disk.format,
             },
         };
         Ok(request.disks.iter().map(place).collect())

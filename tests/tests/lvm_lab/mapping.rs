@@ -3,6 +3,7 @@
 use crate::{lv, owner, pool, sh};
 use rblocksync::agent::BlockEnd;
 use rblocksync::error::Kind;
+use rblocksync::image::ImageFormat;
 use rblocksync::lvm::{self, LvKind, SnapshotOptions};
 use rblocksync::range::{ByteRange, RangeSet};
 use rblocksync::thin;
@@ -122,7 +123,8 @@ pub fn a_metadata_snapshot_of_others_is_respected() {
     let error = thin::mapped(&lvm::get(&lv("map")).expect("there")).unwrap_err();
     assert_eq!(error.kind(), Kind::Busy, "{error}");
     assert_eq!(held_root(), root, "still theirs");
-    let (_, opened) = BlockEnd::source(Path::new("/dev/pve/map"), true).expect("it can be read");
+    let (_, opened) = BlockEnd::source(Path::new("/dev/pve/map"), ImageFormat::Raw, true)
+        .expect("it can be read");
     let note = opened.note.expect("and it is told how");
     assert!(note.contains("all of pve/map is read"), "{note}");
 

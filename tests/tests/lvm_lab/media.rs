@@ -3,7 +3,7 @@
 use crate::sh;
 use rblocksync::agent::BlockEnd;
 use rblocksync::error::{Kind, Result};
-use rblocksync::image::TargetOptions;
+use rblocksync::image::{ImageFormat, TargetOptions};
 use rblocksync::stop::Stop;
 use rblocksync::sync::{Geometry, Meter, Params, Summary, Tuning};
 use std::path::Path;
@@ -56,7 +56,7 @@ fn params() -> Params {
 }
 
 fn sync(from: &str, to: &str) -> Result<Summary> {
-    let (mut source, _) = BlockEnd::source(Path::new(from), false)?;
+    let (mut source, _) = BlockEnd::source(Path::new(from), ImageFormat::Raw, false)?;
     let (mut target, _) = BlockEnd::target(Path::new(to), TargetOptions::default())?;
     target.sync_from(&mut source, &params(), &Meter::new(), &Stop::new())
 }
@@ -65,7 +65,8 @@ fn sync(from: &str, to: &str) -> Result<Summary> {
 pub fn a_medium_that_cannot_be_read_is_told_by_its_place() {
     let _rig =
         Rig::new("0 10240 linear LOOP 0\\n10240 2048 error\\n12288 12288 linear LOOP 12288\\n");
-    let (mut source, _) = BlockEnd::source(Path::new(RIG), true).expect("a source");
+    let (mut source, _) =
+        BlockEnd::source(Path::new(RIG), ImageFormat::Raw, true).expect("a source");
     let (mut good, mut bad) = (0, Vec::new());
     let scanned = source.scan(&params(), 0..SIZE / MIB, &Stop::new(), |index, found| {
         match found {

@@ -3,7 +3,7 @@
 use crate::{lv, owner, path, pool, sh};
 use rblocksync::agent::BlockEnd;
 use rblocksync::error::Kind;
-use rblocksync::image::TargetOptions;
+use rblocksync::image::{ImageFormat, TargetOptions};
 use rblocksync::lvm::{self, LvId, LvKind, OwnerTag, PoolMode, SnapshotOptions, Tag};
 use rblocksync::stop::Stop;
 use rblocksync::sync::{Geometry, Meter, Params, Tuning};
@@ -253,7 +253,7 @@ pub fn a_sync_does_not_fill_the_pool() {
     lvm::create_thin(&id, "in-tight", 128 * MIB, &[owner().tag().clone()]).expect("created");
     sh("dd if=/dev/urandom of=/root/too-much bs=1M count=128 status=none");
     let (mut source, from) =
-        BlockEnd::source(Path::new("/root/too-much"), false).expect("a source");
+        BlockEnd::source(Path::new("/root/too-much"), ImageFormat::Raw, false).expect("a source");
     let target = Path::new("/dev/pve/in-tight");
     let (mut target, to) = BlockEnd::target(target, TargetOptions::default()).expect("a target");
     assert_eq!((from.size, to.size), (128 * MIB, 128 * MIB));
