@@ -10,6 +10,7 @@ use rblocksync::cli::{
     exit_code, run_agent, EngineArgs, OutputOptions, Reporter, SshArgs, EXIT_CODES,
 };
 use rblocksync::error::{Error, Kind, Result};
+use rblocksync::image::ImageFormat;
 use rblocksync::job::{
     self, Context, HostRequest, Patient, SourceDisk, SyncOptions, TargetService,
 };
@@ -71,6 +72,10 @@ struct VmArgs {
     /// Put disks of storage SRC on storage DST there; may be given more than once
     #[arg(long, value_name = "SRC=DST", value_parser = parse_map)]
     storage: Vec<(String, String)>,
+    /// Format of a disk there, by its key (scsi1=qcow2): raw or qcow2, on directory storages; by default what it is
+    /// here. May be given more than once; counts when the disk is sent for the first time
+    #[arg(long, value_name = "DISK=FORMAT", value_parser = parse_format)]
+    format: Vec<(String, ImageFormat)>,
     /// Id of the replica there, if not the same
     #[arg(long, value_name = "VMID")]
     target_vmid: Option<Vmid>,
@@ -123,6 +128,16 @@ fn parse_map(text: &str) -> std::result::Result<(String, String), String> {
     match text.split_once('=') {
         Some((from, to)) if !from.is_empty() && !to.is_empty() => Ok((from.into(), to.into())),
         _ => Err("write SRC=DST".into()),
+    }
+}
+
+fn parse_format(text: &str) -> std::result::Result<(String, ImageFormat), String> {
+    match text
+        .split_once('=')
+        .map(|(key, format)| (key, format.parse()))
+    {
+        Some((key, Ok(format))) if !key.is_empty() => Ok((key.into(), format)),
+        _ => Err("write DISK=raw or DISK=qcow2".into()),
     }
 }
 
@@ -244,6 +259,7 @@ fn vm(args: &VmArgs, cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> 
     let options = SyncOptions {
         target_vm: args.target_vmid.map(|id| id.to_string()),
         storage_map: args.storage.clone(),
+        formats: args.format.clone(),
         retention: args.retention.get(),
         jobs: args.jobs as usize,
         in_place: args.in_place,
@@ -266,6 +282,14 @@ fn vm(args: &VmArgs, cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> 
         true => e,
         false => job::note_failure(&context, &args.vmid.to_string(), e),
     })?;
+    if let Some((key, _)) = options
+        .formats
+        .iter()
+        .find(|(key, _)| !vm.disks.iter().any(|d| d.spec.key == *key))
+    {
+        let what = format!("--format {key}: no such disk is replicated");
+        return Err(Error::new(Kind::Usage, what));
+    }
     job::sync(&context, &vm, runtime, &options).map(drop)
 }
 

@@ -11,9 +11,7 @@ use rblocksync::error::{Error, Kind, Result};
 use rblocksync::hypervisor::{Hold, Published, TargetHypervisor};
 use rblocksync::image::ImageFormat;
 use rblocksync::lvm::LvId;
-use rblocksync::replica::{
-    DiskSpec, Generation, Layout, Location, Placement, ReplicaRequest, TargetPair,
-};
+use rblocksync::replica::{Generation, Layout, Location, Placement, ReplicaRequest, TargetPair};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use uuid::Uuid;
@@ -128,16 +126,32 @@ impl TargetHypervisor for PveTarget {
             let source = Volid::parse(&disk.volume).map_err(context)?;
             let id = mapped(&request.storage_map, source.storage());
             let entry = usable(&storages, id, &node).map_err(context)?;
+            let wanted = request.formats.iter().find(|(key, _)| *key == disk.key);
+            let wanted = wanted.map(|(_, format)| *format);
             let volid = match known.get(&disk.volume) {
                 Some(volume) => again(volume, id).map_err(context)?,
-                None => fresh(entry, vmid, disk, &source, &taken).map_err(context)?,
+                None => {
+                    let format = usual_format(entry, wanted.unwrap_or(disk.format));
+                    fresh(entry, vmid, format, &source, &taken).map_err(context)?
+                }
             };
             let (_, location) =
                 disks::locate(entry, &volid).map_err(|e| context(e.context(&volid)))?;
+            let location = core_location(&location).map_err(context)?;
+            if wanted.is_some_and(|format| format != location.format()) {
+                return Err(context(Error::new(
+                    Kind::Refused,
+                    format!(
+                        "{volid} is {}, and cannot be another format",
+                        location.format()
+                    ),
+                ))
+                .advise("leave --format out, or name a directory storage for a new replica"));
+            }
             placements.push(Placement {
                 key: disk.key.clone(),
                 volume: volid.to_string(),
-                location: core_location(&location).map_err(context)?,
+                location,
             });
             taken.insert(volid);
         }
@@ -242,19 +256,23 @@ fn again(volume: &str, storage: &str) -> Result<Volid> {
     }
 }
 
+/// What a volume on `entry` is that is to hold a disk of this format.
+fn usual_format(entry: &StorageEntry, format: ImageFormat) -> Format {
+    match (&entry.storage, format) {
+        // It holds raw volumes only.
+        (Storage::LvmThin { .. }, _) | (_, ImageFormat::Raw) => Format::Raw,
+        (_, ImageFormat::Qcow2) => Format::Qcow2,
+    }
+}
+
 /// A volume name on `entry`: the source's number if it is free.
 fn fresh(
     entry: &StorageEntry,
     vmid: Vmid,
-    disk: &DiskSpec,
+    format: Format,
     source: &Volid,
     taken: &BTreeSet<Volid>,
 ) -> Result<Volid> {
-    let format = match (&entry.storage, disk.format) {
-        // It holds raw volumes only.
-        (Storage::LvmThin { .. }, _) | (_, ImageFormat::Raw) => Format::Raw,
-        (_, ImageFormat::Qcow2) => Format::Qcow2,
-    };
     // Of a linked clone the base's name comes first.
     let name = source.volname().rsplit('/').next().unwrap_or_default();
     let stem = name.split('.').next().unwrap_or_default();

@@ -519,6 +519,7 @@ impl Job<'_> {
                 .map(|(key, _)| key.clone())
                 .collect(),
             storage_map: self.options.storage_map.clone(),
+            formats: self.options.formats.clone(),
             retention: self.options.retention,
             in_place: self.options.in_place,
             tracked: Vec::new(),

@@ -3,6 +3,7 @@
 use crate::cli::Reporter;
 use crate::driver::Streams;
 use crate::error::Result;
+use crate::image::ImageFormat;
 use crate::remote::{HostSpec, SshOptions};
 use crate::replica::{check_pools_of, DiskSpec, Generation, Layout, Retention};
 use crate::snapshot::DiskSource;
@@ -62,6 +63,8 @@ pub struct SyncOptions {
     pub target_vm: Option<String>,
     /// Source storage to target storage.
     pub storage_map: Vec<(String, String)>,
+    /// Disk keys to formats on the target, where they are not the usual ones.
+    pub formats: Vec<(String, ImageFormat)>,
     /// Generations to keep.
     pub retention: Retention,
     /// Disks at once.

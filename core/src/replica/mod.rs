@@ -72,6 +72,9 @@ pub struct ReplicaRequest {
     pub excluded: Vec<String>,
     /// Source storage to target storage, where they differ.
     pub storage_map: Vec<(String, String)>,
+    /// Disk keys to formats, for disks that are new there and are to have another one than usual.
+    #[serde(default)]
+    pub formats: Vec<(String, ImageFormat)>,
     /// Generations to keep.
     pub retention: Retention,
     /// Overwrite the newest generation where it would have to be copied as a whole.

@@ -113,6 +113,7 @@ impl World {
             }],
             excluded: Vec::new(),
             storage_map: Vec::new(),
+            formats: Vec::new(),
             retention: Retention {
                 keep: 2,
                 within_s: None,

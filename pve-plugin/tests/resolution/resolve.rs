@@ -245,3 +245,18 @@ fn a_description_brings_no_disks() {
     assert_eq!(resolved.disks.len(), 1);
     assert!(resolved.skipped.is_empty());
 }
+
+#[test]
+fn a_linked_clone_is_a_disk_like_any_other() {
+    let volid = "ssd:100/base-100-disk-0.qcow2/101/vm-101-disk-5.qcow2";
+    let config = VmConfig::parse(&format!("scsi0: {volid},size=1G\n")).unwrap();
+    let vmid = Vmid::new(101).unwrap();
+    let resolved = resolve(vmid, &config, &storages(), "pve1", &[]).unwrap();
+    assert_eq!(
+        resolved.disks[0].location,
+        Location::File {
+            path: "/mnt/ssd/images/101/vm-101-disk-5.qcow2".into(),
+            format: ImageFormat::Qcow2,
+        }
+    );
+}
