@@ -14,7 +14,7 @@ use crate::remote::Remote;
 use crate::replica::{Fork, Prepared};
 use crate::snapshot::PointInTime;
 use crate::stop::Stop;
-use crate::sync::{DigestTable, Geometry, Meter, Params, Progress, Summary};
+use crate::sync::{DeltaMode, DigestTable, Geometry, Meter, Params, Progress, Summary};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -180,7 +180,7 @@ impl Transfers<'_> {
                     base: way.track.map(Track::target_base),
                 };
                 params.first = agent.client().block(BlockRequest::Table(wanted))?;
-                params.delta = way.track.is_some();
+                params.delta = way.track.map(|_| DeltaMode::Image);
                 let mut since = match way.track {
                     Some(Track { changes, .. }) => {
                         table.fill_from(&changes.base.table, params.first)?;
@@ -194,7 +194,7 @@ impl Transfers<'_> {
                     match &mut since {
                         None => source.sync(Role::Source, &params, link, meter, Some(table)),
                         Some((since, changes)) => {
-                            let since = (since, &changes.ranges);
+                            let since = (Some(since), &changes.ranges);
                             source.sync_since(since, &params, link, meter, table)
                         }
                     }
