@@ -11,6 +11,7 @@ use crate::buf::is_zero;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 use std::fmt;
+use std::ops::Range;
 
 /// Which hash function makes the digests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -86,6 +87,18 @@ impl LeafSet {
     /// Whether leaf `i` is in the set.
     pub fn contains(&self, i: usize) -> bool {
         self.0[i / 8] >> (i % 8) & 1 == 1
+    }
+
+    /// The first `count` leaves.
+    pub fn first(count: usize) -> Self {
+        let mut set = LeafSet::default();
+        (0..count.min(Self::MAX)).for_each(|i| set.insert(i));
+        set
+    }
+
+    /// Whether all of its leaves are in `other` as well.
+    pub fn is_within(&self, other: &LeafSet) -> bool {
+        self.0.iter().zip(other.0).all(|(a, b)| a & !b == 0)
     }
 
     /// Number of leaves in the set.
@@ -265,6 +278,69 @@ impl GrainSum {
     }
 }
 
+/// Which of a segment's grains (at most 16) are meant: grain `i` is bit `i`. Only where a grain is 64 KiB, so in images
+/// with leaves that divide that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GrainSet(pub u16);
+
+impl GrainSet {
+    /// Most grains a segment may have.
+    const MAX: usize = u16::BITS as usize;
+
+    /// All grains of a segment of `segment_len` bytes.
+    pub fn all(segment_len: usize) -> Self {
+        let mut set = GrainSet::default();
+        set.insert_bytes(0..segment_len);
+        set
+    }
+
+    /// Adds the grains that these bytes of the segment are in.
+    pub fn insert_bytes(&mut self, bytes: Range<usize>) {
+        let end = bytes.end.div_ceil(GRAIN_BYTES).min(Self::MAX);
+        (bytes.start / GRAIN_BYTES..end).for_each(|i| self.0 |= 1 << i);
+    }
+
+    /// True if it has none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether all of its grains are in `other` as well.
+    pub fn is_within(self, other: GrainSet) -> bool {
+        self.0 & !other.0 == 0
+    }
+
+    /// Where in a segment of `segment_len` bytes they are, neighbours as one, ascending.
+    pub fn places(self, segment_len: usize) -> Vec<Range<usize>> {
+        let mut places: Vec<Range<usize>> = Vec::new();
+        for i in (0..Self::MAX).filter(|i| self.0 >> i & 1 == 1) {
+            let end = ((i + 1) * GRAIN_BYTES).min(segment_len);
+            let start = (i * GRAIN_BYTES).min(end);
+            match places.last_mut() {
+                _ if start == end => {}
+                Some(last) if last.end == start => last.end = end,
+                _ => places.push(start..end),
+            }
+        }
+        places
+    }
+
+    /// Their bytes in a segment of `segment_len` bytes.
+    pub fn bytes(self, segment_len: usize) -> usize {
+        self.places(segment_len).iter().map(Range::len).sum()
+    }
+
+    /// Their leaves in a segment of `segment_len` bytes.
+    pub fn leaves(self, leaf_bytes: usize, segment_len: usize) -> LeafSet {
+        let mut set = LeafSet::default();
+        for place in self.places(segment_len) {
+            let end = place.end.div_ceil(leaf_bytes).min(LeafSet::MAX);
+            (place.start / leaf_bytes..end).for_each(|i| set.insert(i));
+        }
+        set
+    }
+}
+
 /// The digest of `pieces` in order, whatever they are.
 pub fn of_pieces(kind: HashKind, pieces: &[&[u8]]) -> Digest {
     let mut hasher = Hasher::new(kind);
@@ -305,96 +381,5 @@ impl ImageDigest {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn digests_are_made_by_the_standard_functions() {
-        let hash = |kind, bytes: &[u8]| {
-            let mut hasher = Hasher::new(kind);
-            hasher.update(bytes);
-            hasher.finish()
-        };
-        assert_eq!(
-            hash(HashKind::Sha256, b"abc").to_string(),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
-        assert_eq!(
-            hash(HashKind::Blake3, b"abc").to_string(),
-            "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"
-        );
-    }
-
-    #[test]
-    fn where_the_data_lies_matters_and_zeros_cost_nothing() {
-        let mut a = vec![0u8; 16 * 4096];
-        let mut b = a.clone();
-        assert_eq!(segment(HashKind::Blake3, &a, 4096), None);
-        a[4096] = 1;
-        b[8192] = 1;
-        let (a, b) = (
-            segment(HashKind::Blake3, &a, 4096),
-            segment(HashKind::Blake3, &b, 4096),
-        );
-        assert!(a.is_some() && a != b, "moved leaf must change the digest");
-    }
-
-    #[test]
-    fn a_digest_follows_a_change_of_one_grain() {
-        let leaf = 4096;
-        for kind in [HashKind::Blake3, HashKind::Sha256] {
-            let mut bytes: Vec<u8> = (0..10 * GRAIN_BYTES + 700)
-                .map(|i| (i / 997) as u8)
-                .collect();
-            bytes[GRAIN_BYTES + leaf..GRAIN_BYTES + 2 * leaf].fill(0);
-            let sum = |bytes: &[u8], first_leaf| {
-                piece(kind, bytes, leaf, &nonzero_leaves(bytes, leaf), first_leaf)
-            };
-            // The third grain, zeros, and the last one, which is not whole.
-            for (at, end) in [(2, 3), (4, 6), (10, 11)] {
-                let range = at * GRAIN_BYTES..(end * GRAIN_BYTES).min(bytes.len());
-                let first_leaf = range.start / leaf;
-                let before = GrainSum::of(segment(kind, &bytes, leaf));
-                let old = sum(&bytes[range.clone()], first_leaf);
-                bytes[range.clone()].fill(at as u8 & 2);
-                let new = sum(&bytes[range], first_leaf);
-                assert_ne!(old, new);
-                let after = before.plus(new.minus(old));
-                assert_eq!(after.digest(), segment(kind, &bytes, leaf));
-            }
-            bytes.rotate_left(GRAIN_BYTES);
-            let moved = segment(kind, &bytes, leaf);
-            bytes.rotate_right(GRAIN_BYTES);
-            assert_ne!(
-                moved,
-                segment(kind, &bytes, leaf),
-                "grains that change places"
-            );
-        }
-        let one = GrainSum([255; 32]);
-        assert_eq!(one.plus(one).minus(one), one, "the lanes overflow");
-        assert_eq!(one.minus(one).digest(), None);
-    }
-
-    #[test]
-    fn image_digest_covers_index_and_size() {
-        let one = Some(Digest([1; 32]));
-        let of = |index, size| {
-            let mut d = ImageDigest::new(HashKind::Sha256, 4096, 1 << 20);
-            d.add(0, None);
-            d.add(index, one);
-            d.finish(size)
-        };
-        assert_eq!(of(3, 10), of(3, 10));
-        assert_ne!(of(3, 10), of(4, 10));
-        assert_ne!(of(3, 10), of(3, 11));
-    }
-
-    #[test]
-    fn runs_join_neighbours() {
-        let mut set = LeafSet::default();
-        [0, 1, 2, 7, 8, 255].into_iter().for_each(|i| set.insert(i));
-        assert_eq!(set.runs(), [(0, 3), (7, 2), (255, 1)]);
-        assert_eq!(set.len(), 6);
-    }
-}
+#[path = "digest_tests.rs"]
+mod tests;

@@ -151,7 +151,7 @@ fn sync(src: &dyn Image, dst: &dyn Image) -> Result<()> {
         leaf_key: Key([7; 16]),
         map: false,
         first: 0,
-        delta: false,
+        delta: None,
     };
     let (a, b) = UnixStream::pair().unwrap();
     let link = |end: UnixStream| {

@@ -3,121 +3,16 @@
 #![allow(clippy::unwrap_used)]
 
 mod pair;
+#[path = "pair/replica.rs"]
+mod replica;
 
 use pair::Wire;
 use proptest::prelude::*;
-use rblocksync::error::{Kind, Result};
-use rblocksync::image::{Image, MemoryImage};
-use rblocksync::range::{ByteRange, RangeSet};
-use rblocksync::sync::{
-    run_delta_source, run_source, run_target, Compress, DigestTable, Geometry, Meter, Params,
-    Since, Summary, Tuning,
-};
+use rblocksync::error::Kind;
+use rblocksync::range::ByteRange;
+use rblocksync::sync::{DeltaMode, DigestTable, Params};
+use replica::{Replica, GRAIN, LEAF};
 use uuid::Uuid;
-
-const GRAIN: u64 = 64 << 10;
-const LEAF: usize = 4096;
-
-/// A replica that is in step with its source, and the source as it is now.
-struct Replica {
-    dir: tempfile::TempDir,
-    params: Params,
-    was: MemoryImage,
-    is: MemoryImage,
-    changed: RangeSet,
-    target: MemoryImage,
-    tables: [DigestTable; 2],
-}
-
-impl Replica {
-    fn new(len: usize) -> Replica {
-        let bytes: Vec<u8> = (0..len)
-            .map(|i| match i / LEAF % 7 {
-                0 => 0,
-                leaf => (i / 13 + leaf) as u8,
-            })
-            .collect();
-        let image = || {
-            let image = MemoryImage::new(len);
-            image.write_at(&bytes, 0).unwrap();
-            image
-        };
-        let tuning = Tuning {
-            verify: true,
-            compress: Compress::Off,
-            ..Tuning::default()
-        };
-        let params = Params::new(Geometry::new(len as u64, 4096).unwrap(), &tuning);
-        let dir = tempfile::tempdir().unwrap();
-        let table = |name| {
-            let point = Uuid::nil();
-            DigestTable::create(&dir.path().join(name), params.hash, params.geometry, point)
-                .unwrap()
-        };
-        let tables = [table("source"), table("target")];
-        let (was, target) = (image(), MemoryImage::new(len));
-        let (done, _) = pair::run(
-            Wire::SOUND,
-            |link| run_source(&was, &params, link, &Meter::new(), Some(&tables[0])),
-            |link| run_target(&target, &params, link, &Meter::new(), Some(&tables[1])),
-        );
-        done.unwrap();
-        Replica {
-            dir,
-            params: Params {
-                delta: true,
-                ..params
-            },
-            is: image(),
-            was,
-            changed: RangeSet::new(),
-            target,
-            tables,
-        }
-    }
-
-    /// What a guest does; it is known by whole grains.
-    fn write(&mut self, offset: usize, bytes: &[u8]) {
-        self.is.write_at(bytes, offset as u64).unwrap();
-        let end = (offset + bytes.len()) as u64;
-        let range = ByteRange::new(offset as u64, end).align_out(GRAIN);
-        let all = ByteRange::new(0, self.is.size());
-        self.changed.insert(range.intersection(&all));
-    }
-
-    fn sync(&self, params: &Params, wire: Wire) -> (Result<Summary>, Result<Summary>) {
-        let since = Since {
-            image: &self.was,
-            changed: &self.changed,
-        };
-        pair::run(
-            wire,
-            |link| {
-                let meter = Meter::new();
-                run_delta_source(&self.is, &since, params, link, &meter, &self.tables[0])
-            },
-            |link| {
-                let meter = Meter::new();
-                run_target(&self.target, params, link, &meter, Some(&self.tables[1]))
-            },
-        )
-    }
-
-    /// The digest that a sync of all of it has.
-    fn digest(&self) -> rblocksync::digest::Digest {
-        let params = Params {
-            delta: false,
-            ..self.params
-        };
-        let (copy, meter) = (MemoryImage::new(self.is.size() as usize), Meter::new());
-        let (done, _) = pair::run(
-            Wire::SOUND,
-            |link| run_source(&self.is, &params, link, &meter, None),
-            |link| run_target(&copy, &params, link, &Meter::new(), None),
-        );
-        done.unwrap().digest
-    }
-}
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
@@ -127,7 +22,7 @@ proptest! {
         in_vain in 0u64..48,
     ) {
         let len = 780 * LEAF + 1000;
-        let mut replica = Replica::new(len);
+        let mut replica = Replica::new(DeltaMode::Image, len);
         for (leaf, count, value) in writes {
             let end = ((leaf + count) * LEAF).min(len);
             // One in two makes zeros.
@@ -150,7 +45,7 @@ proptest! {
 
 #[test]
 fn hardly_more_than_the_changed_leaves_travels() {
-    let mut replica = Replica::new(64 << 20);
+    let mut replica = Replica::new(DeltaMode::Image, 64 << 20);
     for segment in 0..64 {
         for i in 0..4 {
             replica.write(
@@ -168,10 +63,10 @@ fn hardly_more_than_the_changed_leaves_travels() {
 
 #[test]
 fn a_change_on_another_base_is_found_out() {
-    let mut replica = Replica::new(4 << 20);
+    let mut replica = Replica::new(DeltaMode::Image, 4 << 20);
     replica.write(5 * LEAF, &[9; LEAF]);
     // The target has lost a write of long ago, and its table says so.
-    let other = Replica::new((4 << 20) - LEAF);
+    let other = Replica::new(DeltaMode::Image, (4 << 20) - LEAF);
     replica.tables[1] = DigestTable::create(
         &other.dir.path().join("t"),
         replica.params.hash,
@@ -186,7 +81,7 @@ fn a_change_on_another_base_is_found_out() {
 
 #[test]
 fn what_arrives_spoilt_is_not_written() {
-    let mut replica = Replica::new(4 << 20);
+    let mut replica = Replica::new(DeltaMode::Image, 4 << 20);
     replica.write(300 * LEAF, &[9; 8 * LEAF]);
     let before = replica.target.bytes();
     let wire = Wire {
@@ -203,7 +98,7 @@ fn what_arrives_spoilt_is_not_written() {
 fn cut_anywhere_it_goes_on_where_it_was() {
     let mut went_on = 0;
     for cut in (1..20).map(|i| i * 150_000) {
-        let mut replica = Replica::new(24 << 20);
+        let mut replica = Replica::new(DeltaMode::Image, 24 << 20);
         for segment in 0..24 {
             replica.write((segment << 20) + 9 * LEAF, &[segment as u8 | 1; 30 * LEAF]);
         }

@@ -28,7 +28,7 @@ fn params(size: u64) -> Params {
         leaf_key: Key([7; 16]),
         map: false,
         first: 0,
-        delta: false,
+        delta: None,
     }
 }
 

@@ -28,7 +28,7 @@ fn params(dry_run: bool) -> Params {
         leaf_key: Key([7; 16]),
         map: true,
         first: 0,
-        delta: false,
+        delta: None,
     }
 }
 

@@ -374,24 +374,28 @@ impl BlockEnd {
         })
     }
 
-    /// Sends what this image has become since it was `since`, of which all but `changed` is the same.
-    /// See [`sync::run_delta_source`].
+    /// Sends what this image has become since it was `since`, of which all but `changed` is the same. Without `since` the
+    /// target is asked what it was there. See [`sync::run_delta_source`].
     pub fn sync_since(
         &mut self,
-        (since, changed): (&mut BlockEnd, &RangeSet),
+        (since, changed): (Option<&mut BlockEnd>, &RangeSet),
         params: &Params,
         link: &mut Link,
         meter: &Meter,
         table: &DigestTable,
     ) -> Result<sync::Summary> {
         self.with_image(params, |image| {
-            since.with_image(params, |before| {
+            let mut send = |earlier: Option<&dyn Image>| {
                 let since = Since {
-                    image: before,
+                    image: earlier,
                     changed,
                 };
                 sync::run_delta_source(image, &since, params, link, meter, table)
-            })
+            };
+            match since {
+                Some(since) => since.with_image(params, |earlier| send(Some(earlier))),
+                None => send(None),
+            }
         })
     }
 

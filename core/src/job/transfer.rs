@@ -15,7 +15,7 @@ use crate::remote::Remote;
 use crate::replica::{Fork, Prepared};
 use crate::snapshot::{PointInTime, SnapshotDisk, SnapshotKind};
 use crate::stop::Stop;
-use crate::sync::{DigestTable, Geometry, Meter, Params, Progress, Summary};
+use crate::sync::{DeltaMode, DigestTable, Geometry, Meter, Params, Progress, Summary};
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -185,7 +185,10 @@ impl Transfers<'_> {
                     base: way.track.map(Track::target_base),
                 };
                 params.first = agent.client().block(BlockRequest::Table(wanted))?;
-                params.delta = way.track.is_some();
+                params.delta = way.track.map(|track| match track.changes.snapshot() {
+                    Some(_) => DeltaMode::Image,
+                    None => DeltaMode::Ranges,
+                });
                 let mut since = match way.track {
                     Some(Track { changes, .. }) => {
                         table.fill_from(&changes.base.table, params.first)?;
@@ -201,8 +204,7 @@ impl Transfers<'_> {
                     match &mut since {
                         None => source.sync(Role::Source, &params, link, meter, Some(table)),
                         Some((since, changes)) => {
-                            let Some(since) = since else { todo!() };
-                            let since = (since, &changes.ranges);
+                            let since = (since.as_mut(), &changes.ranges);
                             source.sync_since(since, &params, link, meter, table)
                         }
                     }

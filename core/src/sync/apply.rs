@@ -2,10 +2,11 @@
 //! source promised before a byte of it is written.
 
 use super::failure::Failure;
+use super::grains::{self, GrainData, Kept};
 use super::segment::{self, SegmentData};
 use super::{Meter, Params, SideStats};
 use crate::buf::BufPool;
-use crate::digest::{self, LeafSet};
+use crate::digest::{self, GrainSet, LeafSet};
 use crate::error::{Error, Kind, Result};
 use crate::image::Image;
 use crate::range::ByteRange;
@@ -39,6 +40,8 @@ pub(super) enum Base {
     Zeros,
     /// It must be read.
     OnDisk,
+    /// These grains of it were read; the others are not looked at, and the patch's digest does not cover them.
+    Grains(Kept),
 }
 
 impl Base {
@@ -94,6 +97,13 @@ impl<'a> Applier<'a> {
         let data = segment::read(self.image, &self.params.geometry, index, &self.pool)?;
         self.read.fetch_add(data.read, Ordering::Relaxed);
         Ok(data)
+    }
+
+    /// Reads some grains of a segment and counts them.
+    pub(super) fn read_grains(&self, index: u64, set: GrainSet) -> Result<GrainData> {
+        let grains = grains::read(self.image, self.params, (index, set), &self.pool)?;
+        self.read.fetch_add(grains.data.read, Ordering::Relaxed);
+        Ok(grains)
     }
 
     /// Makes a range, of which the source has nothing, read as zeros.
@@ -161,13 +171,24 @@ impl<'a> Applier<'a> {
         let geometry = &self.params.geometry;
         let range = geometry.segment(patch.segment);
         let len = range.len() as usize;
-        self.check(patch, len)?;
+        let leaf_bytes = geometry.leaf_bytes() as usize;
+        let leaves = LeafSet::first(len.div_ceil(leaf_bytes));
+        match &base {
+            Base::Grains(kept) => self.check(patch, &kept.set.leaves(leaf_bytes, len))?,
+            // Without a digest there is nothing to prove the rest by: all of it must go.
+            _ if patch.digest.is_none() && patch.zeroed != leaves => return Err(malformed()),
+            _ => self.check(patch, &leaves)?,
+        }
         let changed = segment::leaf_bytes(&patch.changed, geometry, len) as usize;
-        let data = match base {
+        let data = match &base {
             _ if changed == len => {
                 let mut data = SegmentData::unfilled(&self.pool, len);
                 unpacker.unpack_into(&patch.data, &mut data.buf[..len])?;
                 data
+            }
+            Base::Grains(kept) => {
+                let data = kept.restore(self.params, len, &self.pool);
+                self.patched(patch, data, changed, unpacker)?
             }
             Base::OnDisk if patch.digest.is_some() => {
                 self.patched(patch, self.read(patch.segment)?, changed, unpacker)?
@@ -177,8 +198,11 @@ impl<'a> Applier<'a> {
                 self.patched(patch, zeros, changed, unpacker)?
             }
         };
-        let leaf_bytes = geometry.leaf_bytes() as usize;
-        if digest::segment(self.params.hash, data.bytes(), leaf_bytes) != patch.digest {
+        let digest = match &base {
+            Base::Grains(kept) => grains::look(self.params, &data, kept.set).1.digest(),
+            _ => digest::segment(self.params.hash, data.bytes(), leaf_bytes),
+        };
+        if digest != patch.digest {
             return Err(wrong_digest(range, self.image));
         }
         self.write(patch.segment, &data, &patch.changed, &patch.zeroed)
@@ -189,7 +213,11 @@ impl<'a> Applier<'a> {
         let (geometry, patch) = (&self.params.geometry, &delta.patch);
         let range = geometry.segment(patch.segment);
         let len = range.len() as usize;
-        self.check(patch, len)?;
+        let leaves = LeafSet::first(len.div_ceil(geometry.leaf_bytes() as usize));
+        self.check(patch, &leaves)?;
+        if patch.digest.is_none() {
+            return Err(malformed());
+        }
         let changed = segment::leaf_bytes(&patch.changed, geometry, len) as usize;
         let data = SegmentData::unfilled(&self.pool, len);
         let data = self.patched(patch, data, changed, unpacker)?;
@@ -240,36 +268,28 @@ impl<'a> Applier<'a> {
         for (first, count) in patch.zeroed.runs() {
             data.buf[geometry.leaves(first, count, data.len)].fill(0);
         }
-        let mut bytes = unpacker.unpack(&patch.data, changed)?;
-        for (first, count) in patch.changed.runs() {
-            let place = geometry.leaves(first, count, data.len);
-            let (head, rest) = bytes.split_at(place.len());
-            data.buf[place].copy_from_slice(head);
-            bytes = rest;
-        }
+        let bytes = unpacker.unpack(&patch.data, changed)?;
+        segment::put_leaves(&mut data, &patch.changed, geometry, bytes);
         Ok(data)
     }
 
-    /// The patch names only leaves that exist, none twice, and has bytes for just the changed ones.
-    fn check(&self, patch: &Patch, len: usize) -> Result<()> {
-        let geometry = &self.params.geometry;
-        let leaves = len.div_ceil(geometry.leaf_bytes() as usize);
-        let fits = patch
-            .changed
-            .iter()
-            .chain(patch.zeroed.iter())
-            .all(|i| i < leaves)
-            && !patch.changed.iter().any(|i| patch.zeroed.contains(i))
-            // Without a digest there is nothing to prove the rest by: all of it must go.
-            && (patch.digest.is_some() || patch.zeroed.len() == leaves);
+    /// The patch names only leaves that it may, and none twice.
+    fn check(&self, patch: &Patch, leaves: &LeafSet) -> Result<()> {
+        let Patch {
+            changed, zeroed, ..
+        } = patch;
+        let fits = changed.is_within(leaves)
+            && zeroed.is_within(leaves)
+            && !changed.iter().any(|i| zeroed.contains(i));
         match fits {
             true => Ok(()),
-            false => Err(Error::new(
-                Kind::Protocol,
-                "the source sent a malformed patch",
-            )),
+            false => Err(malformed()),
         }
     }
+}
+
+fn malformed() -> Error {
+    Error::new(Kind::Protocol, "the source sent a malformed patch")
 }
 
 fn wrong_digest(range: ByteRange, image: &dyn Image) -> Error {

@@ -2,6 +2,7 @@
 
 use super::coordinator::Event;
 use super::failure::{disconnected, Failure};
+use super::grains;
 use super::pack::{Level, Packer};
 use super::segment::{self, SegmentData};
 use super::Params;
@@ -150,29 +151,43 @@ impl<'a> Patcher<'a> {
         index: u64,
         data: &SegmentData,
         digest: Digest,
-        (present, fingerprints): (&LeafSet, &[u64]),
+        theirs: (&LeafSet, &[u64]),
     ) -> Result<Patch> {
+        let nonzero =
+            digest::nonzero_leaves(data.bytes(), self.params.geometry.leaf_bytes() as usize);
+        let unlike = self.unlike(data, &nonzero, theirs);
+        self.patch(index, data, Some(digest), unlike)
+    }
+
+    /// Which leaves change and which become zeros, where `data` has these `nonzero` ones and the target has others.
+    pub fn unlike(
+        &self,
+        data: &SegmentData,
+        nonzero: &LeafSet,
+        (present, fingerprints): (&LeafSet, &[u64]),
+    ) -> (LeafSet, LeafSet) {
         let geometry = &self.params.geometry;
-        let (mut changed, mut zeroed) = (LeafSet::default(), LeafSet::default());
+        let leaves = data.len.div_ceil(geometry.leaf_bytes() as usize);
         let mut theirs = fingerprints.iter();
-        let leaf_bytes = geometry.leaf_bytes() as usize;
-        let nonzero = digest::nonzero_leaves(data.bytes(), leaf_bytes);
-        for (i, leaf) in data.bytes().chunks(leaf_bytes).enumerate() {
-            let old = match present.contains(i) {
-                true => theirs.next(),
-                false => None,
-            };
-            match (nonzero.contains(i), old) {
-                (false, None) => {}
-                (false, Some(_)) => zeroed.insert(i),
-                (true, Some(old)) if self.fingerprints.of(leaf) == *old => {}
-                (true, _) => changed.insert(i),
-            }
-        }
-        let places = segment::leaf_slices(&changed, geometry, data);
+        grains::changes(leaves, present, nonzero, |i| {
+            let old = theirs.next();
+            let place = geometry.leaves(i, 1, data.len);
+            nonzero.contains(i) && old != Some(&self.fingerprints.of(&data.buf[place]))
+        })
+    }
+
+    /// The patch by which these leaves of a segment become those of `data`, or zeros.
+    pub fn patch(
+        &mut self,
+        index: u64,
+        data: &SegmentData,
+        digest: Option<Digest>,
+        (changed, zeroed): (LeafSet, LeafSet),
+    ) -> Result<Patch> {
+        let places = segment::leaf_slices(&changed, &self.params.geometry, data);
         Ok(Patch {
             segment: index,
-            digest: Some(digest),
+            digest,
             changed,
             zeroed,
             data: self.packer.pack(&places)?,

@@ -1,14 +1,12 @@
 //! The source's thread that decides: it gives reported segments to the workers and answers the target
 //! in segment order.
 
+use super::answers::{Answers, SAME_BATCH};
 use super::compare::{Compared, Job, Task, Verdict};
 use super::failure::{disconnected, Failure};
 use super::order::InOrder;
-use super::outbox::post;
-use super::segment::{self, SegmentData};
-use super::source::{mismatch, summary};
-use super::table::Recorder;
-use super::{Meter, Params, SourceReport, Summary, TargetReport};
+use super::segment::SegmentData;
+use super::{Params, Summary, TargetReport};
 use crate::digest::{Digest, LeafSet};
 use crate::error::{Error, Kind, Result};
 use crate::image::Image;
@@ -25,8 +23,6 @@ const HELD_BYTES_MAX: u64 = 64 << 20;
 const NEW_BYTES_MAX: u64 = 32 << 20;
 /// Segments that may be held, however small they are.
 const HELD_MAX: usize = 64;
-/// Equal segments that are reported together.
-const SAME_BATCH: u32 = 32;
 /// Events that an honest target and our own workers can have outstanding: its window of segments and
 /// fingerprints, one outcome for each, and its last frame.
 pub(super) const EVENTS_MAX: usize = 2 * (limits::WINDOW + HELD_MAX) + 1;
@@ -49,8 +45,7 @@ pub(super) enum Event {
 /// Gives out work and answers the target in segment order.
 pub(super) struct Coordinator<'a> {
     params: &'a Params,
-    meter: &'a Meter,
-    frames: Sender<Frame>,
+    answers: Answers<'a>,
     jobs: Sender<Job>,
     listed: VecDeque<(u64, u64)>,
     /// All segments before this one were listed.
@@ -63,9 +58,6 @@ pub(super) struct Coordinator<'a> {
     held_max: usize,
     new: usize,
     new_max: usize,
-    same: u32,
-    recorder: Recorder<'a>,
-    report: SourceReport,
 }
 
 enum Settled {
@@ -74,20 +66,13 @@ enum Settled {
 }
 
 impl<'a> Coordinator<'a> {
-    pub(super) fn new(
-        params: &'a Params,
-        meter: &'a Meter,
-        recorder: Recorder<'a>,
-        frames: Sender<Frame>,
-        jobs: Sender<Job>,
-    ) -> Self {
+    pub(super) fn new(params: &'a Params, answers: Answers<'a>, jobs: Sender<Job>) -> Self {
         let geometry = &params.geometry;
         let segment = u64::from(geometry.segment_bytes());
         let fit = |bytes| ((bytes / segment) as usize).clamp(2, HELD_MAX);
         Coordinator {
             params,
-            meter,
-            frames,
+            answers,
             jobs,
             listed: VecDeque::new(),
             listed_to: params.first,
@@ -98,9 +83,6 @@ impl<'a> Coordinator<'a> {
             held_max: fit(HELD_BYTES_MAX),
             new: 0,
             new_max: fit(NEW_BYTES_MAX),
-            same: 0,
-            recorder,
-            report: SourceReport::default(),
         }
     }
 
@@ -122,21 +104,10 @@ impl<'a> Coordinator<'a> {
             // The lister ended early; its error is the one to report.
             return Err(disconnected(()));
         }
-        self.flush_same()?;
         image.check_unchanged()?;
-        let digest = self.recorder.digest(self.params.geometry.size())?;
-        self.report.map = self.meter.map_report();
-        let stats = serde_json::to_vec(&self.report)
-            .map_err(|e| Error::new(Kind::Protocol, "cannot encode statistics").because(e))?;
-        post(&self.frames, Frame::Done(digest, stats))?;
+        let digest = self.answers.finish()?;
         match next_event(&events, failure)? {
-            Event::Finished(theirs, target) => {
-                if theirs != digest && !self.params.dry_run {
-                    return Err(mismatch(digest, theirs));
-                }
-                self.meter.add_map(target.map.as_ref())?;
-                Ok(summary(self.params, digest, &self.report, target.side))
-            }
+            Event::Finished(theirs, target) => self.answers.outcome(digest, (theirs, target)),
             _ => Err(Error::new(
                 Kind::Protocol,
                 "the target went on after the last segment",
@@ -222,13 +193,13 @@ impl<'a> Coordinator<'a> {
     }
 
     fn compared(&mut self, done: Compared) -> Result<()> {
-        self.report.side.read += done.read;
+        self.answers.add_read(done.read);
         let settled = match done.verdict {
             Verdict::Same(digest) => Settled::Same(digest),
             Verdict::Patch(patch) => Settled::Patch(patch),
             Verdict::Differs(data, digest) => {
                 self.waiting.insert(done.index, (done.ticket, data, digest));
-                return post(&self.frames, Frame::Want(done.index));
+                return self.answers.post(Frame::Want(done.index));
             }
         };
         match self.order.fill(done.ticket, (done.index, settled)) {
@@ -249,8 +220,7 @@ impl<'a> Coordinator<'a> {
                 self.new += 1;
             } else {
                 let bytes = self.params.geometry.segment(index).len();
-                self.report.compared += bytes;
-                self.meter.add_compared(bytes);
+                self.answers.add_compared(bytes);
             }
             let ticket = self.order.issue();
             let task = Task::Compare(entry);
@@ -273,49 +243,19 @@ impl<'a> Coordinator<'a> {
             }
             match settled {
                 Settled::Same(digest) => {
-                    self.recorder.add(index, digest)?;
-                    let range = self.params.geometry.segment(index);
-                    self.meter.mark(|map| map.mark_unchanged(range));
-                    self.same += 1;
+                    self.answers.recorder.add(index, digest)?;
+                    self.answers.same(index)?;
                 }
-                Settled::Patch(patch) => self.answer_patch(index, patch)?,
+                Settled::Patch(patch) => {
+                    self.answers.recorder.add(index, patch.digest)?;
+                    self.answers.patch(patch)?;
+                }
             }
-            self.meter
-                .set_position(self.params.geometry.segment(index).end);
         }
         // A few equal segments may wait for company, but not when there is nothing else to wait for.
-        if self.same >= SAME_BATCH || self.order.len() == 0 {
-            self.flush_same()?;
-        }
-        Ok(())
-    }
-
-    fn answer_patch(&mut self, index: u64, patch: Patch) -> Result<()> {
-        let geometry = &self.params.geometry;
-        let range = geometry.segment(index);
-        let len = range.len() as usize;
-        let changed = segment::leaf_bytes(&patch.changed, geometry, len);
-        let zeroed = segment::leaf_bytes(&patch.zeroed, geometry, len);
-        self.recorder.add(index, patch.digest)?;
-        self.report.changed += changed;
-        self.report.zeroed += zeroed;
-        self.meter.add_changed(changed);
-        self.meter.add_zeroed(zeroed);
-        self.meter
-            .mark(|map| map.mark_patched(range, changed, zeroed));
-        if self.params.dry_run {
-            self.same += 1;
-            return Ok(());
-        }
-        self.flush_same()?;
-        self.meter.add_sent(patch.data.packed_len() as u64);
-        post(&self.frames, Frame::Patch(patch))
-    }
-
-    fn flush_same(&mut self) -> Result<()> {
-        match std::mem::take(&mut self.same) {
-            0 => Ok(()),
-            count => post(&self.frames, Frame::Same(count)),
+        match self.order.len() {
+            0 => self.answers.flush(),
+            _ => Ok(()),
         }
     }
 }

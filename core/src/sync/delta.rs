@@ -1,53 +1,59 @@
-//! The source's side where it is known what changed: it compares the image with what it was before, here, and sends
-//! the leaves that differ. The target reads nothing.
+//! The source's side where it is known what changed: only that is looked at, and only leaves that differ are sent.
 //!
-//! Proof needs no reading either. A segment's digest is a sum over grains, so the source, which sees the changed grains
-//! as they were and as they are, knows by what it shifts. Both sides add that to what their tables have, and the image
-//! digests that follow from the tables must agree in the end.
+//! If the source still has the image as it was, it compares here, and the target reads nothing. If all it knows is where
+//! something may have changed, it says where, the target tells what it has there, and is answered segment by segment.
+//!
+//! Proof needs no more reading either. A segment's digest is a sum over grains, so who sees the changed grains as they
+//! were and as they are knows by what it shifts. Both sides add that to what their tables have, and the image digests
+//! that follow from the tables must agree in the end.
 
-use super::coordinator::next_event;
+use super::answers::Answers;
+use super::coordinator::{next_event, EVENTS_MAX};
+use super::delta_work::{Change, Compared, Job, Worker};
 use super::failure::{disconnected, Failure};
 use super::order::InOrder;
-use super::outbox::{self, post};
-use super::pack::{Level, Packer};
-use super::segment::{self, SegmentData};
-use super::source::{mismatch, summary};
+use super::outbox;
+use super::pack::Level;
+use super::source::{hand_over, target_report};
 use super::table::{DigestTable, Recorder};
-use super::{Meter, Params, SourceReport, Summary, TargetReport};
-use crate::buf::BufPool;
-use crate::digest::{self, Digest, GrainSum, LeafSet, GRAIN_BYTES};
+use super::{DeltaMode, Meter, Params, Summary, TargetReport};
+use crate::digest::{Digest, GrainSet};
 use crate::error::{Error, Kind, Result};
 use crate::image::Image;
 use crate::range::RangeSet;
-use crate::wire::{limits, Delta, Frame, Link, LinkReader, Patch, Received};
+use crate::wire::{limits, Frame, Grains, Held, Link, LinkReader, Received};
 use crossbeam_channel::{Receiver, Sender};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Segments that may be in work or wait for their turn.
 const HELD_MAX: usize = 32;
+/// Segments that may be announced and not answered: so many that the target always has something to read, and fewer
+/// than it takes before it takes no more.
+const ANNOUNCED_MAX: usize = 4 * limits::ENTRIES_MAX;
+const _: () = assert!(ANNOUNCED_MAX < limits::SLICES_MAX * limits::ENTRIES_MAX);
 
-/// What an image was before, and where it may differ from that.
+/// Since when and where an image may have changed.
 pub struct Since<'a> {
-    /// The image as it was.
-    pub image: &'a dyn Image,
+    /// The image as it was, if it is still there ([`DeltaMode::Image`]). Without it ([`DeltaMode::Ranges`]) the target is
+    /// asked what it was: its image must be just that, but for what a sync over the same table has sent to it already.
+    pub image: Option<&'a dyn Image>,
     /// Everything outside of these ranges is as it was.
     pub changed: &'a RangeSet,
 }
 
 enum Event {
+    Held(Held),
     Compared { ticket: u64, compared: Compared },
     Finished(Digest, Box<TargetReport>),
 }
 
-/// What became of a segment.
-struct Compared {
-    index: u64,
-    read: u64,
-    delta: Option<Delta>,
-}
-
 /// Sends over `link` what `image` has become `since`. The target's image must be the earlier one, and the tables of both
-/// sides those of it; they become those of the new one. Only images with leaves of 4 KiB can be sent so.
+/// sides those of it; they become those of the new one. Only images with leaves that divide 64 KiB can be sent so.
+///
+/// Over another link it can go on with the same `table`, which then must not have been closed meanwhile: it knows how far
+/// this side had got. With [`DeltaMode::Ranges`] all of a segment is looked at where something was sent before, because
+/// the target cannot tell any more what it was.
 pub fn run(
     image: &dyn Image,
     since: &Since,
@@ -56,7 +62,7 @@ pub fn run(
     meter: &Meter,
     table: &DigestTable,
 ) -> Result<Summary> {
-    check(params)?;
+    check(since, params)?;
     meter.begin(params);
     let recorder = Recorder::new(params, Some(table))?;
     link.reader.set_frame_max(limits::CONTROL_FRAME_MAX);
@@ -66,7 +72,7 @@ pub fn run(
     let pool = params.geometry.buffers();
     let (frames_tx, frames_rx) = crossbeam_channel::bounded(outbox::queue(&params.geometry));
     // Room for all that can come: nobody waits for the one that decides.
-    let (events_tx, events_rx) = crossbeam_channel::bounded(HELD_MAX + 1);
+    let (events_tx, events_rx) = crossbeam_channel::bounded(EVENTS_MAX);
     let (jobs_tx, jobs_rx) = crossbeam_channel::bounded(HELD_MAX);
     let (reader, writer) = (&mut link.reader, &mut link.writer);
     let mut outcome = None;
@@ -79,36 +85,19 @@ pub fn run(
             })
         });
         let events = events_tx.clone();
-        scope.spawn(move || failure.watch(|| read_end(reader, &events)));
+        scope.spawn(move || failure.watch(|| read_frames(reader, &events)));
         for _ in 0..super::apply::workers(params) {
             let (jobs, events, pool) = (jobs_rx.clone(), events_tx.clone(), Arc::clone(&pool));
             scope.spawn(move || {
-                failure.watch(|| {
-                    let mut worker = Worker {
-                        image,
-                        since,
-                        params,
-                        pool,
-                        packer: Packer::new(level),
-                    };
-                    worker.work(&jobs, &events, failure)
-                })
+                let worker = Worker::new(image, since, params, pool, level);
+                failure.watch(|| work(worker, &jobs, &events, failure))
             });
         }
         drop((events_tx, jobs_rx));
-        let mut sender = Sending {
-            params,
-            meter,
-            recorder,
-            frames: frames_tx,
-            report: SourceReport::default(),
-        };
+        let answers = Answers::new(params, meter, recorder, frames_tx);
+        let sender = Sending::new(since, params, answers, table);
         failure.watch(|| {
-            sender.send_all(since, &jobs_tx, &events_rx, failure)?;
-            drop(jobs_tx);
-            image.check_unchanged()?;
-            since.image.check_unchanged()?;
-            outcome = Some(sender.finish(&events_rx, failure)?);
+            outcome = Some(sender.run(image, jobs_tx, events_rx, failure)?);
             Ok(())
         });
     });
@@ -122,208 +111,261 @@ pub fn run(
     Ok(summary)
 }
 
-fn check(params: &Params) -> Result<()> {
-    let aligned = GRAIN_BYTES.is_multiple_of(params.geometry.leaf_bytes() as usize);
-    if params.delta && !params.dry_run && aligned {
-        return Ok(());
+fn check(since: &Since, params: &Params) -> Result<()> {
+    let wanted = match since.image {
+        Some(_) => DeltaMode::Image,
+        None => DeltaMode::Ranges,
+    };
+    match params.delta == Some(wanted) {
+        true => params.check(),
+        false => Err(Error::new(
+            Kind::Usage,
+            "both sides must be told what is known of the earlier image",
+        )),
     }
-    Err(Error::new(
-        Kind::Usage,
-        "what changed can only be sent for good, and in leaves that divide 64 KiB",
-    ))
 }
 
-/// Waits for the target's last frame.
-fn read_end(reader: &mut LinkReader, events: &Sender<Event>) -> Result<()> {
-    match reader.receive()? {
-        Received::Frame(Frame::Finished(digest, stats)) => {
-            let stats = serde_json::from_slice(&stats).map_err(|e| {
-                Error::new(Kind::Protocol, "the target sent malformed statistics").because(e)
-            })?;
-            let event = Event::Finished(digest, Box::new(stats));
-            events.send(event).map_err(disconnected)
+/// Turns the target's frames into events, up to its last one. Never waits for the one that decides.
+fn read_frames(reader: &mut LinkReader, events: &Sender<Event>) -> Result<()> {
+    loop {
+        match reader.receive()? {
+            Received::Frame(Frame::Held(held)) => hand_over(events, Event::Held(held))?,
+            Received::Frame(Frame::Finished(digest, stats)) => {
+                let report = Box::new(target_report(&stats)?);
+                return hand_over(events, Event::Finished(digest, report));
+            }
+            Received::Frame(other) => return Err(reader.unexpected(&other)),
+            Received::End => return Err(reader.vanished()),
         }
-        Received::Frame(other) => Err(reader.unexpected(&other)),
-        Received::End => Err(reader.vanished()),
     }
 }
 
-/// The thread that decides: gives out segments, and sends what came of them in order.
+fn work(
+    mut worker: Worker,
+    jobs: &Receiver<Job>,
+    events: &Sender<Event>,
+    failure: &Failure,
+) -> Result<()> {
+    for job in jobs {
+        failure.check()?;
+        let ticket = job.ticket;
+        let compared = worker.compare(job)?;
+        events
+            .send(Event::Compared { ticket, compared })
+            .map_err(disconnected)?;
+    }
+    Ok(())
+}
+
+/// The thread that decides: announces segments or gives them out at once, and answers for them in order.
 struct Sending<'a> {
+    since: &'a Since<'a>,
     params: &'a Params,
-    meter: &'a Meter,
-    recorder: Recorder<'a>,
-    frames: Sender<Frame>,
-    report: SourceReport,
+    answers: Answers<'a>,
+    table: &'a DigestTable,
+    /// What the changed segments from this one on have is still to be seen to.
+    next: u64,
+    /// Changed segments before this one are looked at as a whole.
+    whole_to: u64,
+    /// Announced, and not told of by the target yet.
+    announced: VecDeque<(u64, GrainSet)>,
+    /// To be compared.
+    todo: VecDeque<(u64, GrainSet, Held)>,
+    order: InOrder<Compared>,
 }
 
-impl Sending<'_> {
-    fn send_all(
-        &mut self,
-        since: &Since,
-        jobs: &Sender<(u64, u64)>,
-        events: &Receiver<Event>,
-        failure: &Failure,
-    ) -> Result<()> {
-        let mut order = InOrder::new();
-        let mut next = changed_from(since, self.params, self.params.first);
-        loop {
-            while let Some(index) = next.filter(|_| order.len() < HELD_MAX) {
-                let job = (order.issue(), index);
-                jobs.send(job).map_err(disconnected)?;
-                next = changed_from(since, self.params, index + 1);
-            }
-            if order.len() == 0 {
-                return Ok(());
-            }
-            match next_event(events, failure)? {
-                Event::Compared { ticket, compared } => order.fill(ticket, compared),
-                Event::Finished(..) => {
-                    return Err(Error::new(
-                        Kind::Protocol,
-                        "the target ended before the last segment",
-                    ))
-                }
-            };
-            while let Some(compared) = order.take() {
-                self.send(compared)?;
-            }
+impl<'a> Sending<'a> {
+    fn new(
+        since: &'a Since<'a>,
+        params: &'a Params,
+        answers: Answers<'a>,
+        table: &'a DigestTable,
+    ) -> Self {
+        Sending {
+            since,
+            params,
+            answers,
+            table,
+            next: params.first,
+            whole_to: match since.image {
+                Some(_) => 0,
+                None => table.sent_to(),
+            },
+            announced: VecDeque::new(),
+            todo: VecDeque::new(),
+            order: InOrder::new(),
         }
     }
 
-    fn send(&mut self, compared: Compared) -> Result<()> {
-        let geometry = &self.params.geometry;
-        let range = geometry.segment(compared.index);
-        self.report.side.read += compared.read;
-        self.report.compared += compared.read / 2;
-        self.meter.add_compared(compared.read / 2);
-        self.meter.set_position(range.end);
-        let Some(delta) = compared.delta else {
-            return Ok(());
-        };
-        let len = range.len() as usize;
-        let changed = segment::leaf_bytes(&delta.patch.changed, geometry, len);
-        let zeroed = segment::leaf_bytes(&delta.patch.zeroed, geometry, len);
-        self.recorder.shift(compared.index, delta.shift)?;
-        self.report.changed += changed;
-        self.report.zeroed += zeroed;
-        self.meter.add_changed(changed);
-        self.meter.add_zeroed(zeroed);
-        self.meter
-            .mark(|map| map.mark_patched(range, changed, zeroed));
-        self.meter.add_sent(delta.patch.data.packed_len() as u64);
-        post(&self.frames, Frame::Delta(delta))
-    }
-
-    fn finish(mut self, events: &Receiver<Event>, failure: &Failure) -> Result<Summary> {
-        let digest = self.recorder.digest(self.params.geometry.size())?;
-        self.report.map = self.meter.map_report();
-        let stats = serde_json::to_vec(&self.report)
-            .map_err(|e| Error::new(Kind::Protocol, "cannot encode statistics").because(e))?;
-        post(&self.frames, Frame::Done(digest, stats))?;
-        match next_event(events, failure)? {
-            Event::Finished(theirs, _) if theirs != digest => Err(mismatch(digest, theirs)),
-            Event::Finished(_, target) => {
-                self.meter.add_map(target.map.as_ref())?;
-                Ok(summary(self.params, digest, &self.report, target.side))
+    fn run(
+        mut self,
+        image: &dyn Image,
+        jobs: Sender<Job>,
+        // Goes with us: a worker must not wait for room that nobody makes any more.
+        events: Receiver<Event>,
+        failure: &Failure,
+    ) -> Result<Summary> {
+        loop {
+            self.announce()?;
+            self.give_out(&jobs)?;
+            if self.order.len() == 0 {
+                // Nothing is sure to come before the target knows of all that is equal.
+                self.answers.flush()?;
+                if self.announced.is_empty() {
+                    break;
+                }
             }
+            self.handle(next_event(&events, failure)?)?;
+            while let Some(compared) = self.order.take() {
+                self.answer(compared)?;
+            }
+        }
+        drop(jobs);
+        image.check_unchanged()?;
+        if let Some(earlier) = self.since.image {
+            earlier.check_unchanged()?;
+        }
+        let digest = self.answers.finish()?;
+        match next_event(&events, failure)? {
+            Event::Finished(theirs, target) => self.answers.outcome(digest, (theirs, *target)),
+            Event::Held(_) => unannounced(),
             Event::Compared { .. } => Err(disconnected(())),
         }
     }
-}
 
-/// The first segment from `first` on that may have changed.
-fn changed_from(since: &Since, params: &Params, first: u64) -> Option<u64> {
-    let geometry = &params.geometry;
-    let start = geometry.segment(first).start;
-    let range = since.changed.next_from(start)?;
-    (range.start < geometry.size()).then(|| geometry.segment_of(range.start))
-}
-
-struct Worker<'a> {
-    image: &'a dyn Image,
-    since: &'a Since<'a>,
-    params: &'a Params,
-    pool: Arc<BufPool>,
-    packer: Packer<'a>,
-}
-
-impl Worker<'_> {
-    fn work(
-        &mut self,
-        jobs: &Receiver<(u64, u64)>,
-        events: &Sender<Event>,
-        failure: &Failure,
-    ) -> Result<()> {
-        for (ticket, index) in jobs {
-            failure.check()?;
-            let compared = self.compare(index)?;
-            events
-                .send(Event::Compared { ticket, compared })
-                .map_err(disconnected)?;
+    /// Announces changed segments to a target that is asked what it has, a frame at a time, as far ahead as may be.
+    fn announce(&mut self) -> Result<()> {
+        if self.since.image.is_some() {
+            return Ok(());
+        }
+        let open = |s: &Self| s.announced.len() + s.todo.len() + s.order.len();
+        while open(self) + limits::ENTRIES_MAX <= ANNOUNCED_MAX {
+            let mut frame = Vec::new();
+            while frame.len() < limits::ENTRIES_MAX {
+                let Some((segment, set)) = self.next_changed() else {
+                    break;
+                };
+                frame.push(Grains { segment, set });
+            }
+            if frame.is_empty() {
+                break;
+            }
+            let entries = frame.iter().map(|g| (g.segment, g.set));
+            self.announced.extend(entries);
+            self.answers.post(Frame::Grains(frame))?;
         }
         Ok(())
     }
 
-    /// Reads the changed grains of a segment, as they are and as they were.
-    fn compare(&mut self, index: u64) -> Result<Compared> {
+    /// The next segment that may have changed, and which of its grains.
+    fn next_changed(&mut self) -> Option<(u64, GrainSet)> {
         let geometry = &self.params.geometry;
+        let from = geometry.segment(self.next).start;
+        let found = self.since.changed.next_from(from)?.start;
+        if found >= geometry.size() {
+            return None;
+        }
+        let index = geometry.segment_of(found);
         let range = geometry.segment(index);
-        let leaf = geometry.leaf_bytes() as usize;
-        let mut new = SegmentData::unfilled(&self.pool, range.len() as usize);
-        let mut old = SegmentData::unfilled(&self.pool, range.len() as usize);
-        let (mut changed, mut zeroed) = (LeafSet::default(), LeafSet::default());
-        let mut shift = GrainSum::default();
-        let mut read = 0;
-        // Two ranges may be in one grain.
-        let parts: RangeSet = self
-            .since
-            .changed
-            .within(range)
-            .map(|part| part.align_out(GRAIN_BYTES as u64).intersection(&range))
-            .collect();
-        for part in parts.iter() {
-            let place = (part.start - range.start) as usize..(part.end - range.start) as usize;
-            let first = place.start / leaf;
-            let mut piece = |data: &mut SegmentData, image: &dyn Image| {
-                image.read_at(&mut data.buf[place.clone()], part.start)?;
-                read += part.len();
-                let bytes = &data.buf[place.clone()];
-                let present = digest::nonzero_leaves(bytes, leaf);
-                let sum = digest::piece(self.params.hash, bytes, leaf, &present, first);
-                Ok::<_, Error>((present, sum))
+        let mut set = GrainSet::default();
+        for part in self.since.changed.within(range) {
+            let place = part.start - range.start..part.end - range.start;
+            set.insert_bytes(place.start as usize..place.end as usize);
+        }
+        if index < self.whole_to {
+            set = GrainSet::all(range.len() as usize);
+        }
+        self.next = index + 1;
+        Some((index, set))
+    }
+
+    fn give_out(&mut self, jobs: &Sender<Job>) -> Result<()> {
+        while self.order.len() < HELD_MAX {
+            let next = match self.since.image {
+                Some(_) => self.next_changed().map(|(index, set)| (index, set, None)),
+                None => {
+                    let reported = self.todo.pop_front();
+                    reported.map(|(index, set, held)| (index, set, Some(held)))
+                }
             };
-            let (is, sum) = piece(&mut new, self.image)?;
-            let (was, old_sum) = piece(&mut old, self.since.image)?;
-            if sum == old_sum {
-                continue;
-            }
-            shift = shift.plus(sum.minus(old_sum));
-            for i in 0..place.len().div_ceil(leaf) {
-                let at = geometry.leaves(first + i, 1, new.len);
-                match (is.contains(i), was.contains(i)) {
-                    (false, false) => {}
-                    (false, true) => zeroed.insert(first + i),
-                    (true, true) if new.buf[at.clone()] == old.buf[at] => {}
-                    (true, _) => changed.insert(first + i),
+            let Some((index, set, held)) = next else {
+                break;
+            };
+            let ticket = self.order.issue();
+            let job = Job {
+                ticket,
+                index,
+                set,
+                held,
+            };
+            jobs.send(job).map_err(disconnected)?;
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, event: Event) -> Result<()> {
+        let protocol = |what| Err(Error::new(Kind::Protocol, what));
+        match event {
+            Event::Held(held) => {
+                let Some((index, set)) = self.announced.pop_front() else {
+                    return unannounced();
+                };
+                let geometry = &self.params.geometry;
+                let len = geometry.segment(index).len() as usize;
+                let leaves = set.leaves(geometry.leaf_bytes() as usize, len);
+                if held.segment != index || !held.present.is_within(&leaves) {
+                    return unannounced();
+                }
+                self.todo.push_back((index, set, held));
+                if self.todo.len() + self.order.len() > limits::WINDOW {
+                    return protocol("the target told of more segments than the window allows");
                 }
             }
+            Event::Compared { ticket, compared } => {
+                if !self.order.fill(ticket, compared) {
+                    return protocol("a segment was settled twice");
+                }
+            }
+            Event::Finished(..) => return protocol("the target ended before the last segment"),
         }
-        let mut delta = None;
-        if !changed.is_empty() || !zeroed.is_empty() {
-            let leaves = segment::leaf_slices(&changed, geometry, &new);
-            let data = self.packer.pack(&leaves)?;
-            let patch = Patch {
-                segment: index,
-                digest: None,
-                changed,
-                zeroed,
-                data,
-            };
-            let mut made = Delta { shift, patch };
-            made.patch.digest = Some(made.proof(self.params.hash, &leaves));
-            delta = Some(made);
-        }
-        Ok(Compared { index, read, delta })
+        Ok(())
     }
+
+    fn answer(&mut self, compared: Compared) -> Result<()> {
+        let Compared {
+            index, set, sums, ..
+        } = compared;
+        let len = self.params.geometry.segment(index).len() as usize;
+        let whole = set == GrainSet::all(len);
+        self.answers.add_read(compared.read);
+        self.answers.add_compared(set.bytes(len) as u64);
+        match compared.change {
+            Change::None if self.since.image.is_some() => {
+                self.answers.equal(index);
+                Ok(())
+            }
+            Change::None => {
+                if whole {
+                    self.answers.recorder.replace(index, whole, sums)?;
+                }
+                self.answers.same(index)
+            }
+            Change::Patch(patch) => {
+                self.answers.recorder.replace(index, whole, sums)?;
+                self.table.sends(index);
+                self.answers.patch(patch)
+            }
+            Change::Delta(delta) => {
+                self.answers.recorder.shift(index, delta.shift)?;
+                self.answers.delta(delta)
+            }
+        }
+    }
+}
+
+fn unannounced<T>() -> Result<T> {
+    Err(Error::new(
+        Kind::Protocol,
+        "the target told of what it was not asked for",
+    ))
 }

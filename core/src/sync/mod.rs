@@ -7,12 +7,15 @@
 //! the protocol's window, so memory does not grow with the image, and each side has one thread that
 //! only reads from the link, so the two directions cannot block each other.
 
+mod answers;
 mod apply;
 mod compare;
 mod coordinator;
 mod delta;
+mod delta_work;
 mod failure;
 mod geometry;
+mod grains;
 mod local;
 mod map;
 mod mend;
@@ -22,6 +25,7 @@ mod outbox;
 mod pack;
 mod progress;
 mod relay;
+mod report;
 mod scan;
 mod segment;
 mod source;
@@ -43,7 +47,8 @@ pub use source::run as run_source;
 pub use table::DigestTable;
 pub use target::run as run_target;
 
-use crate::digest::{Digest, HashKind, ImageDigest};
+use crate::digest::{Digest, HashKind, ImageDigest, GRAIN_BYTES};
+use crate::error::{Error, Kind, Result};
 use crate::fingerprint::Key;
 use serde::{Deserialize, Serialize};
 
@@ -74,9 +79,19 @@ pub struct Params {
     #[serde(default)]
     pub first: u64,
     /// Both sides' tables are those of the same earlier image, which the target is: only what changed since is read
-    /// and sent, see [`run_delta_source`].
+    /// and sent, see [`run_delta_source`]. `None`: nothing is known, so everything is compared.
     #[serde(default)]
-    pub delta: bool,
+    pub delta: Option<DeltaMode>,
+}
+
+/// What the source knows of what changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeltaMode {
+    /// Where, and what was there before: it has the earlier image as well. The target reads nothing.
+    Image,
+    /// Where. Both sides read that, in grains of 64 KiB.
+    Ranges,
 }
 
 impl Params {
@@ -93,7 +108,19 @@ impl Params {
             leaf_key: Key::random(),
             map: false,
             first: 0,
-            delta: false,
+            delta: None,
+        }
+    }
+
+    /// A sync of what changed writes for good, and counts in grains of 64 KiB.
+    pub(crate) fn check(&self) -> Result<()> {
+        let aligned = GRAIN_BYTES.is_multiple_of(self.geometry.leaf_bytes() as usize);
+        match self.delta.is_none() || (aligned && !self.dry_run) {
+            true => Ok(()),
+            false => Err(Error::new(
+                Kind::Usage,
+                "what changed can only be sent for good, and in leaves that divide 64 KiB",
+            )),
         }
     }
 

@@ -161,3 +161,18 @@ pub(super) fn leaf_slices<'d>(
         .map(|&(first, count)| &data.bytes()[geometry.leaves(first, count, data.len)])
         .collect()
 }
+
+/// Puts the bytes of a set of leaves, in order, where they belong; there must be as many as the set covers.
+pub(super) fn put_leaves(
+    data: &mut SegmentData,
+    set: &LeafSet,
+    geometry: &Geometry,
+    mut bytes: &[u8],
+) {
+    for (first, count) in set.runs() {
+        let place = geometry.leaves(first, count, data.len);
+        let (head, rest) = bytes.split_at(place.len());
+        data.buf[place].copy_from_slice(head);
+        bytes = rest;
+    }
+}

@@ -1,5 +1,6 @@
 //! The source's side of a sync: lists its data, compares what the target reports, sends what differs.
 
+use super::answers::Answers;
 use super::compare::work;
 use super::coordinator::{Coordinator, Event, EVENTS_MAX};
 use super::failure::{disconnected, Failure};
@@ -7,7 +8,7 @@ use super::outbox::{self, post};
 use super::pack::Level;
 use super::segment;
 use super::table::{DigestTable, Recorder};
-use super::{Meter, Params, SideStats, SourceReport, Summary};
+use super::{Meter, Params, SideStats, SourceReport, Summary, TargetReport};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::image::Image;
@@ -61,7 +62,8 @@ pub fn run(
             });
         }
         drop((events_tx, jobs_rx));
-        let coordinator = Coordinator::new(params, meter, recorder, frames_tx, jobs_tx);
+        let answers = Answers::new(params, meter, recorder, frames_tx);
+        let coordinator = Coordinator::new(params, answers, jobs_tx);
         failure.watch(|| {
             outcome = Some(coordinator.run(image, events_rx, slices_rx, failure)?);
             Ok(())
@@ -131,10 +133,7 @@ fn read_frames(reader: &mut LinkReader, events: &Sender<Event>) -> Result<()> {
                 fingerprints,
             },
             Received::Frame(Frame::Finished(digest, stats)) => {
-                let stats = serde_json::from_slice(&stats).map_err(|e| {
-                    Error::new(Kind::Protocol, "the target sent malformed statistics").because(e)
-                })?;
-                return hand_over(events, Event::Finished(digest, stats));
+                return hand_over(events, Event::Finished(digest, target_report(&stats)?));
             }
             Received::Frame(other) => return Err(reader.unexpected(&other)),
             Received::End => return Err(reader.vanished()),
@@ -143,7 +142,14 @@ fn read_frames(reader: &mut LinkReader, events: &Sender<Event>) -> Result<()> {
     }
 }
 
-fn hand_over(events: &Sender<Event>, event: Event) -> Result<()> {
+/// What a target's last frame says.
+pub(super) fn target_report(json: &[u8]) -> Result<TargetReport> {
+    serde_json::from_slice(json)
+        .map_err(|e| Error::new(Kind::Protocol, "the target sent malformed statistics").because(e))
+}
+
+/// There is room for all that an honest target sends unanswered.
+pub(super) fn hand_over<T>(events: &Sender<T>, event: T) -> Result<()> {
     events.try_send(event).map_err(|e| match e {
         TrySendError::Full(_) => {
             Error::new(Kind::Protocol, "the target sent more than it was asked for")

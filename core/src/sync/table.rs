@@ -11,6 +11,7 @@ use crate::error::{Error, Kind, Result};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use uuid::Uuid;
 
 const MAGIC: &[u8; 20] = b"rblocksync segment2\n";
@@ -28,6 +29,8 @@ pub struct DigestTable {
     path: PathBuf,
     hash: HashKind,
     geometry: Geometry,
+    /// See [`DigestTable::sent_to`].
+    sent_to: AtomicU64,
 }
 
 impl DigestTable {
@@ -69,6 +72,7 @@ impl DigestTable {
             path: path.to_owned(),
             hash,
             geometry,
+            sent_to: AtomicU64::new(0),
         };
         let whole = table.file.set_len(entry_at(geometry.segments()));
         whole
@@ -85,6 +89,7 @@ impl DigestTable {
                 path: path.to_owned(),
                 hash,
                 geometry,
+                sent_to: AtomicU64::new(0),
             },
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Error::io(format!("cannot open {}", path.display()), e)),
@@ -173,6 +178,17 @@ impl DigestTable {
         let digest = GrainSum::of(self.get(index)?).plus(shift).digest();
         self.put(index, &digest.unwrap_or(Digest([0; 32])))?;
         Ok(digest)
+    }
+
+    /// Segments before this one may have been changed on the other side, by a sync with this table that came to no good
+    /// end: what they were before cannot be asked for any more. Known as long as the table is open.
+    pub(super) fn sent_to(&self) -> u64 {
+        self.sent_to.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a change of segment `index` is about to be sent.
+    pub(super) fn sends(&self, index: u64) {
+        self.sent_to.fetch_max(index + 1, Ordering::Relaxed);
     }
 
     fn read_head(&self) -> Result<Option<[u8; HEAD_BYTES as usize]>> {
@@ -302,11 +318,13 @@ pub(super) struct Recorder<'a> {
 impl<'a> Recorder<'a> {
     /// Of a sync with these parameters. The segments that it leaves out are taken from the table.
     pub fn new(params: &super::Params, table: Option<&'a DigestTable>) -> Result<Self> {
+        params.check()?;
         let mut digest = params.image_digest();
+        let delta = params.delta.is_some();
         match (params.first, table) {
-            (first, Some(_)) if params.delta && first <= params.geometry.segments() => {}
-            (0, _) if !params.delta => {}
-            (first, Some(table)) if !params.delta && first <= params.geometry.segments() => {
+            (first, Some(_)) if delta && first <= params.geometry.segments() => {}
+            (0, _) if !delta => {}
+            (first, Some(table)) if !delta && first <= params.geometry.segments() => {
                 table.each(0, first, |index, found| digest.add(index, found))?;
             }
             _ => {
@@ -316,7 +334,6 @@ impl<'a> Recorder<'a> {
                 ))
             }
         }
-        let delta = params.delta;
         Ok(Recorder {
             digest,
             table,
@@ -344,6 +361,23 @@ impl<'a> Recorder<'a> {
         }
     }
 
+    /// Some grains of segment `index` add `is` to its digest, where they added `was`. If these are all its grains
+    /// (`whole`), that is the digest, whatever it was. Tells what it is then.
+    pub fn replace(
+        &mut self,
+        index: u64,
+        whole: bool,
+        (was, is): (GrainSum, GrainSum),
+    ) -> Result<Option<Digest>> {
+        match self.table {
+            Some(table) if self.delta && whole => {
+                table.put(index, &Digest(is.0))?;
+                Ok(is.digest())
+            }
+            _ => self.shift(index, is.minus(was)),
+        }
+    }
+
     /// The digest of the whole image of `size` bytes.
     pub fn digest(&self, size: u64) -> Result<Digest> {
         match self.table {
@@ -359,72 +393,5 @@ impl<'a> Recorder<'a> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    fn geometry() -> Geometry {
-        Geometry::new(10 << 20, 4096).unwrap()
-    }
-
-    fn filled(path: &Path, point: Uuid) -> DigestTable {
-        let table = DigestTable::create(path, HashKind::Blake3, geometry(), point).unwrap();
-        for index in [0, 3, 9] {
-            table.put(index, &Digest([index as u8 + 1; 32])).unwrap();
-        }
-        table
-    }
-
-    #[test]
-    fn the_image_digest_follows_from_the_entries() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("t");
-        let table = filled(&path, Uuid::nil());
-        let mut digest = ImageDigest::new(HashKind::Blake3, 4096, 1 << 20);
-        for index in [0, 3, 9] {
-            digest.add(index, Some(Digest([index as u8 + 1; 32])));
-        }
-        assert_eq!(table.image_digest().unwrap(), digest.finish(10 << 20));
-        let again = DigestTable::open(&path, HashKind::Blake3, geometry()).unwrap();
-        assert_eq!(
-            again.unwrap().image_digest().unwrap(),
-            table.image_digest().unwrap()
-        );
-    }
-
-    #[test]
-    fn a_table_of_another_image_is_none() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("t");
-        let open = |hash, size| {
-            let geometry = Geometry::new(size, 4096).unwrap();
-            DigestTable::open(&path, hash, geometry).unwrap().is_some()
-        };
-        assert!(!open(HashKind::Blake3, 10 << 20), "there is none at all");
-        filled(&path, Uuid::nil());
-        assert!(open(HashKind::Blake3, 10 << 20));
-        assert!(!open(HashKind::Sha256, 10 << 20));
-        assert!(!open(HashKind::Blake3, (10 << 20) - 4096));
-        std::fs::write(&path, "short").unwrap();
-        assert!(!open(HashKind::Blake3, 10 << 20));
-    }
-
-    #[test]
-    fn a_sync_goes_on_only_at_the_same_point_in_time_and_from_its_cursor() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("t");
-        let (point, other) = (Uuid::new_v4(), Uuid::new_v4());
-        filled(&path, point).set_cursor(4).unwrap();
-        let resume = |point| DigestTable::resume(&path, HashKind::Blake3, geometry(), point);
-        let (table, cursor) = resume(point).unwrap();
-        assert_eq!(cursor, 4);
-        let mut found = Vec::new();
-        table
-            .each(0, 10, |index, digest| found.extend(digest.map(|_| index)))
-            .unwrap();
-        assert_eq!(found, [0, 3], "what is behind the cursor does not count");
-        drop(table);
-        assert_eq!(resume(other).unwrap().1, 0);
-        assert_eq!(resume(point).unwrap().1, 0, "it was made anew");
-    }
-}
+#[path = "table_tests.rs"]
+mod tests;

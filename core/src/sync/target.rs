@@ -2,22 +2,21 @@
 
 use super::apply::{self, Applier, Base};
 use super::failure::{disconnected, Failure};
+use super::grains::Kept;
 use super::outbox::{self, post};
 use super::progress::Progress;
+use super::report::{self, Job, Listed};
 use super::source::{mismatch, summary};
 use super::table::{DigestTable, Recorder};
 use super::verify::Touched;
-use super::window::{Report, Window};
-use super::{Meter, Params, SideStats, SourceReport, Summary, TargetReport};
+use super::window::{Found, Report, Window};
+use super::{DeltaMode, Meter, Params, SideStats, SourceReport, Summary, TargetReport};
 use crate::bell::Bell;
-use crate::digest::{self, Digest};
+use crate::digest::{Digest, GrainSet, GrainSum};
 use crate::error::{Error, Kind, Result};
-use crate::fingerprint::Fingerprints;
 use crate::image::Image;
-use crate::wire::{
-    limits, Delta, Entry, Extents, Frame, Link, LinkReader, Patch, Received, Unpacker,
-};
-use crossbeam_channel::{Receiver, Sender};
+use crate::wire::{limits, Delta, Entry, Frame, Grains, Link, LinkReader, Patch, Received};
+use crossbeam_channel::Sender;
 
 /// Receives into `image` over `link`. The parameters must be the ones the source was given.
 /// When this returns `Ok`, the image is flushed and both sides' digests agreed. The segments' digests go into `table`
@@ -72,26 +71,6 @@ pub fn run(
     Ok(summary)
 }
 
-/// Work for the target's threads.
-enum Job {
-    Scan {
-        ticket: u64,
-        index: u64,
-    },
-    Clear {
-        index: u64,
-    },
-    Apply {
-        ticket: u64,
-        patch: Patch,
-        base: Base,
-    },
-    Change {
-        ticket: u64,
-        delta: Delta,
-    },
-}
-
 struct Session<'a> {
     params: &'a Params,
     meter: &'a Meter,
@@ -127,7 +106,7 @@ impl<'a> Session<'a> {
         ended: &Bell,
     ) -> Option<(Digest, SourceReport)> {
         let (jobs_tx, jobs_rx) = crossbeam_channel::bounded(outbox::queue(&self.params.geometry));
-        let (slices_tx, slices_rx) = crossbeam_channel::bounded(limits::SLICES_MAX);
+        let (listed_tx, listed_rx) = crossbeam_channel::bounded(limits::SLICES_MAX);
         let mut done = None;
         let (window, progress) = (Window::new(), Progress::new(self.params.first));
         let (image, table) = (self.applier.image(), self.recorder.table());
@@ -140,21 +119,31 @@ impl<'a> Session<'a> {
             for _ in 0..apply::workers(self.params) {
                 let jobs = jobs_rx.clone();
                 scope.spawn(move || {
-                    failure
-                        .watch(|| work(params, applier, (window, progress), &jobs, frames, failure))
+                    failure.watch(|| {
+                        report::work(params, applier, (window, progress), &jobs, frames, failure)
+                    })
                 });
             }
             drop(jobs_rx);
             let jobs = jobs_tx.clone();
             scope.spawn(move || {
-                failure.watch(|| scan(applier, (window, progress), &slices_rx, &jobs, failure))
+                failure.watch(|| {
+                    report::give_out(
+                        params,
+                        applier,
+                        (window, progress),
+                        &listed_rx,
+                        &jobs,
+                        failure,
+                    )
+                })
             });
             failure.watch(|| {
                 done =
-                    Some(self.receive(reader, (window, progress), &slices_tx, &jobs_tx, frames)?);
+                    Some(self.receive(reader, (window, progress), &listed_tx, &jobs_tx, frames)?);
                 Ok(())
             });
-            drop((slices_tx, jobs_tx));
+            drop((listed_tx, jobs_tx));
             ended.ring();
         });
         if let (Some(table), true) = (table, self.failure.is_set()) {
@@ -169,14 +158,15 @@ impl<'a> Session<'a> {
         &mut self,
         reader: &mut LinkReader,
         (window, progress): (&Window, &Progress),
-        slices: &Sender<Extents>,
+        listed: &Sender<Listed>,
         jobs: &Sender<Job>,
         frames: &Sender<Frame>,
     ) -> Result<(Digest, SourceReport)> {
         let (mut listed_to, mut unanswered) = (self.params.first, 0u64);
         let mut changed_to = self.params.first;
-        if self.params.delta {
-            // Nothing is listed: what is not changed is as it is.
+        let mode = self.params.delta;
+        if mode.is_some() {
+            // No data is listed: what is not changed is as it is.
             listed_to = self.params.geometry.segments();
         }
         let protocol = |what: &str| Err(Error::new(Kind::Protocol, format!("the source {what}")));
@@ -190,9 +180,25 @@ impl<'a> Session<'a> {
                     }
                     listed_to = extents.end;
                     unanswered += extents.runs.iter().map(|(_, take)| take).sum::<u64>();
-                    if slices.try_send(extents).is_err() {
+                    if listed.try_send(Listed::Extents(extents)).is_err() {
                         self.failure.check()?;
                         return protocol("listed too much data ahead of the comparison");
+                    }
+                }
+                Received::Frame(Frame::Grains(grains)) => {
+                    if mode != Some(DeltaMode::Ranges) || grains.is_empty() {
+                        return protocol("announced grains out of turn");
+                    }
+                    for announced in &grains {
+                        if !self.is_due(announced, changed_to) {
+                            return protocol("announced grains out of order");
+                        }
+                        changed_to = announced.segment + 1;
+                    }
+                    unanswered += grains.len() as u64;
+                    if listed.try_send(Listed::Grains(grains)).is_err() {
+                        self.failure.check()?;
+                        return protocol("announced too many grains ahead of the comparison");
                     }
                 }
                 Received::Frame(Frame::Want(index)) => {
@@ -215,22 +221,22 @@ impl<'a> Session<'a> {
                     unanswered = unanswered.saturating_sub(count.into());
                     for _ in 0..count {
                         match window.settle() {
-                            Some((index, entry)) => {
-                                self.settle_same(index, entry)?;
-                                progress.done(progress.settle(), index);
+                            Some(report) => {
+                                self.settle_same(&report)?;
+                                progress.done(progress.settle(), report.index);
                             }
                             None => return protocol("answered more segments than were reported"),
                         }
                     }
                 }
                 Received::Frame(Frame::Patch(patch)) => match window.settle() {
-                    Some((index, entry)) if index == patch.segment && !self.params.dry_run => {
+                    Some(report) if report.index == patch.segment && !self.params.dry_run => {
                         unanswered = unanswered.saturating_sub(1);
-                        self.settle_patch(&patch)?;
+                        let base = self.settle_patch(&patch, report.found)?;
                         let job = Job::Apply {
                             ticket: progress.settle(),
                             patch,
-                            base: Base::of(entry),
+                            base,
                         };
                         jobs.send(job).map_err(disconnected)?;
                     }
@@ -239,7 +245,7 @@ impl<'a> Session<'a> {
                 Received::Frame(Frame::Delta(delta)) => {
                     let index = delta.patch.segment;
                     let room = changed_to..self.params.geometry.segments();
-                    if !room.contains(&index) || !self.params.delta || self.params.dry_run {
+                    if !room.contains(&index) || mode != Some(DeltaMode::Image) {
                         return protocol("sent a change out of turn");
                     }
                     changed_to = index + 1;
@@ -264,34 +270,71 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn settle_same(&mut self, index: u64, entry: Entry) -> Result<()> {
-        if let Entry::Digest(digest) = entry {
-            self.recorder.add(index, Some(digest))?;
-            self.meter
-                .add_compared(self.params.geometry.segment(index).len());
-        }
-        self.meter
-            .set_position(self.params.geometry.segment(index).end);
-        Ok(())
+    /// Whether these grains may be announced when all changes before segment `from` are.
+    fn is_due(&self, announced: &Grains, from: u64) -> bool {
+        let geometry = &self.params.geometry;
+        let Grains { segment, set } = *announced;
+        let len = geometry.segment(segment).len() as usize;
+        (from..geometry.segments()).contains(&segment)
+            && !set.is_empty()
+            && set.is_within(GrainSet::all(len))
     }
 
-    fn settle_patch(&mut self, patch: &Patch) -> Result<()> {
-        let range = self.params.geometry.segment(patch.segment);
-        self.recorder.add(patch.segment, patch.digest)?;
-        self.touched.patched(patch.segment, patch.digest);
-        self.meter.add_patch(patch, &self.params.geometry);
+    fn settle_same(&mut self, report: &Report) -> Result<()> {
+        let range = self.params.geometry.segment(report.index);
+        match &report.found {
+            Found::Whole {
+                entry: Entry::Digest(digest),
+                ..
+            } => {
+                self.recorder.add(report.index, Some(*digest))?;
+                self.meter.add_compared(range.len());
+            }
+            Found::Whole { .. } => {}
+            Found::Grains { kept, .. } => {
+                self.replace(report.index, kept, kept.sum)?;
+            }
+        }
         self.meter.set_position(range.end);
         Ok(())
     }
 
+    /// Notes what a patch makes of a segment, and tells what it goes onto.
+    fn settle_patch(&mut self, patch: &Patch, found: Found) -> Result<Base> {
+        let index = patch.segment;
+        let (digest, base) = match found {
+            Found::Whole { entry, .. } => {
+                self.recorder.add(index, patch.digest)?;
+                (patch.digest, Base::of(entry))
+            }
+            Found::Grains { kept, .. } => {
+                let digest = self.replace(index, &kept, GrainSum::of(patch.digest))?;
+                (digest, Base::Grains(kept))
+            }
+        };
+        self.settled(patch, digest);
+        Ok(base)
+    }
+
+    /// The kept grains of segment `index` add `is` to its digest from now on. Tells what that is then.
+    fn replace(&mut self, index: u64, kept: &Kept, is: GrainSum) -> Result<Option<Digest>> {
+        let len = self.params.geometry.segment(index).len() as usize;
+        self.meter.add_compared(kept.set.bytes(len) as u64);
+        self.recorder
+            .replace(index, kept.is_whole(len), (kept.sum, is))
+    }
+
     fn settle_change(&mut self, delta: &Delta) -> Result<()> {
-        let patch = &delta.patch;
-        let digest = self.recorder.shift(patch.segment, delta.shift)?;
-        self.touched.patched(patch.segment, digest);
-        self.meter.add_patch(patch, &self.params.geometry);
-        let end = self.params.geometry.segment(patch.segment).end;
-        self.meter.set_position(end);
+        let digest = self.recorder.shift(delta.patch.segment, delta.shift)?;
+        self.settled(&delta.patch, digest);
         Ok(())
+    }
+
+    fn settled(&mut self, patch: &Patch, digest: Option<Digest>) {
+        let geometry = &self.params.geometry;
+        self.touched.patched(patch.segment, digest);
+        self.meter.add_patch(patch, geometry);
+        self.meter.set_position(geometry.segment(patch.segment).end);
     }
 
     /// Compares the digests, flushes, verifies and tells the source. That can take long: the source is
@@ -347,100 +390,4 @@ impl<'a> Session<'a> {
         }
         Ok((ours, stats))
     }
-}
-
-/// Walks the source's slices: frees what it has not, and hands the rest to the workers in order.
-fn scan(
-    applier: &Applier,
-    (window, progress): (&Window, &Progress),
-    slices: &Receiver<Extents>,
-    jobs: &Sender<Job>,
-    failure: &Failure,
-) -> Result<()> {
-    let clear = |first, end| {
-        applier.clear_segments(first, end, failure, |index| {
-            progress.clear(index);
-            jobs.send(Job::Clear { index }).map_err(disconnected)
-        })
-    };
-    for extents in slices {
-        let mut at = extents.start;
-        for (skip, take) in &extents.runs {
-            let first = at + skip;
-            clear(at, first)?;
-            for index in first..first + take {
-                let ticket = window.reserve(failure)?;
-                jobs.send(Job::Scan { ticket, index })
-                    .map_err(disconnected)?;
-            }
-            at = first + take;
-        }
-        clear(at, extents.end)?;
-    }
-    Ok(())
-}
-
-/// A worker: digests and patches, whatever comes next.
-fn work(
-    params: &Params,
-    applier: &Applier,
-    (window, progress): (&Window, &Progress),
-    jobs: &Receiver<Job>,
-    frames: &Sender<Frame>,
-    failure: &Failure,
-) -> Result<()> {
-    let leaf = params.geometry.leaf_bytes() as usize;
-    let mut unpacker = Unpacker::default();
-    let fingerprints = Fingerprints::new(params.leaf_key);
-    for job in jobs {
-        failure.check()?;
-        match job {
-            Job::Scan { ticket, index } => {
-                let data = applier.read(index)?;
-                let present = digest::nonzero_leaves(data.bytes(), leaf);
-                let found = digest::segment_with(params.hash, data.bytes(), leaf, &present);
-                let entry = match found {
-                    Some(digest) => Entry::Digest(digest),
-                    None if data.read > 0 => Entry::Zero,
-                    None => Entry::Absent,
-                };
-                // Made now, while the bytes are in the processor's cache: that costs next to nothing, and
-                // reading them again when they are asked for would.
-                let leaves = found.map(|_| {
-                    let places = present
-                        .iter()
-                        .map(|i| params.geometry.leaves(i, 1, data.len));
-                    (
-                        present,
-                        places
-                            .map(|place| fingerprints.of(&data.bytes()[place]))
-                            .collect(),
-                    )
-                });
-                let report = Report {
-                    index,
-                    entry,
-                    leaves,
-                };
-                window.report(ticket, report, frames)?;
-            }
-            Job::Clear { index } => {
-                applier.clear_segment(index)?;
-                progress.cleared(index);
-            }
-            Job::Apply {
-                ticket,
-                patch,
-                base,
-            } => {
-                applier.apply(&patch, base, &mut unpacker)?;
-                progress.done(ticket, patch.segment);
-            }
-            Job::Change { ticket, delta } => {
-                applier.change(&delta, &mut unpacker)?;
-                progress.done(ticket, delta.patch.segment);
-            }
-        }
-    }
-    Ok(())
 }

@@ -4,7 +4,7 @@ use super::codec::{put_varint, Fields};
 use super::hello::Hello;
 use super::limits;
 use super::payload::Payload;
-use crate::digest::{self, Digest, GrainSum, HashKind, LeafSet};
+use crate::digest::{self, Digest, GrainSet, GrainSum, HashKind, LeafSet};
 use crate::error::{Error, Kind, Result};
 
 /// One message. The number before each is its type byte.
@@ -43,6 +43,10 @@ pub enum Frame {
     Patch(Patch),
     /// 0x28: source to target: a segment is to be changed of which the target is not to read anything.
     Delta(Delta),
+    /// 0x29: source to target: of these segments only these grains matter; read them.
+    Grains(Vec<Grains>),
+    /// 0x2a: target to source: what it has in the grains that were announced next.
+    Held(Held),
     /// 0x26: source to target: all segments are settled. Image digest, then statistics as JSON.
     Done(Digest, Vec<u8>),
     /// 0x27: target to source: all is flushed. Image digest, then statistics as JSON.
@@ -122,6 +126,28 @@ impl Delta {
     }
 }
 
+/// Grains of a segment that may have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grains {
+    /// Index of the segment.
+    pub segment: u64,
+    /// At least one.
+    pub set: GrainSet,
+}
+
+/// What the target has in some grains of a segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Index of the segment.
+    pub segment: u64,
+    /// What these grains add to the segment's digest.
+    pub sum: GrainSum,
+    /// Which of their leaves are not zero.
+    pub present: LeafSet,
+    /// The fingerprints of those, in order.
+    pub fingerprints: Vec<u64>,
+}
+
 impl Frame {
     /// Appends the frame with its length field.
     pub fn encode(&self, out: &mut Vec<u8>) {
@@ -169,9 +195,7 @@ impl Frame {
                 fingerprints,
             } => {
                 put(out, 0x23, &segment.to_le_bytes());
-                out.extend_from_slice(&present.0);
-                let bytes = fingerprints.iter().flat_map(|f| f.to_le_bytes());
-                out.extend(bytes);
+                encode_leaves(present, fingerprints, out);
             }
             Frame::Same(count) => put(out, 0x24, &count.to_le_bytes()),
             Frame::Patch(patch) => {
@@ -181,6 +205,18 @@ impl Frame {
             Frame::Delta(delta) => {
                 put(out, 0x28, &delta.shift.0);
                 encode_patch(&delta.patch, out);
+            }
+            Frame::Grains(grains) => {
+                put(out, 0x29, &(grains.len() as u16).to_le_bytes());
+                for Grains { segment, set } in grains {
+                    out.extend_from_slice(&segment.to_le_bytes());
+                    out.extend_from_slice(&set.0.to_le_bytes());
+                }
+            }
+            Frame::Held(held) => {
+                put(out, 0x2a, &held.segment.to_le_bytes());
+                out.extend_from_slice(&held.sum.0);
+                encode_leaves(&held.present, &held.fingerprints, out);
             }
             Frame::Done(digest, stats) => {
                 put(out, 0x26, &digest.0);
@@ -209,10 +245,7 @@ impl Frame {
             0x22 => Frame::Want(fields.u64()?),
             0x23 => {
                 let segment = fields.u64()?;
-                let present = fields.leaf_set()?;
-                let fingerprints = (0..present.len())
-                    .map(|_| fields.u64())
-                    .collect::<Result<_>>()?;
+                let (present, fingerprints) = decode_leaves(&mut fields)?;
                 Frame::Leaves {
                     segment,
                     present,
@@ -225,6 +258,18 @@ impl Frame {
                 let shift = GrainSum(fields.digest()?.0);
                 let patch = decode_patch(fields)?;
                 return Ok(Frame::Delta(Delta { shift, patch }));
+            }
+            0x29 => Frame::Grains(decode_grains(&mut fields)?),
+            0x2a => {
+                let segment = fields.u64()?;
+                let sum = GrainSum(fields.digest()?.0);
+                let (present, fingerprints) = decode_leaves(&mut fields)?;
+                Frame::Held(Held {
+                    segment,
+                    sum,
+                    present,
+                    fingerprints,
+                })
             }
             0x26 => return Ok(Frame::Done(fields.digest()?, fields.rest().to_vec())),
             0x27 => return Ok(Frame::Finished(fields.digest()?, fields.rest().to_vec())),
@@ -243,6 +288,19 @@ impl Frame {
 fn put(out: &mut Vec<u8>, kind: u8, bytes: &[u8]) {
     out.push(kind);
     out.extend_from_slice(bytes);
+}
+
+fn encode_leaves(present: &LeafSet, fingerprints: &[u64], out: &mut Vec<u8>) {
+    out.extend_from_slice(&present.0);
+    out.extend(fingerprints.iter().flat_map(|f| f.to_le_bytes()));
+}
+
+fn decode_leaves(fields: &mut Fields) -> Result<(LeafSet, Vec<u64>)> {
+    let present = fields.leaf_set()?;
+    let fingerprints = (0..present.len())
+        .map(|_| fields.u64())
+        .collect::<Result<_>>()?;
+    Ok((present, fingerprints))
 }
 
 fn encode_patch(patch: &Patch, out: &mut Vec<u8>) {
@@ -284,14 +342,31 @@ fn decode_extents(fields: &mut Fields) -> Result<Extents> {
     Ok(Extents { start, end, runs })
 }
 
-fn decode_entries(fields: &mut Fields) -> Result<Vec<Entry>> {
+/// The number of entries of a frame that is a list.
+fn decode_count(fields: &mut Fields, what: &str) -> Result<usize> {
     let count = fields.u16()? as usize;
-    if count > limits::ENTRIES_MAX {
-        return Err(Error::new(
+    match count <= limits::ENTRIES_MAX {
+        true => Ok(count),
+        false => Err(Error::new(
             Kind::Protocol,
-            "a segments frame has too many entries",
-        ));
+            format!("a {what} frame has too many entries"),
+        )),
     }
+}
+
+fn decode_grains(fields: &mut Fields) -> Result<Vec<Grains>> {
+    let count = decode_count(fields, "grains")?;
+    (0..count)
+        .map(|_| {
+            let segment = fields.u64()?;
+            let set = GrainSet(fields.u16()?);
+            Ok(Grains { segment, set })
+        })
+        .collect()
+}
+
+fn decode_entries(fields: &mut Fields) -> Result<Vec<Entry>> {
+    let count = decode_count(fields, "segments")?;
     (0..count)
         .map(|_| match fields.u8()? {
             0 => Ok(Entry::Absent),

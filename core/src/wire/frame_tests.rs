@@ -66,6 +66,25 @@ fn golden() -> Vec<(Frame, &'static str)> {
              00 0908",
         ),
         (
+            Frame::Grains(vec![
+                Grains { segment: 7, set: GrainSet(0x8001) },
+                Grains { segment: 300, set: GrainSet(2) },
+            ]),
+            "17000000 29 0200 0700000000000000 0180 2c01000000000000 0200",
+        ),
+        (
+            Frame::Held(Held {
+                segment: 7,
+                sum: GrainSum([0xbb; 32]),
+                present: changed,
+                fingerprints: vec![0x0102_0304_0506_0708],
+            }),
+            "51000000 2a 0700000000000000 \
+             bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb \
+             0200000000000000000000000000000000000000000000000000000000000000 \
+             08070605040302 01",
+        ),
+        (
             Frame::Done(Digest([1; 32]), b"{}".to_vec()),
             "23000000 26 0101010101010101010101010101010101010101010101010101010101010101 7b7d",
         ),
@@ -128,6 +147,27 @@ fn extents_that_lie_are_refused() {
         let mut bytes = Vec::new();
         Frame::Extents(Extents { start, end, runs }).encode(&mut bytes);
         assert!(Frame::decode(&bytes[4..]).is_err());
+    }
+}
+
+#[test]
+fn lists_that_are_too_long_are_refused() {
+    let grains = Grains {
+        segment: 0,
+        set: GrainSet(1),
+    };
+    for (count, fits) in [
+        (limits::ENTRIES_MAX, true),
+        (limits::ENTRIES_MAX + 1, false),
+    ] {
+        for list in [
+            Frame::Grains(vec![grains; count]),
+            Frame::Segments(vec![Entry::Zero; count]),
+        ] {
+            let mut bytes = Vec::new();
+            list.encode(&mut bytes);
+            assert_eq!(Frame::decode(&bytes[4..]).is_ok(), fits, "{count}");
+        }
     }
 }
 

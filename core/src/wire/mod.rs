@@ -11,7 +11,7 @@ mod payload;
 mod stream;
 mod stripe;
 
-pub use frame::{Delta, Entry, Extents, Frame, Patch};
+pub use frame::{Delta, Entry, Extents, Frame, Grains, Held, Patch};
 pub use hello::{Hello, VERSION, VERSION_MIN};
 pub use lanes::Lanes;
 pub use link::{Link, LinkReader, Received};
@@ -33,11 +33,11 @@ pub mod limits {
     pub const SEGMENTS_MAX: u64 = 1 << 44;
     /// Most runs in one extents frame.
     pub const RUNS_MAX: usize = 32 << 10;
-    /// Most entries in one segments frame.
+    /// Most entries in one segments or grains frame.
     pub const ENTRIES_MAX: usize = 256;
     /// Segments the target may report ahead of what the source has answered.
     pub const WINDOW: usize = 256;
-    /// Extents frames that may lie unprocessed at the target.
+    /// Extents or grains frames that may lie unprocessed at the target.
     pub const SLICES_MAX: usize = 16;
     /// Lanes that a link may have besides its first stream.
     pub const LANES_MAX: u8 = 15;

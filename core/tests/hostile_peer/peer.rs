@@ -8,7 +8,7 @@ use rblocksync::image::{Image, MemoryImage};
 use rblocksync::range::ByteRange;
 use rblocksync::stop::Stop;
 use rblocksync::sync::{
-    run_source, run_target, Compress, DigestTable, Geometry, Meter, Params, Summary,
+    run_source, run_target, Compress, DeltaMode, DigestTable, Geometry, Meter, Params, Summary,
 };
 use rblocksync::wire::{Entry, Extents, Frame, Hello, Link, Patch};
 use std::io::{Read, Write};
@@ -130,7 +130,7 @@ pub fn params(segments: usize) -> Params {
         leaf_key: Key([7; 16]),
         map: false,
         first: 0,
-        delta: false,
+        delta: None,
     }
 }
 
@@ -200,7 +200,7 @@ impl Side {
         for index in 0..geometry.segments() {
             table.put(index, &segment_digest(byte)).unwrap();
         }
-        self.params.delta = true;
+        self.params.delta = Some(DeltaMode::Image);
         self.table = Some(table);
         self
     }
