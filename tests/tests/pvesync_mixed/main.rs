@@ -53,6 +53,7 @@ fn make(lab: &Lab) -> Result<()> {
 fn shown(lab: &Lab, number: u32) -> Result<Report> {
     let b = lab.b();
     let thin = format!("/dev/pve/snap_vm-170-disk-0_rbs{number}");
+    // For qemu-img, what is skipped is part of the count.
     let regions = [
         format!(
             "set -e; lvchange -qq -ay -K {thin}; dd if={thin} bs=1M skip=1 count=2 status=none; lvchange -qq -an {thin}"
@@ -60,7 +61,7 @@ fn shown(lab: &Lab, number: u32) -> Result<Report> {
         format!("dd if={IMAGES}/vm-170-disk-1.raw bs=1M skip=1 count=2 status=none"),
         format!(
             "set -e; f={IMAGES}/vm-170-disk-2.qcow2; qemu-img check -q -f qcow2 $f
-             qemu-img dd -f qcow2 -O raw bs=1M skip=1 count=2 if=$f of=/tmp/region; cat /tmp/region; rm /tmp/region"
+             qemu-img dd -f qcow2 -O raw bs=1M skip=1 count=3 if=$f of=/tmp/region; cat /tmp/region; rm /tmp/region"
         ),
     ];
     let regions: Vec<Vec<u8>> = regions
