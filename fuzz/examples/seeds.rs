@@ -475,7 +475,96 @@ fn qcow2() -> Written {
     )
 }
 
+/// A chunk of a structured reply; `done` if it is the last.
+fn chunk(cookie: u64, done: bool, kind: u16, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = 0x668e_33ef_u32.to_be_bytes().to_vec();
+    bytes.extend(u16::from(done).to_be_bytes());
+    bytes.extend(kind.to_be_bytes());
+    bytes.extend(cookie.to_be_bytes());
+    bytes.extend((payload.len() as u32).to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+fn simple(cookie: u64, errno: u32) -> Vec<u8> {
+    let mut bytes = 0x6744_6698_u32.to_be_bytes().to_vec();
+    bytes.extend(errno.to_be_bytes());
+    bytes.extend(cookie.to_be_bytes());
+    bytes
+}
+
+fn option_reply(option: u32, kind: u32, data: &[u8]) -> Vec<u8> {
+    let mut bytes = 0x0003_e889_0455_65a9_u64.to_be_bytes().to_vec();
+    bytes.extend(option.to_be_bytes());
+    bytes.extend(kind.to_be_bytes());
+    bytes.extend((data.len() as u32).to_be_bytes());
+    bytes.extend(data);
+    bytes
+}
+
+/// What an NBD server says; the requests are those of the target.
+fn nbd() -> Written {
+    let numbers = |numbers: &[u32]| -> Vec<u8> {
+        let bytes = numbers.iter().flat_map(|n| n.to_be_bytes());
+        bytes.collect()
+    };
+    let replies = [
+        chunk(1, false, 1, &[numbers(&[0, 2048]), vec![7; 1024]].concat()),
+        chunk(5, false, 5, &numbers(&[1, 4096, 0, 65536, 3])),
+        simple(3, 0),
+        chunk(1, false, 2, &numbers(&[0, 3072, 1024])),
+        chunk(1, true, 1, &[numbers(&[0, 0]), vec![8; 2048]].concat()),
+        chunk(5, true, 5, &numbers(&[2, 8192, 1])),
+        chunk(4, true, 0, &[]),
+        chunk(2, false, 0x8002, b"\0\0\0\x05\0\x03bad\0\0\0\0\0\0\x08\0"),
+        chunk(2, true, 0, &[]),
+        chunk(6, true, 0x8001, b"\0\0\0\x1c\0\0"),
+    ]
+    .concat();
+    write("nbd_reply", "replies", [&[3], &replies[..]].concat())?;
+    let plain = [
+        simple(2, 5),
+        simple(1, 0),
+        vec![7; 4096],
+        simple(3, 0),
+        simple(6, 28),
+    ]
+    .concat();
+    write("nbd_reply", "simple", [&[1], &plain[..]].concat())?;
+    // Has no extents.
+    write(
+        "nbd_reply",
+        "status-simple",
+        [&[1], &simple(5, 0)[..]].concat(),
+    )?;
+    let info = |size: u32| [b"\0\0".to_vec(), numbers(&[0, size]), b"\0\x4d".to_vec()].concat();
+    let handshake = [
+        b"NBDMAGICIHAVEOPT\0\x03".to_vec(),
+        option_reply(8, 1, &[]),
+        option_reply(10, 4, b"\0\0\0\x01base:allocation"),
+        option_reply(10, 4, b"\0\0\0\x02qemu:dirty-bitmap:b"),
+        option_reply(10, 1, &[]),
+        option_reply(7, 3, &info(1 << 20)),
+        option_reply(7, 3, b"\0\x03\0\0\0\x01\0\0\x10\0\x02\0\0\0"),
+        option_reply(7, 1, &[]),
+    ]
+    .concat();
+    write(
+        "nbd_reply",
+        "session",
+        [&[0], &handshake[..], &replies].concat(),
+    )?;
+    let refused = [
+        b"NBDMAGICIHAVEOPT\0\x03".to_vec(),
+        option_reply(8, 0x8000_0001, &[]),
+        option_reply(7, 0x8000_0006, b"no such export"),
+    ]
+    .concat();
+    write("nbd_reply", "refused", [&[0], &refused[..]].concat())
+}
+
 fn main() -> Written {
+    nbd()?;
     for (name, frame) in frames() {
         let bytes = encoded(&frame);
         write("frame", name, &bytes[4..])?;

@@ -1,23 +1,20 @@
 //! A connection to an export, for several threads at once: each sends its requests, and one thread reads the answers
 //! and hands them to whoever waits.
 
-use super::errno::Refusal;
 use super::export::Export;
+use super::flight::Failure;
 use super::handshake::{negotiate, Wish};
-use super::limits::{IN_FLIGHT_MAX, TIMEOUT};
+use super::limits::TIMEOUT;
 use super::pending::Connection;
 use super::proto;
-use super::reply::{Answer, Extent, Request, Statuses};
+use super::reply::{Answer, Extent, Request};
 use super::socket::{connect, Patient, Until};
-use super::take::{lost, violation};
+use super::take::violation;
 use crate::error::{Error, Kind, Result};
 use crate::range::ByteRange;
-use std::collections::VecDeque;
-use std::io::Write;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -53,29 +50,17 @@ impl Options {
 /// All methods may be called from several threads at once. When the server breaks the protocol, does not answer in
 /// time, or goes away, the connection has ended for good: every call from then on fails and tells the same reason.
 pub struct Client {
-    connection: Arc<Connection>,
-    export: Arc<Export>,
-    name: String,
+    pub(super) connection: Arc<Connection>,
+    pub(super) export: Arc<Export>,
+    pub(super) name: String,
     /// Held while a request and its data are sent.
-    sending: Mutex<()>,
+    pub(super) sending: Mutex<()>,
     /// Buffers of reads that have been, to be used again.
-    buffers: Mutex<Vec<Vec<u8>>>,
+    pub(super) buffers: Mutex<Vec<Vec<u8>>>,
     reader: Option<JoinHandle<()>>,
 }
 
-/// A request on its way.
-struct Ticket {
-    range: ByteRange,
-    answer: Receiver<Answer>,
-}
-
-/// Why a request was not done: the server's error, or the connection's.
-enum Failure {
-    Refused(ByteRange, Refusal),
-    Ended(Error),
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -137,15 +122,17 @@ impl Client {
             |piece| {
                 let mut data = locked(&self.buffers).pop().unwrap_or_default();
                 data.resize(piece.len() as usize, 0);
-                self.send(proto::CMD_READ, 0, piece, &[], data)
+                let request = Request::new(proto::CMD_READ, piece);
+                let answer = Answer::to_read(request, self.export.structured, data);
+                self.send(request, &[], answer)
             },
-            |piece, data, _| {
+            |piece, done| {
                 let part = piece.intersection(&range);
                 let from = (part.start - piece.start) as usize;
                 let to = (part.start - range.start) as usize;
                 let len = part.len() as usize;
-                buf[to..to + len].copy_from_slice(&data[from..from + len]);
-                locked(&self.buffers).push(data);
+                buf[to..to + len].copy_from_slice(&done.data[from..from + len]);
+                locked(&self.buffers).push(done.data);
             },
         )
     }
@@ -162,9 +149,9 @@ impl Client {
             |piece| {
                 let start = (piece.start - range.start) as usize;
                 let bytes = &buf[start..start + piece.len() as usize];
-                self.send(proto::CMD_WRITE, 0, piece, bytes, Vec::new())
+                self.order(Request::new(proto::CMD_WRITE, piece), bytes)
             },
-            |_, _, _| {},
+            |_, _| {},
         )
     }
 
@@ -192,8 +179,14 @@ impl Client {
             "zero",
             range,
             self.export.zero_piece(),
-            |piece| self.send(proto::CMD_WRITE_ZEROES, flags, piece, &[], Vec::new()),
-            |_, _, _| {},
+            |piece| {
+                let request = Request {
+                    flags,
+                    ..Request::new(proto::CMD_WRITE_ZEROES, piece)
+                };
+                self.order(request, &[])
+            },
+            |_, _| {},
         )
     }
 
@@ -204,10 +197,8 @@ impl Client {
             let what = "the NBD server does not offer NBD_CMD_FLUSH";
             return Err(cannot(Error::new(Kind::Usage, what)));
         }
-        let none = ByteRange::new(0, 0);
-        let ticket = self
-            .send(proto::CMD_FLUSH, 0, none, &[], Vec::new())
-            .map_err(cannot)?;
+        let request = Request::new(proto::CMD_FLUSH, ByteRange::new(0, 0));
+        let ticket = self.order(request, &[]).map_err(cannot)?;
         match self.wait(ticket) {
             Ok(_) => Ok(()),
             Err(Failure::Ended(e)) => Err(cannot(e)),
@@ -232,12 +223,12 @@ impl Client {
         if asked.is_empty() || asked.start != range.start {
             return Err(self.cannot(what, range, Error::new(Kind::Usage, "these are not blocks")));
         }
+        let request = Request::new(proto::CMD_BLOCK_STATUS, asked);
+        let answer = Answer::to_status(request, self.export.structured, context.id);
         let ticket = self
-            .send(proto::CMD_BLOCK_STATUS, 0, asked, &[], Vec::new())
+            .send(request, &[], answer)
             .map_err(|e| self.cannot(what, asked, e))?;
-        let (_, mut statuses) = self.wait(ticket).map_err(|f| self.failed(what, f))?;
-        let at = statuses.iter().position(|(id, _)| *id == context.id);
-        let extents = at.map(|at| statuses.swap_remove(at).1).unwrap_or_default();
+        let extents = self.wait(ticket).map_err(|f| self.failed(what, f))?.extents;
         self.whole_extents(extents, asked).ok_or_else(|| {
             let e = violation(format!("it sent no {} of whole blocks", context.name));
             self.connection.fail(&e);
@@ -288,113 +279,12 @@ impl Client {
             )),
         }
     }
-
-    fn cannot(&self, what: &str, range: ByteRange, e: Error) -> Error {
-        e.context(self.tried(what, range))
-    }
-
-    fn tried(&self, what: &str, range: ByteRange) -> String {
-        let (len, start) = (range.len(), range.start);
-        format!("cannot {what} {len} bytes at byte {start} of {}", self.name)
-    }
-
-    fn failed(&self, what: &str, failure: Failure) -> Error {
-        match failure {
-            Failure::Refused(range, refusal) => refusal.error(&self.tried(what, range)),
-            Failure::Ended(e) => e.context(format!("cannot {what} {}", self.name)),
-        }
-    }
-
-    /// Sends requests for `range` in pieces of at most `step` bytes, several ahead of the answers, and hands each
-    /// piece's answer to `got`. Returns after all are answered: what failed is not under way any more.
-    fn pieces(
-        &self,
-        what: &str,
-        range: ByteRange,
-        step: u64,
-        send: impl Fn(ByteRange) -> Result<Ticket>,
-        mut got: impl FnMut(ByteRange, Vec<u8>, Statuses),
-    ) -> Result<()> {
-        let mut tickets: VecDeque<Ticket> = VecDeque::new();
-        let mut at = range.start;
-        let mut failure = None;
-        loop {
-            while failure.is_none() && at < range.end && tickets.len() < IN_FLIGHT_MAX {
-                let piece = ByteRange::new(at, range.end.min(at.saturating_add(step)));
-                match send(piece) {
-                    Ok(ticket) => tickets.push_back(ticket),
-                    Err(e) => failure = Some(Failure::Ended(e)),
-                }
-                at = piece.end;
-            }
-            let Some(ticket) = tickets.pop_front() else {
-                break;
-            };
-            let piece = ticket.range;
-            match self.wait(ticket) {
-                Ok((data, statuses)) => got(piece, data, statuses),
-                Err(e) => {
-                    failure.get_or_insert(e);
-                }
-            }
-        }
-        match failure {
-            Some(failure) => Err(self.failed(what, failure)),
-            None => Ok(()),
-        }
-    }
-
-    /// Sends one request; a write's bytes follow it. `data` has the room for what a read gives.
-    fn send(
-        &self,
-        command: u16,
-        flags: u16,
-        range: ByteRange,
-        bytes: &[u8],
-        data: Vec<u8>,
-    ) -> Result<Ticket> {
-        let request = Request {
-            command,
-            flags,
-            range,
-        };
-        let answer = Answer::new(request, self.export.structured, data);
-        let sending = locked(&self.sending);
-        let (cookie, answer) = self.connection.expect(request, answer)?;
-        let mut patient = Patient {
-            socket: &self.connection.socket,
-            wait: &*self.connection,
-        };
-        let sent = patient
-            .write_all(&request.encode(cookie))
-            .and_then(|()| patient.write_all(bytes));
-        drop(sending);
-        if let Err(e) = sent {
-            // Half a request may be out.
-            self.connection.fail(&lost(e));
-            return Err(self.connection.why_ended());
-        }
-        Ok(Ticket { range, answer })
-    }
-
-    fn wait(&self, ticket: Ticket) -> std::result::Result<(Vec<u8>, Statuses), Failure> {
-        match ticket.answer.recv() {
-            Ok(answer) => answer
-                .finish()
-                .map_err(|refusal| Failure::Refused(ticket.range, refusal)),
-            Err(_) => Err(Failure::Ended(self.connection.why_ended())),
-        }
-    }
 }
 
 impl Drop for Client {
     /// Takes leave of the server and does not wait for it.
     fn drop(&mut self) {
-        let farewell = Request {
-            command: proto::CMD_DISC,
-            flags: 0,
-            range: ByteRange::new(0, 0),
-        };
+        let farewell = Request::new(proto::CMD_DISC, ByteRange::new(0, 0));
         // Nobody sends any more. If the socket is full, the server finds out by the end of the stream.
         let socket = &self.connection.socket;
         let flags = rustix::net::SendFlags::NOSIGNAL | rustix::net::SendFlags::DONTWAIT;

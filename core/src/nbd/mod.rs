@@ -9,9 +9,12 @@
 mod client;
 mod errno;
 mod export;
+mod flight;
 mod handshake;
 mod pending;
 mod proto;
+#[cfg(feature = "fuzzing")]
+pub mod replay;
 mod reply;
 mod socket;
 mod take;

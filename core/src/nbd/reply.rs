@@ -20,6 +20,14 @@ pub(super) struct Request {
 }
 
 impl Request {
+    pub(super) fn new(command: u16, range: ByteRange) -> Self {
+        Request {
+            command,
+            flags: 0,
+            range,
+        }
+    }
+
     /// The 28 bytes that go over the wire, before the data of a write.
     pub(super) fn encode(&self, cookie: u64) -> [u8; 28] {
         let mut bytes = [0; 28];
@@ -94,23 +102,44 @@ pub(super) struct Answer {
     data: Vec<u8>,
     /// Which bytes of a read have come, if it comes in chunks.
     covered: RangeSet,
-    /// What a block status gives, by context.
-    statuses: Vec<(u32, Vec<Extent>)>,
+    /// The context whose extents a block status is asked for. Of others only the form is checked.
+    context: u32,
+    extents: Vec<Extent>,
+    /// Contexts whose extents have come.
+    contexts_seen: Vec<u32>,
     refusal: Option<Refusal>,
     chunks: u32,
 }
 
 impl Answer {
-    /// For `request`; `data` must have room for what it reads.
-    pub(super) fn new(request: Request, structured: bool, data: Vec<u8>) -> Self {
+    /// For `request`, which is not [`Answer::to_read`] or [`Answer::to_status`].
+    pub(super) fn to(request: Request, structured: bool) -> Self {
         Answer {
             request,
             structured,
-            data,
+            data: Vec::new(),
             covered: RangeSet::new(),
-            statuses: Vec::new(),
+            context: 0,
+            extents: Vec::new(),
+            contexts_seen: Vec::new(),
             refusal: None,
             chunks: 0,
+        }
+    }
+
+    /// For a read of as many bytes as `data` has, whatever they are.
+    pub(super) fn to_read(request: Request, structured: bool, data: Vec<u8>) -> Self {
+        Answer {
+            data,
+            ..Answer::to(request, structured)
+        }
+    }
+
+    /// For a block status in the context of this number.
+    pub(super) fn to_status(request: Request, structured: bool, context: u32) -> Self {
+        Answer {
+            context,
+            ..Answer::to(request, structured)
         }
     }
 
@@ -159,10 +188,14 @@ impl Answer {
     }
 
     fn simple<R: Read>(&mut self, errno: u32, input: &mut Take<R>) -> Result<()> {
-        let carries = [proto::CMD_READ, proto::CMD_BLOCK_STATUS].contains(&self.request.command);
-        if self.chunks > 1 || (self.structured && carries && errno == 0) {
+        let carries = match self.request.command {
+            proto::CMD_READ => self.structured,
+            proto::CMD_BLOCK_STATUS => true,
+            _ => false,
+        };
+        if self.chunks > 1 || (carries && errno == 0) {
             return Err(violation(
-                "it sent a simple reply where chunks were agreed on",
+                "it sent a simple reply where chunks are called for",
             ));
         }
         if errno != 0 {
@@ -203,12 +236,12 @@ impl Answer {
                 "it sent {count} extents, where {EXTENTS_MAX} are allowed"
             )));
         }
-        if self.statuses.iter().any(|(other, _)| *other == id) {
+        if self.contexts_seen.contains(&id) {
             return Err(violation(format!(
                 "it sent the status of bytes {asked} twice"
             )));
         }
-        let mut extents: Vec<Extent> = Vec::new();
+        self.contexts_seen.push(id);
         let mut at = asked.start;
         for _ in 0..count {
             let len = u64::from(input.u32()?);
@@ -220,12 +253,12 @@ impl Answer {
             }
             let range = ByteRange::new(at, at.saturating_add(len));
             at = range.end;
-            match extents.last_mut() {
+            match self.extents.last_mut() {
+                _ if id != self.context => {}
                 Some(last) if last.flags == flags => last.range.end = range.end,
-                _ => extents.push(Extent { range, flags }),
+                _ => self.extents.push(Extent { range, flags }),
             }
         }
-        self.statuses.push((id, extents));
         Ok(())
     }
 
@@ -267,7 +300,7 @@ impl Answer {
         let asked = self.request.range;
         let missing = match self.request.command {
             proto::CMD_READ => self.covered.total() != asked.len(),
-            proto::CMD_BLOCK_STATUS => self.statuses.is_empty(),
+            proto::CMD_BLOCK_STATUS => self.extents.is_empty(),
             _ => false,
         };
         match missing && self.refusal.is_none() {
@@ -278,14 +311,41 @@ impl Answer {
         }
     }
 
-    /// What came: the bytes of a read and extents by the context's number; or the server's error.
-    pub(super) fn finish(self) -> std::result::Result<(Vec<u8>, Statuses), Refusal> {
+    /// What came: the bytes of a read, or the extents of a status; or the server's error.
+    pub(super) fn finish(self) -> std::result::Result<Done, Refusal> {
         match self.refusal {
             Some(refusal) => Err(refusal),
-            None => Ok((self.data, self.statuses)),
+            None => Ok(Done {
+                data: self.data,
+                extents: self.extents,
+            }),
         }
     }
 }
 
-/// Extents by the number of the context.
-pub(super) type Statuses = Vec<(u32, Vec<Extent>)>;
+/// What came of a request that was done.
+pub(super) struct Done {
+    /// All that a read asked for.
+    pub(super) data: Vec<u8>,
+    /// What a block status gives: from the first byte that was asked about, without gaps, and at least one.
+    pub(super) extents: Vec<Extent>,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_never_a_simple_reply() {
+        let request = Request::new(proto::CMD_BLOCK_STATUS, ByteRange::new(0, 4096));
+        let mut reply = proto::SIMPLE_REPLY_MAGIC.to_be_bytes().to_vec();
+        reply.extend([0; 12]);
+        for structured in [false, true] {
+            let input = &mut &reply[..];
+            let header = Header::read(input, structured).unwrap();
+            let mut answer = Answer::to_status(request, structured, 1);
+            assert!(answer.take(header, input).is_err());
+        }
+    }
+}

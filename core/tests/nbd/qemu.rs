@@ -1,52 +1,11 @@
 //! Against qemu-nbd.
 
-use crate::server::{options, run, Server};
+use crate::server::{data, options, pattern, read, run, set, Server, KIB, MIB};
 use rblocksync::error::Kind;
 use rblocksync::image::{Image, NbdImage};
 use rblocksync::range::{ByteRange, RangeSet};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
-
-/// Bytes that are nowhere the same for long.
-fn pattern(len: u64, seed: u64) -> Vec<u8> {
-    let mut state = seed | 1;
-    (0..len)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state as u8
-        })
-        .collect()
-}
-
-fn read(image: &dyn Image, range: ByteRange) -> Vec<u8> {
-    let mut buf = vec![0x55; range.len() as usize];
-    image.read_at(&mut buf, range.start).unwrap();
-    buf
-}
-
-/// All ranges that an image says hold data.
-fn data(image: &dyn Image) -> RangeSet {
-    let mut set = RangeSet::new();
-    let mut at = 0;
-    while let Some(range) = image.next_data(at).unwrap() {
-        assert!(range.start >= at && !range.is_empty() && range.end <= image.size());
-        set.insert(range);
-        at = range.end;
-    }
-    set
-}
-
-fn set(ranges: &[(u64, u64)]) -> RangeSet {
-    ranges
-        .iter()
-        .map(|&(start, end)| ByteRange::new(start, end))
-        .collect()
-}
 
 fn raw(path: &Path, size: u64, pieces: &[(u64, &[u8])]) {
     let file = std::fs::File::create(path).unwrap();
