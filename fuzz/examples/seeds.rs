@@ -430,6 +430,51 @@ fn texts() -> Written {
     Ok(())
 }
 
+/// Headers of qcow2 images, with a small cluster so that they stay small.
+fn qcow2() -> Written {
+    let header = |fields: &[(usize, &[u8])]| {
+        let mut bytes = vec![0; 512];
+        let usual: [(usize, &[u8]); 6] = [
+            (0, b"QFI\xfb"),
+            (4, &3u32.to_be_bytes()),
+            (20, &9u32.to_be_bytes()),
+            (24, &(1u64 << 16).to_be_bytes()),
+            (36, &2u32.to_be_bytes()),
+            (100, &112u32.to_be_bytes()),
+        ];
+        for (at, field) in usual.iter().chain(fields) {
+            bytes[*at..*at + field.len()].copy_from_slice(field);
+        }
+        bytes
+    };
+    let backed: [(usize, &[u8]); 6] = [
+        (8, &400u64.to_be_bytes()),
+        (16, &8u32.to_be_bytes()),
+        (112, &0xe279_2acau32.to_be_bytes()),
+        (116, &3u32.to_be_bytes()),
+        (120, b"raw"),
+        (400, b"base.raw"),
+    ];
+    let bitmaps: [(usize, &[u8]); 3] = [
+        (112, &0x2385_2875u32.to_be_bytes()),
+        (116, &24u32.to_be_bytes()),
+        (120, &1u32.to_be_bytes()),
+    ];
+    write("qcow2_header", "plain", header(&[]))?;
+    write("qcow2_header", "backed", header(&backed))?;
+    write("qcow2_header", "bitmaps", header(&bitmaps))?;
+    write(
+        "qcow2_header",
+        "old",
+        header(&[(4, &2u32.to_be_bytes()), (72, &[0; 40])]),
+    )?;
+    write(
+        "qcow2_header",
+        "features",
+        header(&[(72, &0x1fu64.to_be_bytes())]),
+    )
+}
+
 /// A chunk of a structured reply; `done` if it is the last.
 fn chunk(cookie: u64, done: bool, kind: u16, payload: &[u8]) -> Vec<u8> {
     let mut bytes = 0x668e_33ef_u32.to_be_bytes().to_vec();
@@ -527,5 +572,6 @@ fn main() -> Written {
         write("handshake", name, [hello, bytes].concat())?;
     }
     sessions()?;
+    qcow2()?;
     texts()
 }

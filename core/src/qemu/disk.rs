@@ -202,7 +202,7 @@ fn with_end(error: Error, server: &NbdServer) -> Error {
         // It is there and says no.
         Kind::Space | Kind::Cancelled | Kind::Usage | Kind::Refused | Kind::NotFound => error,
         _ => match server.ended(END_SHOWS) {
-            Some(end) => error.followed_by(end),
+            Some(end) => error.followed_by(end.message()),
             None => error,
         },
     }

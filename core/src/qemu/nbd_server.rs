@@ -29,8 +29,8 @@ const START_TIME: Duration = Duration::from_secs(120);
 const CLOSE_TIME: Duration = Duration::from_secs(120);
 const TERM_GRACE: Duration = Duration::from_secs(10);
 const KILL_GRACE: Duration = Duration::from_secs(5);
-/// Between two looks at whether it listens; its end is noticed at once.
-const LISTEN_POLL: Duration = Duration::from_millis(5);
+/// Between two looks at whether it is ready; its end is noticed at once.
+const READY_POLL: Duration = Duration::from_millis(5);
 /// Longest path of a socket: `sun_path` holds 108 bytes with the closing NUL.
 const SOCKET_PATH_MAX: usize = 107;
 
@@ -128,12 +128,13 @@ fn joined(option: &str, value: &OsStr) -> OsString {
 }
 
 impl Export {
-    fn command(&self, socket: &Path) -> Result<Command> {
+    fn command(&self, socket: &Path, ready: &Path) -> Result<Command> {
         let mut command = Tool::QemuNbd.command()?;
         command
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .arg(joined("--socket=", socket.as_os_str()))
+            .arg(joined("--pid-file=", ready.as_os_str()))
             // Zeros free what they replace, whoever sends them as data.
             .args(["--discard=unmap", "--detect-zeroes=unmap"]);
         command.arg(match self.direct {
@@ -156,12 +157,13 @@ impl Export {
 }
 
 impl NbdServer {
-    /// Starts it and waits until it listens. Fails with what it says if it ends instead: [`Kind::Busy`] if another QEMU
+    /// Starts it and waits until it serves the image. Fails with what it says if it ends instead: [`Kind::Busy`] if another QEMU
     /// uses the image.
     pub fn start(export: &Export) -> Result<NbdServer> {
         let dir = socket_dir()?;
         let socket = dir.path().join("nbd");
-        let mut command = export.command(&socket)?;
+        let ready = dir.path().join("pid");
+        let mut command = export.command(&socket, &ready)?;
         let life = Arc::new(Life::default());
         let (tell, told) = mpsc::channel();
         let follower = Arc::clone(&life);
@@ -193,18 +195,18 @@ impl NbdServer {
             process,
             life,
         };
-        server.await_listening()?;
+        server.await_ready(&ready)?;
         Ok(server)
     }
 
-    fn await_listening(&self) -> Result<()> {
+    /// It listens before it opens the image, and writes its process id when both is done.
+    fn await_ready(&self, ready: &Path) -> Result<()> {
         let until = Instant::now() + START_TIME;
         loop {
-            if let Some(status) = self.life.ended_within(LISTEN_POLL) {
-                let what = format!("qemu-nbd for {}", self.name);
-                return Err(failure(&what, status, self.life.said()));
+            if let Some(error) = self.ended(READY_POLL) {
+                return Err(error);
             }
-            if listens(&self.socket) {
+            if ready.exists() && listens(&self.socket) {
                 return Ok(());
             }
             if Instant::now() >= until {
@@ -226,10 +228,10 @@ impl NbdServer {
     }
 
     /// How it ended, and what it said, if it has ended or does so now.
-    pub fn ended(&self, within: Duration) -> Option<String> {
+    pub fn ended(&self, within: Duration) -> Option<Error> {
         let status = self.life.ended_within(within)?;
         let what = format!("qemu-nbd for {}", self.name);
-        Some(failure(&what, status, self.life.said()).message())
+        Some(failure(&what, status, self.life.said()))
     }
 
     /// To be called when its client has disconnected: waits for its exit. Fails if that was no clean one.

@@ -24,7 +24,24 @@ fn a_chain_is_read_through_to_its_raw_base() {
     overlay(&dir.path("mid.qcow2"), "base.raw", "raw");
     guest(&dir.path("mid.qcow2"), QCOW2, "write -P 2 1M 1M");
     let top = dir.path("top.qcow2");
-    overlay(&top, "mid.qcow2", "qcow2");
+    // As Proxmox makes its overlays.
+    let options = "extended_l2=on,cluster_size=128k";
+    run(
+        "qemu-img",
+        args![
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "-b",
+            "mid.qcow2",
+            "-F",
+            "qcow2",
+            "-o",
+            options,
+            &top
+        ],
+    );
     guest(&top, QCOW2, "write -P 3 4M 64k");
     guest(&top, QCOW2, "write -z 0 64k");
     for (name, format) in [("copy.qcow2", QCOW2), ("copy.raw", RAW)] {

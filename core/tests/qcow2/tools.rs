@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub const KIB: u64 = 1 << 10;
@@ -33,11 +34,18 @@ macro_rules! args {
     };
 }
 
-pub struct Dir(tempfile::TempDir);
+/// The files of a test. Only one test at a time has some: a program that another thread starts has our locks, too, until
+/// its first instruction, and they would be found taken.
+pub struct Dir(
+    tempfile::TempDir,
+    #[allow(dead_code)] MutexGuard<'static, ()>,
+);
 
 impl Dir {
     pub fn new() -> Dir {
-        Dir(tempfile::tempdir_in("/var/tmp").unwrap())
+        static TURN: Mutex<()> = Mutex::new(());
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        Dir(tempfile::tempdir_in("/var/tmp").unwrap(), turn)
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
