@@ -159,6 +159,35 @@ fn a_source_that_announces_far_ahead_is_refused() {
     refused(result, Kind::Protocol, "too many grains ahead");
 }
 
+/// The target is as far ahead as its window allows, and goes on as soon as it is answered.
+#[test]
+fn no_round_trip_stops_the_target() {
+    let segments = 600;
+    let image = Arc::new(Uniform {
+        size: segments << 20,
+        byte: 0,
+    });
+    let side = Side::new(image, params(segments as usize));
+    let done = side
+        .knowing_zeros(DeltaMode::Ranges)
+        .run_as_target(move |p| {
+            p.hello();
+            for start in (0..segments).step_by(200) {
+                let some: Vec<_> = (start..start + 200).map(|i| (i, 1)).collect();
+                p.send(grains(&some));
+            }
+            for ahead in [256, 256, segments - 512] {
+                (0..ahead).for_each(|_| drop(held(p)));
+                p.send(Frame::Same(ahead as u32));
+            }
+            let digest = image_digest(&vec![None; segments as usize]);
+            p.send(Frame::Done(digest, b"{}".to_vec()));
+            p.until(|f| matches!(f, Frame::Finished(..)).then_some(()));
+        });
+    let grain = digest::GRAIN_BYTES as u64;
+    assert_eq!(done.unwrap().target.read, segments * grain);
+}
+
 /// As much as may be kept of what nobody answers.
 #[test]
 fn what_is_kept_of_grains_takes_bounded_memory() {
@@ -198,7 +227,7 @@ fn answers_out_of_turn_are_refused() {
     let after = |frame: Frame, words: &str| {
         let script = |p: &mut Peer| {
             p.send(grains(&[(0, 1), (1, 2)]));
-            (held(p), held(p));
+            (0..2).for_each(|_| drop(held(p)));
             p.send(frame);
         };
         refuse(script, Kind::Protocol, words);

@@ -98,6 +98,52 @@ fn each_segment_is_answered_in_turn() {
     );
 }
 
+/// The source announces four frames ahead of all reports, and more as soon as it has answered enough.
+#[test]
+fn no_round_trip_stops_the_source() {
+    let segments = 2000;
+    let image = Arc::new(Uniform {
+        size: segments << 20,
+        byte: 0,
+    });
+    let changed = (0..segments).map(|i| ByteRange::new(i << 20, (i << 20) + 1));
+    let done = Side::new(image, params(segments as usize))
+        .knowing_zeros(DeltaMode::Ranges)
+        .run_as_source_of(changed.collect(), move |p| {
+            p.hello();
+            let (mut announced, mut told, mut same) = (0, 0, 0);
+            loop {
+                // All is read that comes without our saying more, and no more than that.
+                let due = (4 * 256 + same / 256 * 256).min(segments);
+                if announced == due && same == told {
+                    for segment in told..(told + 256).min(segments) {
+                        p.send(Frame::Held(Held {
+                            segment,
+                            sum: GrainSum::default(),
+                            present: leaves([]),
+                            fingerprints: vec![],
+                        }));
+                    }
+                    told = (told + 256).min(segments);
+                }
+                match p.receive() {
+                    Frame::Grains(list) => {
+                        assert!(list.iter().all(|grains| grains.set.0 == 1));
+                        announced += list.len() as u64;
+                    }
+                    Frame::Same(count) => same += u64::from(count),
+                    Frame::Done(digest, _) => {
+                        assert_eq!((announced, same), (segments, segments));
+                        return p.send(Frame::Finished(digest, b"{}".to_vec()));
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        });
+    let done = done.unwrap();
+    assert_eq!((done.compared, done.changed), (segments * GRAIN, 0));
+}
+
 #[test]
 fn reports_out_of_turn_are_refused() {
     let asked = "told of what it was not asked for";
