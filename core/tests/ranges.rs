@@ -207,6 +207,17 @@ fn what_is_zeros_on_both_sides_costs_nothing() {
 }
 
 #[test]
+fn one_sync_after_another_starts_afresh() {
+    let mut replica = replica(4 << 20);
+    for value in 1..4 {
+        replica.changed = RangeSet::new();
+        replica.write((1 << 20) + 9 * LEAF, &[value; LEAF]);
+        replica.write((3 << 20) + 99 * LEAF, &[value; LEAF]);
+        follow(&replica);
+    }
+}
+
+#[test]
 fn more_segments_than_may_be_announced_at_a_time() {
     let count = 1300;
     let mut replica = Replica::of(DeltaMode::Ranges, &vec![0; count << 20]);

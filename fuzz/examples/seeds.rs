@@ -1,8 +1,8 @@
 //! Writes the seeds: `cargo run --manifest-path fuzz/Cargo.toml --example seeds` in the repository's top
 //! directory, after a frame, a request or a recorded output has changed.
 
-use rblocksync::digest::{Digest, GrainSum, HashKind, LeafSet};
-use rblocksync::wire::{Delta, Entry, Extents, Frame, Hello, Patch, Payload};
+use rblocksync::digest::{Digest, GrainSet, GrainSum, HashKind, LeafSet};
+use rblocksync::wire::{Delta, Entry, Extents, Frame, Grains, Held, Hello, Patch, Payload};
 use rblocksync_fuzz::session::{encoded, Setup, RIGHT};
 use std::path::Path;
 
@@ -83,6 +83,24 @@ fn fingerprints(segment: u64, count: usize) -> Frame {
     }
 }
 
+fn grains(list: &[(u64, u16)]) -> Frame {
+    let entry = |&(segment, set): &(u64, u16)| Grains {
+        segment,
+        set: GrainSet(set),
+    };
+    Frame::Grains(list.iter().map(entry).collect())
+}
+
+/// What a target has in grains with these leaves; a sum of zeros stands for the one of what the source has.
+fn held(segment: u64, sum: u8, present: LeafSet) -> Frame {
+    Frame::Held(Held {
+        segment,
+        sum: GrainSum([sum; 32]),
+        present,
+        fingerprints: vec![3; present.len()],
+    })
+}
+
 /// One frame of each type.
 fn frames() -> Vec<(&'static str, Frame)> {
     vec![
@@ -117,6 +135,9 @@ fn frames() -> Vec<(&'static str, Frame)> {
                 4096,
             )),
         ),
+        ("delta", changed(7, leaves([1]), leaves([8]))),
+        ("grains", grains(&[(7, 0x8001), (300, 2)])),
+        ("held", held(7, 1, leaves([1, 2]))),
         ("done", Frame::Done(RIGHT, b"{}".to_vec())),
         ("finished", Frame::Finished(RIGHT, b"{}".to_vec())),
     ]
@@ -239,6 +260,7 @@ fn sessions() -> Written {
         input.extend(stream(&frames));
         write("session_changes", name, &input)?;
     }
+    grain_sessions(large)?;
     for (name, dry_run, size, frames) in [
         ("nothing", false, 0, vec![finished()]),
         (
@@ -300,6 +322,73 @@ fn sessions() -> Written {
     write("session_relay", "whole", &input)?;
     with_map(&mut input);
     write("session_relay", "whole-map", &input)
+}
+
+/// Where only grains that may have changed are looked at: against the target's side, and against the source's.
+fn grain_sessions(large: usize) -> Written {
+    let done = || Frame::Done(RIGHT, b"{}".to_vec());
+    let finished = || Frame::Finished(RIGHT, b"{}".to_vec());
+    let all = || grains(&[(0, 1), (1, 0x8002), (2, 1)]);
+    for (name, frames) in [
+        ("target-nothing", vec![done()]),
+        ("target-same", vec![all(), Frame::Same(3), done()]),
+        (
+            "target-changed",
+            vec![
+                all(),
+                Frame::Same(1),
+                patch(1, Some(RIGHT), leaves([17, 240]), leaves([16, 255]), 4096),
+                Frame::Same(1),
+                done(),
+            ],
+        ),
+        (
+            "target-whole",
+            vec![
+                grains(&[(1, 0xffff)]),
+                patch(1, Some(RIGHT), leaves([]), leaves(0..256), 4096),
+                done(),
+            ],
+        ),
+        (
+            "target-elsewhere",
+            vec![
+                grains(&[(1, 1)]),
+                patch(1, Some(RIGHT), leaves([16]), leaves([]), 4096),
+            ],
+        ),
+        ("target-twice", vec![all(), all()]),
+    ] {
+        let mut input = Setup::head(HashKind::Blake3, false, true, large).to_vec();
+        input.extend(stream(&frames));
+        write("session_grains", name, &input)?;
+    }
+    let held_all = |sums: [u8; 3]| {
+        // Segment 1 is asked for as a whole.
+        let mut frames: Vec<Frame> = (0..3)
+            .map(|i| held(i, sums[i as usize], leaves([0])))
+            .collect();
+        frames.push(finished());
+        frames
+    };
+    for (name, size, frames) in [
+        ("source-nothing", 0, vec![finished()]),
+        ("source-same", large, held_all([0; 3])),
+        ("source-differs", large, held_all([1, 0, 1])),
+        (
+            "source-short",
+            5000,
+            vec![held(0, 1, leaves([0, 1])), finished()],
+        ),
+        ("source-elsewhere", large, vec![held(0, 1, leaves([100]))]),
+        ("source-other", large, vec![held(1, 1, leaves([]))]),
+    ] {
+        let mut input = Setup::head(HashKind::Sha256, false, false, size).to_vec();
+        input[0] |= 64;
+        input.extend(stream(&frames));
+        write("session_grains", name, &input)?;
+    }
+    Ok(())
 }
 
 fn texts() -> Written {

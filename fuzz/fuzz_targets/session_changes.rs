@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use rblocksync::digest::{Digest, GrainSum, ImageDigest};
-use rblocksync::sync::{run_target, DigestTable, Meter};
+use rblocksync::sync::{run_target, DeltaMode, DigestTable, Meter};
 use rblocksync::wire::{Delta, Frame, Hello, Unpacker};
 use rblocksync_fuzz::memory;
 use rblocksync_fuzz::session::{encoded, link, put_digest, tell, Setup, RIGHT, SIDE_BYTES_MAX};
@@ -90,7 +90,7 @@ fuzz_target!(|input: &[u8]| {
     let Some((mut setup, input)) = Setup::take(input) else {
         return;
     };
-    setup.params.delta = true;
+    setup.params.delta = Some(DeltaMode::Image);
     let (hash, geometry) = (setup.params.hash, setup.params.geometry);
     let dir = std::env::temp_dir();
     let table = DigestTable::create_unnamed(&dir, hash, geometry, Default::default())

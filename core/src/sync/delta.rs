@@ -227,7 +227,11 @@ impl<'a> Sending<'a> {
         }
         let digest = self.answers.finish()?;
         match next_event(&events, failure)? {
-            Event::Finished(theirs, target) => self.answers.outcome(digest, (theirs, *target)),
+            Event::Finished(theirs, target) => {
+                let summary = self.answers.outcome(digest, (theirs, *target))?;
+                self.table.has_arrived();
+                Ok(summary)
+            }
             Event::Held(_) => unannounced(),
             Event::Compared { .. } => Err(disconnected(())),
         }

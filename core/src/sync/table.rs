@@ -191,6 +191,11 @@ impl DigestTable {
         self.sent_to.fetch_max(index + 1, Ordering::Relaxed);
     }
 
+    /// Notes that all that was sent is on the other side for sure: this is the table of what is there.
+    pub(super) fn has_arrived(&self) {
+        self.sent_to.store(0, Ordering::Relaxed);
+    }
+
     fn read_head(&self) -> Result<Option<[u8; HEAD_BYTES as usize]>> {
         let mut head = [0; HEAD_BYTES as usize];
         match self.file.read_exact_at(&mut head, 0) {

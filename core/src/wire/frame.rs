@@ -92,7 +92,8 @@ pub enum Entry {
 pub struct Patch {
     /// Index of the segment.
     pub segment: u64,
-    /// Digest of the segment after the change; `None` if it is then all zeros.
+    /// Digest of the segment after the change, or of those of its grains that were announced; `None` if that is then all
+    /// zeros.
     pub digest: Option<Digest>,
     /// Leaves whose new bytes follow in `data`.
     pub changed: LeafSet,

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod changes;
+mod grains;
+mod grains_source;
 mod link;
 mod memory;
 mod peer;

@@ -5,10 +5,11 @@ use rblocksync::digest::{self, Digest, HashKind, ImageDigest, LeafSet};
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::fingerprint::Key;
 use rblocksync::image::{Image, MemoryImage};
-use rblocksync::range::ByteRange;
+use rblocksync::range::{ByteRange, RangeSet};
 use rblocksync::stop::Stop;
 use rblocksync::sync::{
-    run_source, run_target, Compress, DeltaMode, DigestTable, Geometry, Meter, Params, Summary,
+    run_delta_source, run_source, run_target, Compress, DeltaMode, DigestTable, Geometry, Meter,
+    Params, Since, Summary,
 };
 use rblocksync::wire::{Entry, Extents, Frame, Hello, Link, Patch};
 use std::io::{Read, Write};
@@ -193,15 +194,28 @@ impl Side {
     }
 
     /// Lets it know already what its image is: segments that are all full of `byte`.
-    pub fn knowing(mut self, byte: u8) -> Side {
+    pub fn knowing(self, byte: u8) -> Side {
+        let side = self.knowing_zeros(DeltaMode::Image);
+        let table = side.table.as_ref().unwrap();
+        for index in 0..side.params.geometry.segments() {
+            table.put(index, &segment_digest(byte)).unwrap();
+        }
+        side
+    }
+
+    /// Lets it know that its image is zeros.
+    pub fn knowing_zeros(mut self, mode: DeltaMode) -> Side {
         let Params { hash, geometry, .. } = self.params;
         let dir = std::env::temp_dir();
         let table = DigestTable::create_unnamed(&dir, hash, geometry, Uuid::nil()).unwrap();
-        for index in 0..geometry.segments() {
-            table.put(index, &segment_digest(byte)).unwrap();
-        }
-        self.params.delta = Some(DeltaMode::Image);
+        self.params.delta = Some(mode);
         self.table = Some(table);
+        self
+    }
+
+    /// Lets it know no more of what changed than where.
+    pub fn by_ranges(mut self) -> Side {
+        self.params.delta = Some(DeltaMode::Ranges);
         self
     }
 
@@ -221,9 +235,27 @@ impl Side {
         self.run(run_source, script)
     }
 
+    /// Runs it as the source of what changed in these ranges since it was what it knows.
+    pub fn run_as_source_of(
+        self,
+        changed: RangeSet,
+        script: impl FnOnce(&mut Peer) + Send + 'static,
+    ) -> Result<Summary> {
+        self.run(
+            move |image, params, link, meter, table| {
+                let since = Since {
+                    image: None,
+                    changed: &changed,
+                };
+                run_delta_source(image, &since, params, link, meter, table.unwrap())
+            },
+            script,
+        )
+    }
+
     fn run(
         self,
-        role: RunSide,
+        role: impl RunSide,
         script: impl FnOnce(&mut Peer) + Send + 'static,
     ) -> Result<Summary> {
         against(script, move |end| {
@@ -235,8 +267,20 @@ impl Side {
     }
 }
 
-/// [`run_source`] or [`run_target`].
-type RunSide = fn(&dyn Image, &Params, &mut Link, &Meter, Option<&DigestTable>) -> Result<Summary>;
+/// [`run_source`], [`run_target`], or what is called like these.
+pub trait RunSide:
+    FnOnce(&dyn Image, &Params, &mut Link, &Meter, Option<&DigestTable>) -> Result<Summary>
+    + Send
+    + 'static
+{
+}
+
+impl<T> RunSide for T where
+    T: FnOnce(&dyn Image, &Params, &mut Link, &Meter, Option<&DigestTable>) -> Result<Summary>
+        + Send
+        + 'static
+{
+}
 
 pub fn handshake(end: UnixStream, stop: Stop) -> Result<Link> {
     let input = end.try_clone().unwrap();
