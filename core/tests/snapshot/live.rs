@@ -353,6 +353,33 @@ fn too_little_room_and_unknown_disks_are_refused_before_anything_is_done() {
     assert_eq!(world.bitmaps(), vec![Vec::<String>::new(); 2]);
 }
 
+#[test]
+fn an_nbd_server_of_somebody_else_is_left_alone() {
+    let Some(mut world) = World::start() else {
+        return;
+    };
+    let address = json!({"type": "unix", "data": {"path": world.dir.path().join("other")}});
+    let export = json!({"id": "other", "type": "nbd", "node-name": "n1", "name": "other"});
+    let side = world.vm.side();
+    side.execute("nbd-server-start", json!({"addr": address}), LONG)
+        .unwrap();
+    side.execute("block-export-add", export, LONG).unwrap();
+    let monitor = world.vm.qmp_path();
+    let (wanted, space) = (world.wanted(None, 1), world.space(256 * MIB));
+    let point = QemuPoint::prepare(&monitor, "run1", &world.owner, &wanted, &space);
+    let refused = point.err().unwrap();
+    assert!(refused.advice().is_some_and(|a| a.contains("migration")));
+    let other = Export {
+        socket: world.dir.path().join("other"),
+        name: "other".into(),
+        changed: None,
+    };
+    assert_eq!(open(&other).size(), SIZE, "it is still there");
+    let side = world.vm.side();
+    side.execute("nbd-server-stop", json!({}), LONG).unwrap();
+    world.assert_clean();
+}
+
 fn take(world: &World, since: Option<u64>, next: u64) -> PointInTime {
     let owner = OwnerTag::new(Uuid::new_v4());
     let formats = [ImageFormat::Qcow2, ImageFormat::Raw];

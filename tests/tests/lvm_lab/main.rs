@@ -50,6 +50,7 @@ inside! {
     media::a_medium_that_drops_writes_is_found_by_verify,
     moments::thin_volumes_of_a_running_vm,
     moments::a_thin_volume_and_a_file_of_a_running_vm,
+    moments::a_thick_volume_is_kept_by_qemu,
     moments::a_stopped_vm,
     moments::slow_storage_does_not_hold_the_guest,
     moments::a_killed_run_does_not_hold_the_guest_and_is_swept,

@@ -1,9 +1,12 @@
 //! Points in time of the lab's VMs, whose guests number their writes over all disks.
 
 use crate::{lv, owner, path, sh, INSIDE, PROGRAM};
+use rblocksync::buf::AlignedBuf;
 use rblocksync::error::{Kind, Result};
+use rblocksync::image::{Image, NbdImage, NbdOptions};
 use rblocksync::lvm::{self, OwnerTag};
 use rblocksync::qemu::qmp::Qmp;
+use rblocksync::qemu::ScratchSpace;
 use rblocksync::snapshot::{
     self, Consistency, DiskSource, PointInTime, Request, SnapshotKind, VmRuntime, WatchdogLauncher,
 };
@@ -182,6 +185,70 @@ pub fn a_thin_volume_and_a_file_of_a_running_vm() {
         "not ours, not removed"
     );
     sh("lvremove -qq -y pve/snap_vm-101-disk-0_rbstaken; qm stop 101; rm /dev/shm/plain.raw");
+}
+
+pub fn a_thick_volume_is_kept_by_qemu() {
+    sh("lvcreate -qq -y -L 64m -n vm-180-thick pve; lvcreate -qq -V 64m -n vm-180-disk-0 --thinpool pve/data
+        dd if=/dev/zero of=/dev/pve/vm-180-thick bs=1M oflag=direct status=none || true
+        printf 'name: thick\\nscsi0: /dev/pve/vm-180-thick\\nscsi1: local-lvm:vm-180-disk-0\\n' > /etc/pve/qemu-server/180.conf");
+    start(180, "/dev/pve/vm-180-thick");
+    let scratch = || ScratchSpace {
+        dir: path("/var/lib/scratch"),
+        bytes_max: None,
+    };
+    let owner = owner();
+    let request = |next: u64| Request {
+        run: "thick",
+        disks: ["vm-180-thick", "vm-180-disk-0"]
+            .map(|name| snapshot::Wanted {
+                since: (next > 1).then(|| format!("rbs-test-{}", next - 1)),
+                ..DiskSource::Lv(lv(name)).into()
+            })
+            .into(),
+        owner: &owner,
+        hold_max: DEADLINE,
+        scratch: Some(scratch()),
+        bitmaps: "rbs-test-".into(),
+        bitmap_next: Some(format!("rbs-test-{next}")),
+    };
+    let mut last = 0;
+    for next in [1, 2] {
+        let mut point = snapshot::take(&request(next), runtime(180)).expect("taken");
+        let SnapshotKind::Export(export) = &point.disks[0].kind else {
+            panic!("{:?}", point.disks[0].kind)
+        };
+        let options = NbdOptions {
+            bitmap: export.changed.clone(),
+            ..NbdOptions::default()
+        };
+        let image = NbdImage::connect(&export.socket, &export.name, options).expect("exported");
+        let region = || {
+            let mut region = AlignedBuf::zeroed((pattern::SLOTS * pattern::SLOT) as usize);
+            let read = image.read_at(&mut region, pattern::REGION.start);
+            read.expect("read");
+            region.to_vec()
+        };
+        let thin = sh(&format!(
+            "dd if={} bs=1M skip=1 count=2 status=none > /tmp/region; echo /tmp/region",
+            point.disks[1].path.display()
+        ));
+        let now = region();
+        let both = [now.clone(), std::fs::read(thin).expect("read")];
+        let report = pattern::check_regions(&both).expect("of one moment");
+        assert!(report.writes > last, "{} writes", report.writes);
+        last = report.writes;
+        assert_eq!(region(), now, "it does not go on");
+        if next == 2 {
+            let dirty = image.dirty().expect("known");
+            assert!(!dirty.is_empty() && dirty.total() <= 2 << 20, "{dirty:?}");
+        }
+        point.still_valid().expect("valid");
+        point.keep_as_bases(next).expect("kept");
+        drop(image);
+        point.release().expect("released");
+        sh("lvremove -qq -y $(lvs --noheadings -o lv_name pve | awk '/180-disk-0_rbs/ { print \"pve/\" $1 }')");
+    }
+    sh("qm stop 180; rm /etc/pve/qemu-server/180.conf; lvremove -qq -y pve/vm-180-thick pve/vm-180-disk-0");
 }
 
 pub fn a_stopped_vm() {

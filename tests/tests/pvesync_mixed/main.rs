@@ -18,6 +18,7 @@ fn main() -> ExitCode {
             only_what_was_written_is_read,
             each_generation_shows_one_instant_whatever_happens,
             what_was_sent_can_be_verified,
+            a_running_vms_qcow2_disk_may_become_a_thin_volume,
         ],
     )
 }
@@ -184,5 +185,52 @@ fn what_was_sent_can_be_verified(lab: &Lab) -> Result<()> {
     // Off, it is read in place.
     let events = sync(lab, "170 --to hvb --keep 2")?;
     shown(lab, number(&events))?;
+    Ok(())
+}
+
+fn a_running_vms_qcow2_disk_may_become_a_thin_volume(lab: &Lab) -> Result<()> {
+    let (a, b) = (lab.a(), lab.b());
+    let image = "/var/lib/plain/images/171/vm-171-disk-0.qcow2";
+    a.run_ok(&format!(
+        "set -e; mkdir -p $(dirname {image}); qemu-img create -q -f qcow2 {image} 16M"
+    ))?;
+    a.write_file(
+        "/etc/pve/qemu-server/171.conf",
+        "cores: 1\nmachine: pc\nmemory: 64\nname: other\nscsi0: plain:171/vm-171-disk-0.qcow2,size=16M\n\
+         scsihw: virtio-scsi-single\nsmbios1: uuid=6d0f7a52-1f5b-4c1e-9b8e-0a6f6b3d1171\n",
+    )?;
+    a.run_ok("qm start 171")?;
+    let mut seen = 0;
+    for round in 1..=3 {
+        let events = sync(lab, "171 --to hvb --storage plain=local-lvm")?;
+        let volume = format!("/dev/pve/snap_vm-171-disk-0_rbs{round}");
+        let report = one_instant(b, &[&volume])?;
+        assert!(
+            report.writes > seen,
+            "round {round}: {} writes",
+            report.writes
+        );
+        if round > 1 {
+            assert_eq!(compared(&events), Vec::<String>::new());
+            assert!(
+                total(&events, "/target/read") <= 2 << 20,
+                "only what changed"
+            );
+        }
+        seen = report.writes;
+    }
+    // Off, its file still has the bitmap, and says so again the next time.
+    a.run_ok("qm stop 171")?;
+    for round in 4..=5 {
+        let events = sync(lab, "171 --to hvb")?;
+        assert_eq!(compared(&events), Vec::<String>::new());
+        let volume = format!("/dev/pve/snap_vm-171-disk-0_rbs{round}");
+        one_instant(b, &[&volume])?;
+        let there = digests(b, &[&volume])?;
+        let here = a.run_ok(&format!(
+            "qemu-img dd -f qcow2 -O raw bs=1M if={image} of=/tmp/whole; sha256sum /tmp/whole | cut -d' ' -f1; rm /tmp/whole"
+        ))?;
+        assert_eq!(there, [here.trim().to_owned()]);
+    }
     Ok(())
 }
