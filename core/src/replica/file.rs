@@ -4,12 +4,14 @@
 //!
 //! Ownership is an extended attribute, which survives renames and goes with the file.
 
+mod format;
+
+pub(super) use format::{check_fork, settle_fork, Image};
+
 use super::manifest::generation_name;
 use super::volume::Sealed;
-use crate::cmd::Tool;
 use crate::error::{Error, Kind, Result};
-use crate::image::{flush_parent, qcow2, ImageFormat};
-use crate::qemu::img;
+use crate::image::flush_parent;
 use rustix::fs::{fgetxattr, fsetxattr, ioctl_ficlone, XattrFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -261,70 +263,6 @@ pub(super) fn has_fork(path: &Path, pair: Uuid, parent: Option<u64>) -> Result<b
         Some(file) => Ok(read_mark(&file, &fork, BASE)? == Some(parent.unwrap_or(0).to_string())),
         None => Ok(false),
     }
-}
-
-/// A volume and its format.
-pub(super) struct Image<'a> {
-    path: &'a Path,
-    format: ImageFormat,
-}
-
-impl<'a> Image<'a> {
-    pub fn new(path: &'a Path, format: ImageFormat) -> Self {
-        Image { path, format }
-    }
-
-    /// Gives a file of this volume, at `at`, a disk of `size` bytes; an empty one becomes an image.
-    fn resize(&self, at: &Path, file: &File, size: u64) -> Result<()> {
-        match self.format {
-            ImageFormat::Raw => file.set_len(size).map_err(|e| io("resize", at, e)),
-            ImageFormat::Qcow2 => {
-                let meta = file.metadata().map_err(|e| io("stat", at, e))?;
-                match meta.len() {
-                    0 => img::create(at, size),
-                    _ => img::resize(at, qcow2::read(at)?.virtual_size, size),
-                }
-            }
-        }
-    }
-}
-
-pub(super) fn settle_fork(image: &Image, pair: Uuid, until: Instant) -> Result<Option<String>> {
-    let fork = fork_of(image.path)?;
-    if image.format.is_raw() || owned(&fork, pair)?.is_none() {
-        return Ok(None);
-    }
-    // Whatever it fails with, the fork is to blame.
-    Tool::QemuImg.path()?;
-    await_idle(&fork, until)?;
-    let alone = |(_, chain): (_, Vec<_>)| match chain.len() {
-        1 => img::recover(&fork),
-        _ => Err(Error::new(Kind::Refused, "it has a backing file")),
-    };
-    match qcow2::chain(&fork).and_then(alone) {
-        Ok(()) => Ok(None),
-        Err(e) if matches!(e.kind(), Kind::Busy | Kind::Timeout | Kind::NotFound) => Err(e),
-        Err(e) => {
-            remove(&fork, pair)?;
-            Ok(Some(e.message()))
-        }
-    }
-}
-
-pub(super) fn check_fork(image: &Image, size: u64, until: Instant) -> Result<()> {
-    let fork = fork_of(image.path)?;
-    if image.format.is_raw() {
-        return Ok(());
-    }
-    await_idle(&fork, until)?;
-    let header = qcow2::read(&fork)?;
-    if header.virtual_size == size && header.backing.is_none() && !header.dirty {
-        return Ok(());
-    }
-    Err(Error::new(
-        Kind::Digest,
-        format!("{} is not the image that was written", fork.display()),
-    ))
 }
 
 pub(super) fn ensure_fork(
