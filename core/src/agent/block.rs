@@ -255,7 +255,7 @@ impl BlockEnd {
             note: None,
         };
         let end = BlockEnd {
-            handle: Some(Handle::Nbd(image)),
+            handle: Some(Handle::Nbd(Box::new(image))),
             publish: None,
             dry_run: false,
         };

@@ -28,7 +28,7 @@ pub enum Handle {
     /// A block device: has the size it has.
     Block(BlockImage),
     /// What a server shows: has the size it has.
-    Nbd(NbdImage),
+    Nbd(Box<NbdImage>),
     /// What lies in a container: can be resized.
     Container(Box<dyn Container>),
 }
@@ -39,7 +39,7 @@ impl Handle {
         match self {
             Handle::File(f) => f,
             Handle::Block(b) => b,
-            Handle::Nbd(n) => n,
+            Handle::Nbd(n) => n.as_ref(),
             Handle::Container(c) => c.as_ref(),
         }
     }

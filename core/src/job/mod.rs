@@ -10,6 +10,7 @@ mod service;
 mod status;
 mod sync;
 mod tell;
+mod track;
 mod transfer;
 mod vm;
 

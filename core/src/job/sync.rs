@@ -1,8 +1,9 @@
 //! Sync one VM to one target: plan, point in time, transfer of all disks, seal.
 
-use super::base::{Base, Changes, Search};
+use super::base::Base;
 use super::messages::HostRequest;
 use super::retry::Patience;
+use super::track::{Track, QEMU_PREFIX};
 use super::transfer::{Carried, Transfers};
 use super::vm::{Context, SourceDisk, SourceVm, SyncOptions, SyncOutcome};
 use crate::agent::Client;
@@ -13,12 +14,12 @@ use crate::hypervisor::HostDescription;
 use crate::journal::{Beginning, Journal, Run, Sealed, Side, State};
 use crate::lock::{private_dir, Lock};
 use crate::lvm::OwnerTag;
-use crate::qemu::{BitmapRecord, ScratchSpace};
+use crate::qemu::BitmapRecord;
 use crate::remote::Remote;
 use crate::replica::{
-    host_id, keep_sent_tables, newest_sent, note_sent, read_json, source_pairs, write_json,
-    DiskRecord, Fork, Generation, Prepared, Proof, ReplicaRequest, SealReport, SourcePair,
-    Standing, TargetPlan, POOL_PERCENT_MAX,
+    host_id, newest_sent, note_sent, read_json, source_pairs, write_json, DiskRecord, Fork,
+    Generation, Prepared, ReplicaRequest, SealReport, SourcePair, Standing, TargetPlan,
+    POOL_PERCENT_MAX,
 };
 use crate::snapshot::{self, DiskSource, PointInTime, VmRuntime};
 use crate::stop::Stop;
@@ -26,7 +27,6 @@ use crate::sync::{DigestTable, Geometry, Summary};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::cell::Cell;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -120,38 +120,28 @@ fn finish<T>(run: Run, result: Result<T>) -> Result<T> {
     }
 }
 
-/// What the names begin with of the bitmaps that are made in QEMU.
-const BITMAP_PREFIX: &str = "rbs-";
-
 /// What a run needs from its point in time on, also when the connection has to be made again.
-struct Taken {
-    target: Uuid,
+pub(super) struct Taken {
+    pub target: Uuid,
     request: ReplicaRequest,
     prepared: Prepared,
-    point: PointInTime,
+    pub point: PointInTime,
     carried: Vec<Carried>,
     /// For each disk what changed since the parent, if that is known for sure.
-    tracks: Vec<Option<Track>>,
+    pub tracks: Vec<Option<Track>>,
     /// Bitmaps in the files of a VM that is off: what they mark since an earlier generation, they do since this one.
-    bitmaps: Vec<Option<BitmapRecord>>,
+    pub bitmaps: Vec<Option<BitmapRecord>>,
     /// The target may have sealed it: from here on only a new run can tell.
     sealing: Cell<bool>,
     /// Since when the transfer goes on over the present connection.
     since: Cell<Option<Instant>>,
 }
 
-/// What changed of a disk since the parent, which its fork still is.
-pub(super) struct Track {
-    pub changes: Changes,
-    /// The target's table of the parent's digests.
-    pub table: PathBuf,
-}
-
 /// One sync, under way.
 pub(super) struct Job<'a> {
     pub context: &'a Context<'a>,
     pub vm: &'a SourceVm,
-    options: &'a SyncOptions,
+    pub options: &'a SyncOptions,
     /// Its page in the journal; none for a dry run.
     run: Option<&'a Run>,
     pub began: Instant,
@@ -256,7 +246,7 @@ impl Job<'_> {
             owner: &owner,
             hold_max: self.options.hold_max,
             scratch: Some(self.scratch()),
-            bitmaps: format!("{BITMAP_PREFIX}{}-", pair.simple()),
+            bitmaps: format!("{QEMU_PREFIX}{}-", pair.simple()),
             bitmap_next: None,
         };
         snapshot::check(&wanted, &runtime)?;
@@ -317,108 +307,6 @@ impl Job<'_> {
             sealing: Cell::new(false),
             since: Cell::new(None),
         }))
-    }
-
-    fn disks_wanted(&self) -> Vec<snapshot::Wanted> {
-        let disks = self.vm.disks.iter();
-        disks
-            .map(|disk| snapshot::Wanted {
-                source: disk.source.clone(),
-                format: disk.spec.format,
-                since: None,
-            })
-            .collect()
-    }
-
-    fn scratch(&self) -> ScratchSpace {
-        let Context { layout, .. } = self.context;
-        ScratchSpace {
-            dir: match &self.options.scratch {
-                Some(dir) => dir.join(format!("{BITMAP_PREFIX}vm-{}", self.vm.id)),
-                None => layout.scratch(&self.vm.id),
-            },
-            bytes_max: self.options.scratch_bytes_max,
-        }
-    }
-
-    /// For each disk what is known of it as it was sent last, or why nothing is.
-    fn bases(
-        &self,
-        request: &ReplicaRequest,
-        target: Uuid,
-    ) -> Vec<std::result::Result<Base, String>> {
-        let search = request.newest.as_ref().map(|newest| Search {
-            layout: self.context.layout,
-            vm: &self.vm.id,
-            target,
-            newest,
-            hash: self.options.tuning.hash,
-        });
-        let disks = self.vm.disks.iter();
-        disks
-            .map(|disk| match &search {
-                Some(search) => search.base_of(disk),
-                None => Err("there is no earlier generation".into()),
-            })
-            .collect()
-    }
-
-    /// For each disk what changed since its base, if that is also what the target has. Says why not.
-    fn tracks(
-        &self,
-        request: &ReplicaRequest,
-        prepared: &Prepared,
-        bases: Vec<std::result::Result<Base, String>>,
-        point: &PointInTime,
-    ) -> Vec<Option<Track>> {
-        let newest = request.newest.as_ref().map(|newest| newest.number);
-        let disks = prepared.forks.iter().zip(&point.disks).zip(bases);
-        disks
-            .map(|((fork, now), base)| {
-                let track = base.and_then(|base| match &fork.proof {
-                    _ if prepared.parent != newest => {
-                        Err("the target's newest generation is another one".into())
-                    }
-                    Some(Proof::Sealed(table)) => Ok(Track {
-                        changes: base.until(now, point)?,
-                        table: table.clone(),
-                    }),
-                    Some(Proof::Doubt(why)) => Err(format!("on the target: {why}")),
-                    None => Err("the target could not tell what it has".into()),
-                });
-                match track {
-                    Ok(track) => Some(track),
-                    Err(why) => {
-                        if prepared.parent.is_some() {
-                            self.note(&format!("{}: everything is compared: {why}", fork.key));
-                        }
-                        None
-                    }
-                }
-            })
-            .collect()
-    }
-
-    /// Lets the snapshots that were sent stay for the next sync, and drops those of the one before.
-    fn keep_bases(&self, taken: &mut Taken, sealed: &Generation) -> Result<()> {
-        taken.tracks.clear();
-        let owner = OwnerTag::new(sealed.pair);
-        let keep = self.options.keep_base.then_some(sealed.number);
-        if let Some(number) = keep {
-            let layout = self.context.layout;
-            let point = &taken.point;
-            let disks = point.disks.iter().zip(&taken.bitmaps);
-            let bitmaps: Vec<_> = disks
-                .map(|(disk, older)| point.bitmap_of(disk).or(older.as_ref()).cloned())
-                .collect();
-            keep_sent_tables(layout, &self.vm.id, taken.target, number, &bitmaps)?;
-            taken.point.keep_as_bases(number)?;
-        }
-        let origins = self.vm.disks.iter().filter_map(|disk| match &disk.source {
-            DiskSource::Lv(id) => Some(id),
-            DiskSource::Path(_) => None,
-        });
-        snapshot::drop_bases(origins, &owner, keep)
     }
 
     /// For each disk what tells how far it is.

@@ -1,6 +1,7 @@
 //! Moves the disks of a point in time into the target's forks, some of them at a time.
 
-use super::sync::{Track, LEAF_BYTES};
+use super::sync::LEAF_BYTES;
+use super::track::Track;
 use super::vm::{SourceVm, SyncOptions};
 use crate::agent::{
     path_bytes, BlockEnd, BlockRequest, Client, OpenTarget, Opened, Role, Table, TableBase,
