@@ -142,7 +142,8 @@ fn target(setup: &Setup, input: &[u8]) {
 
 /// Some grains of the image, depending on what image it is.
 fn changed(size: u64) -> RangeSet {
-    let grains = (0..size.div_ceil(GRAIN)).filter(|i| i % 7 < 2 || i / 16 == 1);
+    let count = size.div_ceil(GRAIN);
+    let grains = (0..count).filter(|i| i % 7 < 2 || i / 16 == 1 || i + 1 == count);
     grains
         .map(|i| ByteRange::new(i * GRAIN, ((i + 1) * GRAIN).min(size)))
         .collect()

@@ -349,9 +349,7 @@ impl<'a> Sending<'a> {
                 Ok(())
             }
             Change::None => {
-                if whole {
-                    self.answers.recorder.replace(index, whole, sums)?;
-                }
+                self.answers.recorder.replace(index, whole, sums)?;
                 self.answers.same(index)
             }
             Change::Patch(patch) => {
