@@ -89,11 +89,16 @@ fn node_of(nodes: &[BlockNode], disk: &Wanted) -> Result<BlockNode> {
     find(nodes, &real, disk.format)
 }
 
-/// Fails if the old content of one of these disks could not be kept by the QEMU behind `monitor`. Changes nothing.
-pub fn check(monitor: &Path, wanted: &[Wanted]) -> Result<()> {
+/// Fails if the old content of one of these disks could not be kept by the QEMU behind `monitor`, or not in this space.
+/// Changes nothing.
+pub fn check(monitor: &Path, wanted: &[Wanted], space: &ScratchSpace) -> Result<()> {
+    let mut copied = wanted.iter().filter(|disk| disk.copy).peekable();
+    if copied.peek().is_none() {
+        return Ok(());
+    }
     let nodes = nodes(&mut Qmp::connect(monitor, ANSWER_TIMEOUT)?)?;
-    let mut copied = wanted.iter().filter(|disk| disk.copy);
-    copied.try_for_each(|disk| node_of(&nodes, disk).map(drop))
+    let sizes = copied.map(|disk| node_of(&nodes, disk).map(|node| node.size()));
+    space.shares(&sizes.collect::<Result<Vec<_>>>()?).map(drop)
 }
 
 /// See the module.

@@ -33,7 +33,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 impl ScratchSpace {
     /// Bytes for each of these disks, of which none needs more than it has, and a bit for QEMU's own tables.
     pub(super) fn shares(&self, sizes: &[u64]) -> Result<Vec<u64>> {
-        let stat = statvfs(&self.dir).map_err(|e| {
+        // It is made when it is needed.
+        let mut above = self.dir.ancestors();
+        let there = above.find(|dir| dir.exists()).unwrap_or(&self.dir);
+        let stat = statvfs(there).map_err(|e| {
             let what = format!("cannot tell the free space of {}", self.dir.display());
             Error::io(what, e.into())
         })?;

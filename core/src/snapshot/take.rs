@@ -113,9 +113,11 @@ pub fn check(request: &Request, vm: &VmRuntime) -> Result<()> {
         ..request.clone()
     };
     let plans = plans(&request, vm)?;
-    match &vm.qmp {
-        Some(monitor) => qemu::check(monitor, &asked_of_qemu(&request, &plans).1),
-        None => Ok(()),
+    match (&vm.qmp, &request.scratch) {
+        (Some(monitor), Some(space)) => {
+            qemu::check(monitor, &asked_of_qemu(&request, &plans).1, space)
+        }
+        _ => Ok(()),
     }
 }
 

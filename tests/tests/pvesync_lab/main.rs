@@ -30,7 +30,7 @@ fn main() -> ExitCode {
             refusals::the_target_must_be_reachable,
             refusals::the_target_must_have_the_storages_and_room,
             refusals::what_others_have_on_the_target_is_left_alone,
-            refusals::a_running_vm_needs_disks_that_can_be_snapshot,
+            refusals::a_running_vms_disk_that_has_no_snapshots_needs_scratch_space,
             changes::a_replica_can_have_another_id_and_storage,
             changes::a_disk_may_come_and_another_grow,
             changes::a_replica_whose_disks_are_in_use_is_left_alone,
