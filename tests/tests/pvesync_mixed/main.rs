@@ -146,7 +146,11 @@ fn each_generation_shows_one_instant_whatever_happens(lab: &Lab) -> Result<()> {
             }
             4 => {
                 let run = half_way(lab, "170 --to hvb --keep 2")?;
-                a.run_ok(&format!("kill -KILL {}", run.pid()))?;
+                // Its ssh is left as well, and where that meets others.
+                a.run_ok(&format!(
+                    "kill -KILL {}; rm -r /tmp/rblocksync-ssh-*",
+                    run.pid()
+                ))?;
                 assert_running(a, 170)?;
             }
             // A clean stop keeps the bitmap that is in the qcow2 file.
