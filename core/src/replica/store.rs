@@ -257,9 +257,13 @@ pub fn keep_sent_tables(
         }
         let from = layout.sending_table(vm, target, index);
         let to = layout.sent_table(vm, target, number, index);
-        std::fs::rename(&from, &to)
-            .map_err(|e| Error::io(format!("cannot rename {}", from.display()), e))?;
+        // It is to outlive a power cut.
+        std::fs::File::open(&from)
+            .and_then(|table| table.sync_all())
+            .and_then(|()| std::fs::rename(&from, &to))
+            .map_err(|e| Error::io(format!("cannot keep {}", from.display()), e))?;
         old.retain(|path| *path != from && *path != to);
+        flush_parent(&to)?;
     }
     old.iter().try_for_each(|path| remove(path))
 }
