@@ -187,20 +187,18 @@ impl QemuPoint {
                 }),
             });
         }
-        let copied: Vec<usize> = (0..wanted.len()).filter(|i| wanted[*i].copy).collect();
         if !self.needs_server() {
             return Ok(());
         }
         private_dir(&self.dir)?;
-        if !copied.is_empty() {
-            let copied: Vec<(usize, &BlockNode)> = copied
-                .into_iter()
-                .filter_map(|i| Some((i, found[i].as_ref().ok()?)))
-                .collect();
-            let sizes: Vec<u64> = copied.iter().map(|(_, node)| node.size()).collect();
-            for ((index, node), share) in copied.into_iter().zip(space.shares(&sizes)?) {
-                self.add_scratch(qmp, index, node, share)?;
-            }
+        let nodes = found.iter().zip(wanted).enumerate();
+        let copied: Vec<(usize, &BlockNode)> = nodes
+            .filter(|(_, (_, disk))| disk.copy)
+            .filter_map(|(index, (node, _))| Some((index, node.as_ref().ok()?)))
+            .collect();
+        let sizes: Vec<u64> = copied.iter().map(|(_, node)| node.size()).collect();
+        for ((index, node), share) in copied.into_iter().zip(space.shares(&sizes)?) {
+            self.add_scratch(qmp, index, node, share)?;
         }
         // Tells a later run that the server is ours.
         let mark = json!({
