@@ -110,8 +110,9 @@ fn list(
             end: searched,
             runs,
         };
-        slices.send(extents.clone()).map_err(disconnected)?;
-        post(frames, Frame::Extents(extents))?;
+        // In this order: what a target reports before it was asked is not answered before it is asked either.
+        post(frames, Frame::Extents(extents.clone()))?;
+        slices.send(extents).map_err(disconnected)?;
         start = searched;
     }
     Ok(())
