@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::replica::{Generation, Placement, ReplicaRequest, TargetPair};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// A host, as it introduces itself.
@@ -49,4 +50,33 @@ pub trait TargetHypervisor {
     /// Makes the replica known to the hypervisor: bootable, but not by accident. Oldest generation first,
     /// the last one is the head. Safe to repeat. Returns notes for the user.
     fn publish(&self, pair: &TargetPair, generations: &[Published]) -> Result<Vec<String>>;
+}
+
+/// What a change of roles needs of a VM's host, on either side. Every call is safe to repeat.
+pub trait RoleHypervisor: TargetHypervisor {
+    /// Whether the VM runs here.
+    fn is_running(&self, vm: &str) -> Result<bool>;
+
+    /// Makes the head of a replica the VM itself, with the configuration of `generation`: the guard goes, it may be
+    /// started. That this host is primary is durable when this is called. Returns notes for the user.
+    fn promote(&self, pair: &TargetPair, generation: &Generation) -> Result<Vec<String>>;
+
+    /// Keeps the VM from being started here, by accident or on purpose; `why` is told to whoever tries. Refuses a VM that
+    /// runs. Returns notes for the user.
+    fn retire(&self, vm: &str, why: &str) -> Result<Vec<String>>;
+
+    /// Takes [`RoleHypervisor::retire`] back.
+    fn reinstate(&self, vm: &str) -> Result<Vec<String>>;
+
+    /// Starts the VM.
+    fn start(&self, vm: &str) -> Result<()>;
+
+    /// Asks the guest to shut down. False: it still runs after `limit`.
+    fn shut_down(&self, vm: &str, limit: Duration) -> Result<bool>;
+
+    /// Ends the VM without asking its guest, and waits until nobody has its disks open any more.
+    fn stop(&self, vm: &str) -> Result<()>;
+
+    /// Whether the guest's agent answers; `None` if it has none.
+    fn guest_answers(&self, vm: &str) -> Result<Option<bool>>;
 }

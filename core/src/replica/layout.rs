@@ -75,6 +75,16 @@ impl Layout {
         self.root.join("scratch").join(vm)
     }
 
+    /// Whether the hypervisor's hook lets `vm` start.
+    pub fn guard(&self, vm: &str) -> PathBuf {
+        self.root.join("guard").join(vm)
+    }
+
+    /// A change of roles of `vm` that this host has begun, until it is done.
+    pub fn handover(&self, vm: &str) -> PathBuf {
+        self.root.join("handover").join(format!("{vm}.json"))
+    }
+
     /// All pairs of which `vm` is the source.
     pub fn source_pairs(&self, vm: &str) -> PathBuf {
         self.pairs().join(vm)

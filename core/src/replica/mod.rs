@@ -7,6 +7,7 @@
 //! away; after it, recovery finishes what it says.
 
 mod file;
+mod guard;
 mod in_place;
 mod inspect;
 mod layout;
@@ -26,6 +27,7 @@ mod thin;
 mod verify;
 mod volume;
 
+pub use guard::{clear_guard, set_guard};
 pub use inspect::{inspect, Finding};
 pub use layout::{state_dir, Layout};
 pub use manifest::{DiskRecord, Generation, GENERATION_PREFIX};
