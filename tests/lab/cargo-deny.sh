@@ -9,8 +9,9 @@ version=0.20.2
 cargo=${CARGO:-cargo}
 
 if ! "$cargo" deny --version > /dev/null 2>&1; then
-    echo "cargo-deny.sh: installing cargo-deny $version (once; a few minutes)" >&2
-    "$cargo" install --locked cargo-deny --version "$version"
+    echo "cargo-deny.sh: installing cargo-deny $version (once; a minute or two)" >&2
+    # Unoptimised: it runs for seconds, and optimising it takes minutes.
+    CARGO_PROFILE_DEV_DEBUG=0 "$cargo" install --debug --locked cargo-deny --version "$version"
 fi
 # Nothing is fetched that a build has not fetched already.
 for manifest in Cargo.toml fuzz/Cargo.toml; do
