@@ -22,6 +22,7 @@ mod role;
 mod seal;
 mod store;
 mod target;
+mod thick;
 mod thin;
 mod verify;
 mod volume;
