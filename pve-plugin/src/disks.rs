@@ -146,6 +146,11 @@ pub fn resolve_with(
         }
         match place.replicate(drive) {
             Ok((disk, note)) => match resolved.disks.iter().find(|d| d.volid == disk.volid) {
+                Some(_) if choice.passes_over => resolved.skipped.push(Skipped {
+                    key,
+                    value: drive.value(),
+                    reason: SkipReason::LeftOut,
+                }),
                 Some(twin) => problems.push((
                     key,
                     drive.target.to_string(),
@@ -280,6 +285,7 @@ impl Place<'_> {
             return refuse("is marked shared=1, so another host may write to it");
         }
         let entry = self.storages.usable(volid.storage(), self.node)?;
+        let (volume, location) = locate(entry, volid)?;
         if entry.shared && !self.choice.include_shared {
             return refuse(&format!(
                 "storage {} is shared, the other hosts have it already; for a target that does not, say \
@@ -287,7 +293,6 @@ impl Place<'_> {
                 entry.id
             ));
         }
-        let (volume, location) = locate(entry, volid)?;
         if volume.owner != self.vmid {
             return refuse(&format!("belongs to VM {}", volume.owner));
         }

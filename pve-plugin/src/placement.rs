@@ -110,7 +110,7 @@ pub(crate) fn core_location(entry: &StorageEntry, location: &PveLocation) -> Res
         Err(Error::new(
             Kind::Refused,
             format!(
-                "storage {} is of type {}, and {why}",
+                "storage {} (type {}) cannot hold a replica: {why}",
                 entry.id,
                 entry.kind()
             ),
@@ -123,7 +123,13 @@ pub(crate) fn core_location(entry: &StorageEntry, location: &PveLocation) -> Res
             pool: LvId::new(vg.as_str(), pool.as_str())?,
         },
         PveLocation::Lvm { format, .. } if !format.is_raw() => {
-            return refuse("a replica there is raw: qcow2 images in LVs are only read");
+            return refuse("qcow2 images in LVs are only read");
+        }
+        // Proxmox changes such a group under a lock of its cluster, which is not ours to take.
+        PveLocation::Lvm { .. } if entry.shared => {
+            return refuse(
+                "it is shared, and other hosts may change its volume group at the same time",
+            );
         }
         PveLocation::Lvm { vg, lv, .. } => Location::ThickLv {
             lv: LvId::new(vg.as_str(), lv.as_str())?,
@@ -143,8 +149,8 @@ pub(crate) fn core_location(entry: &StorageEntry, location: &PveLocation) -> Res
             format: ImageFormat::Raw,
             subvolume: true,
         },
-        PveLocation::Zvol { .. } => return refuse("replicas cannot be kept in zvols yet"),
-        PveLocation::Rbd { .. } => return refuse("replicas cannot be kept in RBD images yet"),
+        PveLocation::Zvol { .. } => return refuse("zvols are only read"),
+        PveLocation::Rbd { .. } => return refuse("RBD images are only read"),
     })
 }
 
