@@ -270,14 +270,23 @@ impl Volume<'_> {
         }
     }
 
+    /// Why no volume of this kind can show that it was not written to; `None` if it can. Then there is no use in a new
+    /// fork either.
+    pub fn doubt_of_kind(&self) -> Option<&'static str> {
+        match self.location {
+            Location::ThinLv { .. } | Location::File { .. } => None,
+            Location::ThickLv { .. } => {
+                Some("a thick volume does not tell whether it was written to")
+            }
+        }
+    }
+
     /// Why the fork, which was just made, may hold something else than what was sealed as generation `number`; `None`
     /// if it cannot. `stamp` was made when it was sealed.
     pub fn doubt(&self, number: u64, stamp: Option<Stamp>) -> Result<Option<String>> {
         match self.location {
             Location::ThinLv { lv, .. } => thin::doubt(self.listing, lv, &self.owner(), number),
-            Location::ThickLv { .. } => Ok(Some(
-                "a thick volume does not tell whether it was written to".into(),
-            )),
+            Location::ThickLv { .. } => Ok(self.doubt_of_kind().map(str::to_owned)),
             Location::File { path, .. } => file::doubt(path, self.pair, number, stamp),
         }
     }
