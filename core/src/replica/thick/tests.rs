@@ -296,3 +296,47 @@ fn in_place_the_head_becomes_the_fork() {
     seal_all(&group, 2).unwrap();
     assert_eq!(generation_content(&group, 2), Some(2));
 }
+
+/// A loop device, gone when dropped.
+struct Loop(PathBuf);
+
+impl Loop {
+    fn attach(file: &Path) -> Option<Loop> {
+        let mut losetup = std::process::Command::new("losetup");
+        let out = losetup.args(["--find", "--show"]).arg(file).output().ok()?;
+        let name = String::from_utf8(out.stdout).ok()?;
+        out.status.success().then(|| Loop(name.trim().into()))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let mut losetup = std::process::Command::new("losetup");
+        assert!(losetup.arg("-d").arg(&self.0).status().is_ok());
+    }
+}
+
+#[test]
+fn devices_are_copied_and_zeroed_by_the_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+    // Larger than a piece, and no multiple of it.
+    let size = 5 * EXTENT / 4 + 512;
+    let content: Vec<u8> = (0..2 * EXTENT).map(|at| (at / 512) as u8 | 1).collect();
+    std::fs::write(&from, &content).unwrap();
+    std::fs::write(&to, vec![0xee; 3 * EXTENT as usize]).unwrap();
+    let (Some(source), Some(target)) = (Loop::attach(&from), Loop::attach(&to)) else {
+        println!("skipped: no loop devices here");
+        return;
+    };
+    copy::copy(&source.0, &target.0, size).unwrap();
+    copy::zero_from(&target.0, size).unwrap();
+    copy::zero_from(&target.0, size).unwrap();
+    let small = copy::copy(&target.0, &source.0, 3 * EXTENT).unwrap_err();
+    assert_eq!(small.kind(), Kind::Io, "it does not fit");
+    drop((source, target));
+    let copied = std::fs::read(&to).unwrap();
+    let (disk, behind) = copied.split_at(size as usize);
+    assert!(disk == &content[..size as usize]);
+    assert!(behind.iter().all(|b| *b == 0));
+}
