@@ -104,18 +104,37 @@ pub(crate) fn fresh(
     ))
 }
 
+/// Where to go instead.
+const WRITABLE: &str = "name a storage of type lvmthin, lvm, dir or btrfs with --storage SRC=DST";
+
+/// Refuses a storage on which other hosts may get in the way of a replica.
+pub(crate) fn check_alone(entry: &StorageEntry) -> Result<()> {
+    let why = match &entry.storage {
+        // Proxmox changes such a group under a lock of its cluster, which is not ours to take.
+        Storage::Lvm { .. } if entry.shared => {
+            "it is shared, and other hosts may change its volume group at the same time"
+        }
+        _ if entry.is_network() => {
+            "nothing keeps another host from writing to a replica on a network share"
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::new(
+        Kind::Refused,
+        format!(
+            "storage {} (type {}) cannot hold a replica: {why}",
+            entry.id,
+            entry.kind()
+        ),
+    )
+    .advise(WRITABLE))
+}
+
 /// The volume as the suite's core knows it. Refuses kinds that nothing can be written to yet.
-pub(crate) fn core_location(entry: &StorageEntry, location: &PveLocation) -> Result<Location> {
-    let refuse = |why: &str| {
-        Err(Error::new(
-            Kind::Refused,
-            format!(
-                "storage {} (type {}) cannot hold a replica: {why}",
-                entry.id,
-                entry.kind()
-            ),
-        )
-        .advise("name a storage of type lvmthin, lvm, dir or btrfs with --storage SRC=DST"))
+pub(crate) fn core_location(location: &PveLocation) -> Result<Location> {
+    let refuse = |what: &str| {
+        let why = format!("{what} are only read, and cannot be a replica's yet");
+        Err(Error::new(Kind::Refused, why).advise(WRITABLE))
     };
     Ok(match location {
         PveLocation::LvmThin { vg, lv, pool } => Location::ThinLv {
@@ -123,22 +142,11 @@ pub(crate) fn core_location(entry: &StorageEntry, location: &PveLocation) -> Res
             pool: LvId::new(vg.as_str(), pool.as_str())?,
         },
         PveLocation::Lvm { format, .. } if !format.is_raw() => {
-            return refuse("qcow2 images in LVs are only read");
-        }
-        // Proxmox changes such a group under a lock of its cluster, which is not ours to take.
-        PveLocation::Lvm { .. } if entry.shared => {
-            return refuse(
-                "it is shared, and other hosts may change its volume group at the same time",
-            );
+            return refuse("qcow2 images in LVs");
         }
         PveLocation::Lvm { vg, lv, .. } => Location::ThickLv {
             lv: LvId::new(vg.as_str(), lv.as_str())?,
         },
-        PveLocation::File { .. } | PveLocation::Subvolume { .. } if entry.is_network() => {
-            return refuse(
-                "nothing keeps another host from writing to a replica on a network share",
-            );
-        }
         PveLocation::File { path, format } => Location::File {
             path: path.clone(),
             format: *format,
@@ -149,8 +157,8 @@ pub(crate) fn core_location(entry: &StorageEntry, location: &PveLocation) -> Res
             format: ImageFormat::Raw,
             subvolume: true,
         },
-        PveLocation::Zvol { .. } => return refuse("zvols are only read"),
-        PveLocation::Rbd { .. } => return refuse("RBD images are only read"),
+        PveLocation::Zvol { .. } => return refuse("ZFS volumes"),
+        PveLocation::Rbd { .. } => return refuse("RBD images"),
     })
 }
 

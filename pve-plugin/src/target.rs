@@ -3,9 +3,8 @@
 use crate::disks::{self, Disk, Location as PveLocation, Resolved, SkipReason, Skipped};
 use crate::drive::{DiskKey, Drive, DriveTarget};
 use crate::node::PveTree;
-use crate::placement::{
-    self, again, cloud_init, core_location, fresh, mapped, usable, usual_format,
-};
+pub(crate) use crate::placement::core_location;
+use crate::placement::{self, again, check_alone, cloud_init, fresh, mapped, usable, usual_format};
 use crate::replica_config::{self, ReplicaSpec, TargetVolume};
 use crate::storage_cfg::StorageCfg;
 use crate::vm_config::VmConfig;
@@ -139,7 +138,9 @@ impl TargetHypervisor for PveTarget {
             };
             let (_, location) =
                 disks::locate(entry, &volid).map_err(|e| context(e.context(&volid)))?;
-            let location = core_location(entry, &location).map_err(context)?;
+            let location = check_alone(entry)
+                .and_then(|()| core_location(&location))
+                .map_err(context)?;
             if wanted.is_some_and(|format| format != location.format()) {
                 return Err(context(Error::new(
                     Kind::Refused,

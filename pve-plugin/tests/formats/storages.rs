@@ -59,7 +59,7 @@ fn each_kind_of_storage_gets_its_own_kind_of_volume() {
         }
     );
     for (storage, said) in [
-        ("tank", "zvols"),
+        ("tank", "ZFS volumes are only read"),
         ("ceph", "RBD images"),
         ("fc", "other hosts"),
         // Nothing is mounted there.
