@@ -34,6 +34,7 @@ const KILL_GRACE: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Tool {
+    Btrfs,
     Dmsetup,
     Lvchange,
     Lvcreate,
@@ -45,12 +46,14 @@ pub enum Tool {
     QemuNbd,
     ThinDelta,
     ThinDump,
+    Vgs,
 }
 
 impl Tool {
     /// File name, and the Debian package it is in.
     fn spec(self) -> (&'static str, &'static str) {
         match self {
+            Tool::Btrfs => ("btrfs", "btrfs-progs"),
             Tool::Dmsetup => ("dmsetup", "dmsetup"),
             Tool::Lvchange => ("lvchange", "lvm2"),
             Tool::Lvcreate => ("lvcreate", "lvm2"),
@@ -62,6 +65,7 @@ impl Tool {
             Tool::QemuNbd => ("qemu-nbd", "qemu-utils"),
             Tool::ThinDelta => ("thin_delta", "thin-provisioning-tools"),
             Tool::ThinDump => ("thin_dump", "thin-provisioning-tools"),
+            Tool::Vgs => ("vgs", "lvm2"),
         }
     }
 

@@ -49,6 +49,7 @@ impl TargetHypervisor for Fake {
                 location: Location::File {
                     path: self.dir.join(&disk.volume),
                     format: disk.format,
+                    subvolume: false,
                 },
             })
             .collect())

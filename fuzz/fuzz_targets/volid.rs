@@ -30,10 +30,14 @@ fuzz_target!(|text: &str| {
     );
     assert!(harmless(volid.storage()));
     assert!(volid.volname().split('/').all(harmless));
-    for volume in [Volume::on_lvm_thin(&volid), Volume::on_dir(&volid)]
-        .into_iter()
-        .flatten()
-    {
+    let volumes = [
+        Volume::on_lvm_thin(&volid),
+        Volume::on_lvm(&volid),
+        Volume::on_dir(&volid),
+        Volume::on_zfs(&volid),
+        Volume::on_rbd(&volid),
+    ];
+    for volume in volumes.into_iter().flatten() {
         assert!(harmless(&volume.name));
         let base = volume.base.as_deref().unwrap_or("x");
         assert!(base.split('/').all(harmless));

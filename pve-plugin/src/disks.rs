@@ -4,49 +4,23 @@
 //! somebody chose to leave out is listed as skipped; any other that cannot be replicated is an error, and
 //! the error names all of them at once.
 
+mod choice;
 mod hidden;
+mod locate;
+mod notes;
+
+pub use choice::Choice;
+pub use locate::{locate, Location};
 
 use crate::drive::{DiskKey, Drive, DriveTarget};
 use crate::replica_config;
-use crate::storage_cfg::{unsupported, Storage, StorageCfg, StorageEntry};
+use crate::storage_cfg::StorageCfg;
 use crate::vm_config::VmConfig;
-use crate::volid::{Format, Role, Vmid, Volid, Volume};
+use crate::volid::{Role, Vmid, Volid};
 use hidden::hidden_disks;
+use notes::notes;
 use rblocksync::error::{Error, Kind, Result};
-use rblocksync::image::ImageFormat;
 use std::fmt;
-use std::path::PathBuf;
-
-/// Where a volume is on the host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Location {
-    /// A thin LV.
-    LvmThin {
-        /// The volume group.
-        vg: String,
-        /// The LV.
-        lv: String,
-        /// The thin pool it belongs to.
-        pool: String,
-    },
-    /// A file.
-    File {
-        /// Absolute path.
-        path: PathBuf,
-        /// How its bytes are arranged.
-        format: ImageFormat,
-    },
-}
-
-impl Location {
-    /// The device node or file.
-    pub fn path(&self) -> PathBuf {
-        match self {
-            Location::LvmThin { vg, lv, .. } => PathBuf::from(format!("/dev/{vg}/{lv}")),
-            Location::File { path, .. } => path.clone(),
-        }
-    }
-}
 
 /// A disk that is replicated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +50,10 @@ pub enum SkipReason {
     Excluded,
     /// The disk's own option `replicate=0`.
     ReplicateOff,
+    /// The disk's own option `backup=0`, with `--skip-no-backup`.
+    NoBackup,
+    /// Left out by the sync, which the target knows no more about.
+    LeftOut,
     /// Not attached to the VM.
     Unused,
 }
@@ -88,6 +66,8 @@ impl fmt::Display for SkipReason {
             SkipReason::CloudInit => "generated anew by Proxmox on the target",
             SkipReason::Excluded => "excluded by --exclude",
             SkipReason::ReplicateOff => "excluded by its option replicate=0",
+            SkipReason::NoBackup => "excluded by --skip-no-backup, as it has backup=0",
+            SkipReason::LeftOut => "left out of the sync",
             SkipReason::Unused => "not attached to the VM",
         })
     }
@@ -117,7 +97,7 @@ pub struct Resolved {
     pub notes: Vec<String>,
 }
 
-/// Decides for every disk of the VM's current configuration. `exclude` holds configuration keys.
+/// Decides for every disk of the VM's current configuration, as usual. `exclude` holds configuration keys.
 pub fn resolve(
     vmid: Vmid,
     config: &VmConfig,
@@ -125,9 +105,28 @@ pub fn resolve(
     node: &str,
     exclude: &[String],
 ) -> Result<Resolved> {
+    let choice = Choice::without(exclude);
+    resolve_with(vmid, config, storages, node, &choice)
+}
+
+/// Decides for every disk of the VM's current configuration, by what the user wants of it.
+pub fn resolve_with(
+    vmid: Vmid,
+    config: &VmConfig,
+    storages: &StorageCfg,
+    node: &str,
+    choice: &Choice,
+) -> Result<Resolved> {
     check_state(vmid, config)?;
-    let exclude = check_excludes(vmid, config, exclude)?;
+    let exclude = check_excludes(vmid, config, &choice.exclude)?;
     let excluded = |key: &str| exclude.iter().any(|e| e == key);
+    let place = Place {
+        vmid,
+        is_template: config.is_template(),
+        storages,
+        node,
+        choice,
+    };
     let mut resolved = Resolved {
         vmid,
         disks: Vec::new(),
@@ -137,7 +136,7 @@ pub fn resolve(
     let mut problems: Vec<(String, String, String)> = Vec::new();
     for drive in config.drives() {
         let key = drive.key.to_string();
-        if let Some(reason) = skip_reason(drive, excluded(&key)) {
+        if let Some(reason) = skip_reason(drive, excluded(&key), choice) {
             resolved.skipped.push(Skipped {
                 key,
                 value: drive.value(),
@@ -145,20 +144,33 @@ pub fn resolve(
             });
             continue;
         }
-        match replicate(vmid, drive, storages, node) {
-            Ok(disk) => match resolved.disks.iter().find(|d| d.volid == disk.volid) {
+        match place.replicate(drive) {
+            Ok((disk, note)) => match resolved.disks.iter().find(|d| d.volid == disk.volid) {
+                Some(_) if choice.passes_over => resolved.skipped.push(Skipped {
+                    key,
+                    value: drive.value(),
+                    reason: SkipReason::LeftOut,
+                }),
                 Some(twin) => problems.push((
                     key,
                     drive.target.to_string(),
                     format!("is also attached as {}", twin.key),
                 )),
-                None => resolved.disks.push(disk),
+                None => {
+                    resolved.disks.push(disk);
+                    resolved.notes.extend(note);
+                }
             },
+            Err(_) if choice.passes_over => resolved.skipped.push(Skipped {
+                key,
+                value: drive.value(),
+                reason: SkipReason::LeftOut,
+            }),
             Err(e) => problems.push((key, drive.target.to_string(), e.to_string())),
         }
     }
     for (key, value, why) in hidden_disks(config) {
-        if excluded(key) {
+        if excluded(key) || choice.passes_over {
             resolved.skipped.push(Skipped {
                 key: key.to_owned(),
                 value: value.to_owned(),
@@ -189,12 +201,6 @@ fn check_state(vmid: Vmid, config: &VmConfig) -> Result<()> {
             format!("VM {vmid} is itself a replica (pair {pair})"),
         )
         .advise("replicate the VM it is a replica of, or take the replica over first"));
-    }
-    if config.is_template() {
-        return Err(
-            Error::new(Kind::Refused, format!("VM {vmid} is a template"))
-                .advise("templates never change: move one with qm clone or vzdump"),
-        );
     }
     if let Some(lock) = config.lock() {
         let advice = match lock {
@@ -230,12 +236,12 @@ fn check_excludes(vmid: Vmid, config: &VmConfig, exclude: &[String]) -> Result<V
     }
 }
 
-fn skip_reason(drive: &Drive, excluded: bool) -> Option<SkipReason> {
+fn skip_reason(drive: &Drive, excluded: bool, choice: &Choice) -> Option<SkipReason> {
     if excluded {
         return Some(SkipReason::Excluded);
     }
     if drive.key.is_unused() {
-        return Some(SkipReason::Unused);
+        return (!choice.include_unused).then_some(SkipReason::Unused);
     }
     match &drive.target {
         DriveTarget::None => return Some(SkipReason::Empty),
@@ -247,96 +253,70 @@ fn skip_reason(drive: &Drive, excluded: bool) -> Option<SkipReason> {
         }
         DriveTarget::Path(_) | DriveTarget::Volume(_) => {}
     }
-    (!drive.flag("replicate", true)).then_some(SkipReason::ReplicateOff)
+    if !drive.flag("replicate", true) {
+        return Some(SkipReason::ReplicateOff);
+    }
+    (choice.skip_no_backup && !drive.flag("backup", true)).then_some(SkipReason::NoBackup)
 }
 
-fn replicate(vmid: Vmid, drive: &Drive, storages: &StorageCfg, node: &str) -> Result<Disk> {
-    let refuse = |why: &str| Err(Error::new(Kind::Refused, why));
-    let DriveTarget::Volume(volid) = &drive.target else {
-        return refuse("is a path of this host, not a volume of a storage");
-    };
-    if drive.is_cdrom() {
-        return refuse("is a volume in a CD drive, and no CD image");
-    }
-    if volid.is_iso() {
-        return refuse("is a CD image attached as a disk");
-    }
-    if drive.flag("shared", false) {
-        return refuse("is marked shared=1, so another host may write to it");
-    }
-    let entry = storages.usable(volid.storage(), node)?;
-    if entry.shared {
-        return refuse(&format!(
-            "storage {} is shared, the other hosts have it already",
-            entry.id
-        ));
-    }
-    let (volume, location) = locate(entry, volid)?;
-    if volume.owner != vmid {
-        return refuse(&format!("belongs to VM {}", volume.owner));
-    }
-    match volume.role {
-        Role::Disk => {}
-        Role::Base => return refuse("is the base image of a template"),
-        Role::VmState | Role::CloudInit => return refuse("is not a disk by its name"),
-    }
-    Ok(Disk {
-        key: drive.key,
-        volid: volid.clone(),
-        location,
-        size: drive.size(),
-        drive: drive.clone(),
-    })
+/// What decides besides the line of a disk.
+struct Place<'a> {
+    vmid: Vmid,
+    is_template: bool,
+    storages: &'a StorageCfg,
+    node: &'a str,
+    choice: &'a Choice,
 }
 
-/// Finds out where a VM volume is on a host that has the storage, and what its name says about it.
-/// Volumes this version cannot read or write are errors.
-pub fn locate(entry: &StorageEntry, volid: &Volid) -> Result<(Volume, Location)> {
-    match &entry.storage {
-        Storage::LvmThin { vgname, thinpool } => {
-            let volume = Volume::on_lvm_thin(volid)?;
-            let location = Location::LvmThin {
-                vg: vgname.clone(),
-                lv: volume.name.clone(),
-                pool: thinpool.clone(),
-            };
-            Ok((volume, location))
+impl Place<'_> {
+    /// The disk and what should be known of it, or why it cannot be replicated.
+    fn replicate(&self, drive: &Drive) -> Result<(Disk, Option<String>)> {
+        let refuse = |why: &str| Err(Error::new(Kind::Refused, why));
+        let DriveTarget::Volume(volid) = &drive.target else {
+            return refuse("is a path of this host, not a volume of a storage");
+        };
+        if drive.is_cdrom() {
+            return refuse("is a volume in a CD drive, and no CD image");
         }
-        Storage::Dir {
-            path,
-            images,
-            volume_chains,
-            ..
-        } => {
-            let volume = Volume::on_dir(volid)?;
-            let refuse = |why: String| Err(Error::new(Kind::Refused, why));
-            let format = match volume.format {
-                // Only qcow2 has a place for the name of what is behind it.
-                Format::Raw if volume.base.is_some() => {
-                    return refuse("is a linked clone, and cannot be one in format raw".into())
-                }
-                Format::Raw => ImageFormat::Raw,
-                Format::Qcow2 if *volume_chains => {
-                    return refuse(format!(
-                        "may be a chain of files, as storage {} has snapshot-as-volume-chain",
-                        entry.id
-                    ))
-                }
-                Format::Qcow2 => ImageFormat::Qcow2,
-                Format::Vmdk | Format::Subvol => {
-                    return refuse(format!(
-                        "is in format {}, which this version cannot handle; it can raw and qcow2",
-                        volume.format.extension()
-                    ))
-                }
-            };
-            let path = path
-                .join(images)
-                .join(volume.owner.to_string())
-                .join(&volume.name);
-            Ok((volume, Location::File { path, format }))
+        if volid.is_iso() {
+            return refuse("is a CD image attached as a disk");
         }
-        Storage::Other(kind) => Err(unsupported(&entry.id, kind)),
+        if drive.flag("shared", false) {
+            return refuse("is marked shared=1, so another host may write to it");
+        }
+        let entry = self.storages.usable(volid.storage(), self.node)?;
+        let (volume, location) = locate(entry, volid)?;
+        if entry.shared && !self.choice.include_shared {
+            return refuse(&format!(
+                "storage {} is shared, the other hosts have it already; for a target that does not, say \
+                 --include-shared",
+                entry.id
+            ));
+        }
+        if volume.owner != self.vmid {
+            return refuse(&format!("belongs to VM {}", volume.owner));
+        }
+        match volume.role {
+            Role::Disk => {}
+            Role::Base if self.is_template => {}
+            Role::Base => return refuse("is the base image of a template"),
+            Role::VmState => return refuse("is saved memory, not a disk"),
+            Role::CloudInit => return refuse("is not a disk by its name"),
+        }
+        let note = volume.base.map(|base| {
+            format!(
+                "{} is a linked clone of {base}: the replica gets all of its content, also what is in there",
+                drive.key
+            )
+        });
+        let disk = Disk {
+            key: drive.key,
+            volid: volid.clone(),
+            location,
+            size: drive.size(),
+            drive: drive.clone(),
+        };
+        Ok((disk, note))
     }
 }
 
@@ -350,46 +330,4 @@ fn in_the_way(vmid: Vmid, problems: &[(String, String, String)]) -> Error {
         .map(|(key, ..)| format!("--exclude {key}"))
         .collect();
     Error::new(Kind::Refused, what).advise(format!("to go without, say so: {}", excludes.join(" ")))
-}
-
-fn notes(config: &VmConfig) -> Vec<String> {
-    let mut notes: Vec<String> = config
-        .warnings()
-        .iter()
-        .map(|w| format!("configuration line {}: {}", w.line, w.text))
-        .collect();
-    if let Some(pending) = config.pending() {
-        let changes: Vec<String> = pending
-            .entries()
-            .map(|(key, value)| match key {
-                "delete" => format!("removal of {value}"),
-                _ => key.to_owned(),
-            })
-            .collect();
-        if !changes.is_empty() {
-            notes.push(format!(
-                "changes that wait for the VM's next start are not part of the replica: {}",
-                changes.join(", ")
-            ));
-        }
-    }
-    let snapshots: Vec<&str> = config.snapshots().map(|(name, _)| name).collect();
-    if !snapshots.is_empty() {
-        notes.push(format!(
-            "the VM's own snapshots stay behind: {}",
-            snapshots.join(", ")
-        ));
-    }
-    let with_memory: Vec<&str> = config
-        .snapshots()
-        .filter(|(_, section)| section.get("vmstate").is_some())
-        .map(|(name, _)| name)
-        .collect();
-    if !with_memory.is_empty() {
-        notes.push(format!(
-            "saved memory of snapshots stays behind: {}",
-            with_memory.join(", ")
-        ));
-    }
-    notes
 }

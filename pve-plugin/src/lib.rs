@@ -3,6 +3,8 @@
 pub mod disks;
 pub mod drive;
 pub mod node;
+mod placement;
+mod rbd;
 pub mod replica_config;
 pub mod source;
 pub mod storage_cfg;

@@ -1,6 +1,7 @@
 //! `pvesync`: replicas of Proxmox VE's virtual machines on other nodes.
 
 use clap::{Parser, Subcommand};
+use pvesync::disks::Choice;
 use pvesync::node::PveTree;
 use pvesync::source::{self, PROGRAM};
 use pvesync::target::PveTarget;
@@ -83,6 +84,8 @@ struct VmArgs {
     #[arg(long, value_name = "DISK")]
     exclude: Vec<String>,
     #[command(flatten)]
+    which: WhichDisks,
+    #[command(flatten)]
     retention: RetentionArgs,
     /// Disks to sync at once
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
@@ -113,6 +116,20 @@ struct VmArgs {
     /// How long to try again when the connection is lost in the transfer: 90s, 1h; 0s for not at all
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_time)]
     retry_for: Duration,
+}
+
+/// Which disks are replicated, besides those with data that are attached and on storages of this node alone.
+#[derive(clap::Args)]
+struct WhichDisks {
+    /// Replicate volumes that are not attached to the VM (unused0), too
+    #[arg(long)]
+    include_unused: bool,
+    /// Leave disks out that backups leave out (backup=0)
+    #[arg(long)]
+    skip_no_backup: bool,
+    /// Replicate disks on shared storages, too: for a host that does not share them
+    #[arg(long)]
+    include_shared: bool,
 }
 
 #[derive(clap::Args)]
@@ -200,7 +217,7 @@ fn run(cli: Cli) -> ExitCode {
 /// The disks of a VM of this node that can be replicated.
 fn disks_with_keys(vm: &str) -> Result<Vec<SourceDisk>> {
     let vmid = vm.parse()?;
-    Ok(source::resolve(&PveTree::new("/"), vmid, &[])?.disks)
+    Ok(source::resolve_with(&PveTree::new("/"), vmid, &Choice::everything())?.disks)
 }
 
 /// The line is the answer, whatever was said about output.
@@ -275,7 +292,13 @@ fn vm(args: &VmArgs, cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> 
     };
     let tree = PveTree::new("/");
     let look = || -> Result<_> {
-        let vm = source::resolve(&tree, args.vmid, &args.exclude)?;
+        let choice = Choice {
+            include_unused: args.which.include_unused,
+            skip_no_backup: args.which.skip_no_backup,
+            include_shared: args.which.include_shared,
+            ..Choice::without(&args.exclude)
+        };
+        let vm = source::resolve_with(&tree, args.vmid, &choice)?;
         Ok((vm, source::runtime(&tree, args.vmid)?))
     };
     let (vm, runtime) = look().map_err(|e| match args.dry_run {

@@ -111,7 +111,11 @@ pub fn render(spec: &ReplicaSpec) -> Result<String> {
     }
     let mut left_out = Vec::new();
     let keys = replica_keys(spec, &mut left_out)?;
-    let sections = snapshot_sections(spec, &keys)?;
+    let sections = match spec.config.is_template() {
+        // A template has no snapshots: it never changes.
+        true => Vec::new(),
+        false => snapshot_sections(spec, &keys)?,
+    };
 
     let mut main = keys;
     main.insert("lock".to_owned(), GUARD_LOCK.to_owned());
@@ -174,9 +178,13 @@ fn target_disk(spec: &ReplicaSpec, drive: &Drive) -> Result<Option<String>> {
         Some(SkipReason::Empty | SkipReason::Cd) => {
             return Ok(Some("none,media=cdrom".to_owned()));
         }
-        Some(SkipReason::Excluded | SkipReason::ReplicateOff | SkipReason::Unused) => {
-            return Ok(None);
-        }
+        Some(
+            SkipReason::Excluded
+            | SkipReason::ReplicateOff
+            | SkipReason::NoBackup
+            | SkipReason::LeftOut
+            | SkipReason::Unused,
+        ) => return Ok(None),
         Some(SkipReason::CloudInit) | None => {}
     }
     let (DriveTarget::Volume(source) | DriveTarget::CloudInit(source)) = &drive.target else {
@@ -191,6 +199,10 @@ fn target_disk(spec: &ReplicaSpec, drive: &Drive) -> Result<Option<String>> {
             format!("disk {} ({source}) has no volume on the target", drive.key),
         ));
     };
+    if drive.key.is_unused() {
+        // Such a line takes no options.
+        return Ok(Some(target.volid.to_string()));
+    }
     let mut options = drive.options.clone();
     // The volume's name on the target says the format; what a new disk was made from does not matter.
     options.retain(|(name, _)| name != "format" && name != "import-from");
@@ -263,6 +275,8 @@ fn snapshot_sections(spec: &ReplicaSpec, now: &Keys) -> Result<Vec<(String, Keys
             .map(|(_, section)| section)
             .filter(|s| s.get("snaptime") == Some(generation.time.to_string().as_str()));
         let mut keys = earlier.map_or_else(|| now.clone(), keys_of_section);
+        // Proxmox keeps none in its snapshots.
+        keys.retain(|key, _| !DiskKey::parse(key).is_some_and(DiskKey::is_unused));
         if !has_every_disk(&keys, &generation.snapshots) {
             continue;
         }
@@ -304,9 +318,12 @@ fn description(spec: &ReplicaSpec, left_out: &[String]) -> String {
             "Replica of VM {source}{name} on host {}. The next sync overwrites it: do not start or change it.",
             spec.source_host
         ),
-        format!(
-            "To use it, only when VM {source} is down for good: qm unlock {target}, then qm start {target}."
-        ),
+        match spec.config.is_template() {
+            true => format!("It is a template, too. To clone it: qm unlock {target}, and no sync will change it again."),
+            false => format!(
+                "To use it, only when VM {source} is down for good: qm unlock {target}, then qm start {target}."
+            ),
+        },
         format!("{PAIR_MARK} {}", spec.pair),
     ];
     if !left_out.is_empty() {

@@ -1,17 +1,20 @@
 //! A VM of this node as the source of a replication: its configuration, its disks and how to hold it still.
 
-use crate::disks::{self, Disk, Location, Resolved, SkipReason};
+use crate::disks::{self, Choice, Disk, Location, Resolved, SkipReason};
 use crate::node::PveTree;
+use crate::rbd;
 use crate::vm_config::VmConfig;
 use crate::volid::Vmid;
 use rblocksync::cmd::Tool;
-use rblocksync::error::{Error, Result};
+use rblocksync::error::{Error, Kind, Result};
 use rblocksync::image::{qcow2, ImageFormat};
 use rblocksync::job::{Needed, SourceDisk, SourceVm};
 use rblocksync::lvm::{self, LvId};
 use rblocksync::replica::DiskSpec;
-use rblocksync::snapshot::{DiskSource, VmRuntime, WatchdogLauncher};
+use rblocksync::snapshot::{ActiveChain, DiskSource, VmRuntime, WatchdogLauncher};
 use rblocksync::thin;
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -20,10 +23,25 @@ pub const PROGRAM: &str = "pvesync";
 
 /// Resolves a VM of this node, without the disks in `exclude`.
 pub fn resolve(tree: &PveTree, vmid: Vmid, exclude: &[String]) -> Result<SourceVm> {
+    resolve_with(tree, vmid, &Choice::without(exclude))
+}
+
+/// Resolves a VM of this node with the disks that are wanted.
+pub fn resolve_with(tree: &PveTree, vmid: Vmid, choice: &Choice) -> Result<SourceVm> {
     let found = tree.find_vm(vmid)?;
     let config = tree.vm_config(vmid)?;
     let storages = tree.storage_cfg()?;
-    let resolved = disks::resolve(vmid, &config, &storages, &found.node, exclude)?;
+    let resolved = disks::resolve_with(vmid, &config, &storages, &found.node, choice)?;
+    for disk in &resolved.disks {
+        if let Some(entry) = storages.get(disk.volid.storage()) {
+            entry
+                .check_present()
+                .map_err(|e| e.context(format!("disk {}", disk.key)))?;
+        }
+    }
+    if choice.include_unused && !choice.passes_over && tree.is_running(vmid)? {
+        check_unused(&resolved)?;
+    }
     let disks = resolved
         .disks
         .iter()
@@ -62,7 +80,7 @@ pub const NEEDED: [Needed; 4] = [
     Needed {
         program: "lvs",
         package: "lvm2",
-        why: "volumes on LVM-thin cannot be replicated",
+        why: "volumes on LVM cannot be replicated",
     },
     Needed {
         program: "thin_dump",
@@ -74,8 +92,28 @@ pub const NEEDED: [Needed; 4] = [
 /// The disks of a VM of this node, by its id.
 pub fn disks_of(tree: &PveTree, vm: &str) -> Result<Vec<DiskSource>> {
     let vmid = vm.parse()?;
-    let resolved = resolve(tree, vmid, &[])?;
+    let resolved = resolve_with(tree, vmid, &Choice::everything())?;
     Ok(resolved.disks.into_iter().map(|d| d.source).collect())
+}
+
+/// What is not attached QEMU does not have open, so only the storage itself can keep what it holds at an instant.
+fn check_unused(resolved: &Resolved) -> Result<()> {
+    let kept = |disk: &&Disk| matches!(disk.location, Location::LvmThin { .. });
+    let mut unused = resolved.disks.iter().filter(|d| d.key.is_unused());
+    match unused.find(|disk| !kept(disk)) {
+        None => Ok(()),
+        Some(disk) => Err(Error::new(
+            Kind::Refused,
+            format!(
+                "disk {} ({}) is not attached to the running VM, so its QEMU cannot keep what is in it",
+                disk.key, disk.volid
+            ),
+        )
+        .advise(format!(
+            "stop the VM, or go without it: --exclude {}",
+            disk.key
+        ))),
+    }
 }
 
 /// How to hold the VM still, by whether it runs now.
@@ -84,12 +122,32 @@ pub fn runtime(tree: &PveTree, vmid: Vmid) -> Result<VmRuntime> {
     let running = tree.is_running(vmid)?;
     let tree = tree.clone();
     let agent = has_agent(&config).then(|| tree.qga_socket(vmid));
+    let before = left_alone(&tree, vmid)?;
     Ok(VmRuntime {
         qmp: running.then(|| tree.qmp_socket(vmid)),
         agent: agent.filter(|_| running),
-        stopped: Box::new(move || tree.is_running(vmid).map(|running| !running)),
+        stopped: Box::new(move || {
+            // Disks that are read in place can also be changed without the VM: a rollback, a snapshot that is merged.
+            match left_alone(&tree, vmid)? == before {
+                true => tree.is_running(vmid).map(|running| !running),
+                false => Err(Error::new(
+                    Kind::Busy,
+                    format!("the configuration of VM {vmid} was changed while its disks were being read"),
+                )
+                .advise("run again")),
+            }
+        }),
         launcher: WatchdogLauncher::this_executable(),
     })
+}
+
+/// What changes with every change that Proxmox makes to a VM: the text of its configuration, and when that was written.
+fn left_alone(tree: &PveTree, vmid: Vmid) -> Result<(String, (i64, i64))> {
+    let path = tree.vm_config_path(vmid)?;
+    let failed = |e| Error::io(format!("cannot stat {}", path.display()), e);
+    let meta = std::fs::metadata(&path).map_err(failed)?;
+    let text = tree.vm_config(vmid)?.to_string();
+    Ok((text, (meta.mtime(), meta.mtime_nsec())))
 }
 
 /// Disks that are not replicated, with the reason, and what else there is to say.
@@ -102,7 +160,11 @@ fn left_out(resolved: &Resolved) -> (Vec<(String, String)>, Vec<String>) {
             SkipReason::Cd | SkipReason::CloudInit => {
                 notes.push(format!("{}: {}", skipped.key, skipped.reason));
             }
-            SkipReason::Excluded | SkipReason::ReplicateOff | SkipReason::Unused => {
+            SkipReason::Excluded
+            | SkipReason::ReplicateOff
+            | SkipReason::NoBackup
+            | SkipReason::LeftOut
+            | SkipReason::Unused => {
                 excluded.push((skipped.key.clone(), skipped.reason.to_string()));
             }
         }
@@ -120,9 +182,29 @@ fn source_disk(disk: &Disk) -> Result<SourceDisk> {
             let used = used_bytes(&lv);
             (DiskSource::Lv(lv.id), lv.size, used, ImageFormat::Raw)
         }
-        Location::File { path, format } => {
-            let (size, used) = file_bytes(path, *format).map_err(context)?;
-            (DiskSource::Path(path.clone()), size, used, *format)
+        Location::Lvm { vg, lv, format } => {
+            let lv = lvm::get(&LvId::new(vg.as_str(), lv.as_str()).map_err(context)?)
+                .map_err(context)?;
+            let size = lv_bytes(&lv, *format).map_err(context)?;
+            // By its path: QEMU's bitmaps are for disks that have no snapshots of their own.
+            (DiskSource::Path(lv.id.path()), size, size, *format)
+        }
+        Location::File { .. } | Location::Subvolume { .. } => {
+            let (path, format) = (disk.location.path(), disk.location.format());
+            let (size, used) = file_bytes(&path, format).map_err(context)?;
+            (DiskSource::Path(path), size, used, format)
+        }
+        Location::Zvol { .. } => {
+            let path = disk.location.path();
+            let size = device_bytes(&path).map_err(|e| {
+                context(e).advise("is the pool imported? its volumes need volmode full or dev")
+            })?;
+            (DiskSource::Path(path), size, size, ImageFormat::Raw)
+        }
+        Location::Rbd { name } => {
+            let path = rbd::mapped_device(name).map_err(context)?;
+            let size = device_bytes(&path).map_err(context)?;
+            (DiskSource::Path(path), size, size, ImageFormat::Raw)
         }
     };
     let spec = DiskSpec {
@@ -142,6 +224,24 @@ fn used_bytes(lv: &lvm::Lv) -> u64 {
         Some(percent) => (lv.size as f64 * percent / 100.0) as u64,
         None => thin::mapped(lv).map_or(lv.size, |mapped| mapped.total()),
     }
+}
+
+/// Size of the disk in a thick volume, in bytes: the volume's, or what the qcow2 image in it says.
+fn lv_bytes(lv: &lvm::Lv, format: ImageFormat) -> Result<u64> {
+    if format.is_raw() {
+        return Ok(lv.size);
+    }
+    Tool::QemuNbd.path()?;
+    let _active = ActiveChain::of(lv, format)?;
+    let (header, _) = qcow2::chain(&lv.id.path())?;
+    Ok(header.virtual_size)
+}
+
+/// Size of a block device in bytes.
+fn device_bytes(path: &Path) -> Result<u64> {
+    let failed = |e| Error::io(format!("cannot tell the size of {}", path.display()), e);
+    let mut device = File::open(path).map_err(failed)?;
+    device.seek(SeekFrom::End(0)).map_err(failed)
 }
 
 /// Size of the disk in a file, and the bytes that it takes, both in bytes. The format is known from the configuration,

@@ -4,10 +4,15 @@
 //! empty line. Proxmox ignores what it does not understand; so does this reader, but it keeps a
 //! [`warning`](StorageCfg::warnings), because an ignored line usually is why a storage "does not exist".
 
+mod values;
+
 use crate::volid::{is_storage_id, Format, Vmid, Volid};
 use rblocksync::error::{Error, Kind, Result};
-use rustix::fs::{statx, AtFlags, StatxAttributes, StatxFlags, CWD};
 use std::path::{Path, PathBuf};
+use values::{
+    absolute, images_dir, is_mount_point, is_true, list, lvm_name, mountpoint, path_name,
+    plain_name,
+};
 
 /// What kind of storage it is, with what is needed to find volumes on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +24,14 @@ pub enum Storage {
         /// The thin pool in it.
         thinpool: String,
     },
-    /// A directory; every volume is a file.
+    /// An LVM group without a pool; every volume is an LV that takes its whole size.
+    Lvm {
+        /// The volume group.
+        vgname: String,
+        /// Snapshots of qcow2 volumes are chains of LVs (Proxmox VE 9, by option).
+        volume_chains: bool,
+    },
+    /// A directory (`dir`, or a mounted `nfs` or `cifs` share); every volume is a file.
     Dir {
         /// Where the directory is.
         path: PathBuf,
@@ -29,6 +41,27 @@ pub enum Storage {
         mountpoint: Option<PathBuf>,
         /// Snapshots of qcow2 volumes are chains of files (Proxmox VE 9, by option).
         volume_chains: bool,
+    },
+    /// A btrfs; every raw volume is the file `disk.raw` in a subvolume of its own.
+    Btrfs {
+        /// Where the file system is.
+        path: PathBuf,
+        /// Where VM disks are below it.
+        images: PathBuf,
+        /// The path that must be a mount point for the storage to be usable.
+        mountpoint: Option<PathBuf>,
+    },
+    /// A ZFS dataset; every volume is a zvol below it.
+    ZfsPool {
+        /// The dataset: `rpool/data`.
+        pool: String,
+    },
+    /// A Ceph pool; every volume is an RBD image.
+    Rbd {
+        /// The pool.
+        pool: String,
+        /// The namespace in it, if not the usual one.
+        namespace: Option<String>,
     },
     /// A type this version does not handle, by its name.
     Other(String),
@@ -51,6 +84,8 @@ pub struct StorageEntry {
     pub shared: bool,
     /// Every property as written, in file order.
     pub properties: Vec<(String, String)>,
+    /// The type's name as the file spells it.
+    kind: String,
 }
 
 /// The storages of a host or cluster.
@@ -181,6 +216,7 @@ impl StorageCfg {
             disabled: false,
             shared: false,
             properties: Vec::new(),
+            kind: "dir".to_owned(),
         });
     }
 
@@ -264,20 +300,49 @@ impl StorageEntry {
                 vgname: lvm_name(needed("vgname")?)?,
                 thinpool: lvm_name(needed("thinpool")?)?,
             },
+            "lvm" => Storage::Lvm {
+                vgname: lvm_name(needed("vgname")?)?,
+                volume_chains: get("snapshot-as-volume-chain").is_some_and(is_true),
+            },
             "dir" => {
                 let default = (section.id == "local").then_some("/var/lib/vz");
                 let path = absolute(get("path").or(default).ok_or("path is missing")?)?;
                 Storage::Dir {
                     images: images_dir(get("content-dirs"))?,
-                    mountpoint: match get("is_mountpoint") {
-                        None => None,
-                        Some(other) if other.starts_with('/') => Some(absolute(other)?),
-                        Some(flag) => is_true(flag).then(|| path.clone()),
-                    },
+                    mountpoint: mountpoint(get("is_mountpoint"), &path)?,
                     volume_chains: get("snapshot-as-volume-chain").is_some_and(is_true),
                     path,
                 }
             }
+            // Proxmox mounts these itself; what is below the path otherwise is another file system.
+            "nfs" | "cifs" => {
+                let usual = format!("/mnt/pve/{}", section.id);
+                let path = absolute(get("path").unwrap_or(&usual))?;
+                Storage::Dir {
+                    images: images_dir(get("content-dirs"))?,
+                    mountpoint: Some(path.clone()),
+                    volume_chains: get("snapshot-as-volume-chain").is_some_and(is_true),
+                    path,
+                }
+            }
+            "btrfs" => {
+                let path = absolute(needed("path")?)?;
+                Storage::Btrfs {
+                    images: images_dir(get("content-dirs"))?,
+                    mountpoint: mountpoint(get("is_mountpoint"), &path)?,
+                    path,
+                }
+            }
+            "zfspool" => Storage::ZfsPool {
+                pool: path_name("a ZFS dataset", needed("pool")?)?,
+            },
+            "rbd" => Storage::Rbd {
+                pool: plain_name("a Ceph pool", get("pool").unwrap_or("rbd"))?,
+                namespace: match get("namespace") {
+                    Some(name) if !name.is_empty() => Some(plain_name("a namespace", name)?),
+                    _ => None,
+                },
+            },
             other => Storage::Other(other.to_owned()),
         };
         Ok(StorageEntry {
@@ -287,25 +352,30 @@ impl StorageEntry {
             nodes: list(get("nodes").unwrap_or("")),
             disabled: get("disable").is_some_and(is_true),
             shared: get("shared").is_some_and(is_true) || SHARED_TYPES.contains(&section.kind),
+            kind: section.kind.to_owned(),
             properties: section.properties,
         })
     }
 
     /// The type's name as storage.cfg spells it.
     pub fn kind(&self) -> &str {
-        match &self.storage {
-            Storage::LvmThin { .. } => "lvmthin",
-            Storage::Dir { .. } => "dir",
-            Storage::Other(name) => name,
-        }
+        &self.kind
+    }
+
+    /// Whether its volumes are files of a server that other hosts may write as well.
+    pub fn is_network(&self) -> bool {
+        matches!(self.kind(), "nfs" | "cifs")
     }
 
     /// Refuses a directory that is missing, or whose file system is not mounted: what was written there
     /// would fill another one.
     pub fn check_present(&self) -> Result<()> {
-        let Storage::Dir {
+        let (Storage::Dir {
             path, mountpoint, ..
-        } = &self.storage
+        }
+        | Storage::Btrfs {
+            path, mountpoint, ..
+        }) = &self.storage
         else {
             return Ok(());
         };
@@ -333,100 +403,56 @@ impl StorageEntry {
         self.content.iter().any(|c| c == "images")
     }
 
-    /// The id of disk number `n` of a VM on this storage, as Proxmox names it. On LVM-thin the format is
-    /// always raw.
+    /// The id of disk number `n` of a VM on this storage, as Proxmox names it. Where all volumes are raw the format
+    /// does not count.
     pub fn disk_volid(&self, vmid: Vmid, n: u32, format: Format) -> Result<Volid> {
         self.vm_volid(vmid, &format!("vm-{vmid}-disk-{n}"), format)
     }
 
+    /// The same of a template's disk, which never changes.
+    pub fn base_volid(&self, vmid: Vmid, n: u32, format: Format) -> Result<Volid> {
+        self.vm_volid(vmid, &format!("base-{vmid}-disk-{n}"), format)
+    }
+
     /// The id of the generated cloud-init drive of a VM on this storage.
     pub fn cloudinit_volid(&self, vmid: Vmid) -> Result<Volid> {
-        self.vm_volid(vmid, &format!("vm-{vmid}-cloudinit"), Format::Qcow2)
+        // As Proxmox makes it: btrfs prefers raw, where such a file is a subvolume's.
+        let format = match &self.storage {
+            Storage::Btrfs { .. } => Format::Raw,
+            _ => Format::Qcow2,
+        };
+        match &self.storage {
+            // Without the ending that a qcow2 volume has there.
+            Storage::Lvm { .. } => Volid::new(&self.id, &format!("vm-{vmid}-cloudinit")),
+            _ => self.vm_volid(vmid, &format!("vm-{vmid}-cloudinit"), format),
+        }
     }
 
     fn vm_volid(&self, vmid: Vmid, name: &str, format: Format) -> Result<Volid> {
+        let extension = format.extension();
         match &self.storage {
-            Storage::LvmThin { .. } => Volid::new(&self.id, name),
-            Storage::Dir { .. } => {
-                Volid::new(&self.id, &format!("{vmid}/{name}.{}", format.extension()))
+            Storage::LvmThin { .. } | Storage::ZfsPool { .. } | Storage::Rbd { .. } => {
+                Volid::new(&self.id, name)
+            }
+            Storage::Lvm { .. } if format == Format::Raw => Volid::new(&self.id, name),
+            Storage::Lvm { .. } => Volid::new(&self.id, &format!("{name}.{extension}")),
+            Storage::Dir { .. } | Storage::Btrfs { .. } => {
+                Volid::new(&self.id, &format!("{vmid}/{name}.{extension}"))
             }
             Storage::Other(kind) => Err(unsupported(&self.id, kind)),
         }
     }
 }
 
+/// The types whose volumes can be found.
+const KINDS: &str = "lvmthin, lvm, dir, nfs, cifs, btrfs, zfspool and rbd";
+
 /// The error for a storage type this version does not handle.
 pub(crate) fn unsupported(id: &str, kind: &str) -> Error {
     Error::new(
         Kind::Refused,
-        format!("storage {id} is of type {kind}, which this version cannot handle; it can lvmthin and dir"),
+        format!("storage {id} is of type {kind}, which this version cannot handle; it can {KINDS}"),
     )
-}
-
-fn is_mount_point(path: &Path) -> bool {
-    let root = StatxAttributes::MOUNT_ROOT;
-    statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS)
-        .is_ok_and(|found| found.stx_attributes.contains(root))
-}
-
-fn is_true(value: &str) -> bool {
-    // A flag without a value is set.
-    matches!(
-        value.to_ascii_lowercase().as_str(),
-        "" | "1" | "on" | "yes" | "true"
-    )
-}
-
-fn list(value: &str) -> Vec<String> {
-    value
-        .split([',', ';', ' ', '\t'])
-        .filter(|item| !item.is_empty())
-        .map(str::to_owned)
-        .collect()
-}
-
-fn lvm_name(name: &str) -> std::result::Result<String, String> {
-    let fine = !name.starts_with('-')
-        && ![".", ".."].contains(&name)
-        && name.len() <= 127
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"+_.-".contains(&b));
-    if fine {
-        Ok(name.to_owned())
-    } else {
-        Err(format!("\"{}\" is not an LVM name", name.escape_debug()))
-    }
-}
-
-fn absolute(path: &str) -> std::result::Result<PathBuf, String> {
-    let fine = path.starts_with('/')
-        && !path.chars().any(char::is_control)
-        && !path.split('/').any(|part| part == "..");
-    if fine {
-        Ok(PathBuf::from(path))
-    } else {
-        Err(format!(
-            "\"{}\" is not an absolute path",
-            path.escape_debug()
-        ))
-    }
-}
-
-/// The directory of VM disks below the storage's path: `content-dirs images=DIR` overrides the usual one.
-fn images_dir(content_dirs: Option<&str>) -> std::result::Result<PathBuf, String> {
-    let dirs = list(content_dirs.unwrap_or(""));
-    let Some(dir) = dirs.iter().find_map(|d| d.strip_prefix("images=")) else {
-        return Ok(PathBuf::from("images"));
-    };
-    let dir = dir.trim_matches('/');
-    if dir.is_empty() || dir.split('/').any(|part| part.is_empty() || part == "..") {
-        return Err(format!(
-            "content-dirs: \"{}\" is not a directory below the storage",
-            dir.escape_debug()
-        ));
-    }
-    Ok(PathBuf::from(dir))
 }
 
 #[cfg(test)]

@@ -1,17 +1,18 @@
 //! This node as the target of a replication: where volumes go, and the replica's configuration.
 
 use crate::disks::{self, Disk, Location as PveLocation, Resolved, SkipReason, Skipped};
-use crate::drive::{DiskKey, DriveTarget};
+use crate::drive::{DiskKey, Drive, DriveTarget};
 use crate::node::PveTree;
+pub(crate) use crate::placement::core_location;
+use crate::placement::{self, again, check_alone, cloud_init, fresh, mapped, usable, usual_format};
 use crate::replica_config::{self, ReplicaSpec, TargetVolume};
-use crate::storage_cfg::{Storage, StorageCfg, StorageEntry};
+use crate::storage_cfg::StorageCfg;
 use crate::vm_config::VmConfig;
-use crate::volid::{Format, Vmid, Volid};
+use crate::volid::{Vmid, Volid};
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::hypervisor::{Hold, Published, TargetHypervisor};
 use rblocksync::image::ImageFormat;
-use rblocksync::lvm::LvId;
-use rblocksync::replica::{Generation, Layout, Location, Placement, ReplicaRequest, TargetPair};
+use rblocksync::replica::{Generation, Layout, Placement, ReplicaRequest, TargetPair};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use uuid::Uuid;
@@ -137,7 +138,9 @@ impl TargetHypervisor for PveTarget {
             };
             let (_, location) =
                 disks::locate(entry, &volid).map_err(|e| context(e.context(&volid)))?;
-            let location = core_location(&location).map_err(context)?;
+            let location = check_alone(entry)
+                .and_then(|()| core_location(&location))
+                .map_err(context)?;
             if wanted.is_some_and(|format| format != location.format()) {
                 return Err(context(Error::new(
                     Kind::Refused,
@@ -212,115 +215,12 @@ impl TargetHypervisor for PveTarget {
             )]);
         }
         self.tree.write_vm_config(target_vmid, &text, pair.pair)?;
-        Ok(Vec::new())
+        Ok(bases_here(newest, &storages))
     }
 }
 
 fn vmid(text: &str) -> Result<Vmid> {
     text.parse()
-}
-
-fn mapped<'a>(map: &'a [(String, String)], storage: &'a str) -> &'a str {
-    map.iter()
-        .find(|(from, _)| from == storage)
-        .map_or(storage, |(_, to)| to.as_str())
-}
-
-fn usable<'a>(storages: &'a StorageCfg, id: &str, node: &str) -> Result<&'a StorageEntry> {
-    let entry = storages
-        .usable(id, node)
-        .map_err(|e| e.advise("name another storage with --storage SRC=DST"))?;
-    if !entry.holds_images() {
-        return Err(Error::new(
-            Kind::Refused,
-            format!("storage {id} on {node} is not for disk images"),
-        )
-        .advise(
-            "add 'images' to its content types, or name another storage with --storage SRC=DST",
-        ));
-    }
-    entry.check_present()?;
-    Ok(entry)
-}
-
-/// The volume a disk was placed on before. It does not move on its own.
-fn again(volume: &str, storage: &str) -> Result<Volid> {
-    let volid = Volid::parse(volume)?;
-    match volid.storage() == storage {
-        true => Ok(volid),
-        false => Err(Error::new(
-            Kind::Refused,
-            format!("the replica's volume is {volid}, and cannot be moved to storage {storage}"),
-        )
-        .advise("keep the storage map as it was")),
-    }
-}
-
-/// What a volume on `entry` is that is to hold a disk of this format.
-fn usual_format(entry: &StorageEntry, format: ImageFormat) -> Format {
-    match (&entry.storage, format) {
-        // It holds raw volumes only.
-        (Storage::LvmThin { .. }, _) | (_, ImageFormat::Raw) => Format::Raw,
-        (_, ImageFormat::Qcow2) => Format::Qcow2,
-    }
-}
-
-/// A volume name on `entry`: the source's number if it is free.
-fn fresh(
-    entry: &StorageEntry,
-    vmid: Vmid,
-    format: Format,
-    source: &Volid,
-    taken: &BTreeSet<Volid>,
-) -> Result<Volid> {
-    // Of a linked clone the base's name comes first.
-    let name = source.volname().rsplit('/').next().unwrap_or_default();
-    let stem = name.split('.').next().unwrap_or_default();
-    let digits = stem.rsplit('-').next().unwrap_or_default();
-    let first = digits.parse::<u32>().unwrap_or(0);
-    for number in std::iter::once(first).chain(0..1000) {
-        let volid = entry.disk_volid(vmid, number, format)?;
-        if !taken.contains(&volid) {
-            return Ok(volid);
-        }
-    }
-    Err(Error::new(
-        Kind::Refused,
-        format!("no volume name is left on storage {}", entry.id),
-    ))
-}
-
-fn core_location(location: &PveLocation) -> Result<Location> {
-    Ok(match location {
-        PveLocation::LvmThin { vg, lv, pool } => Location::ThinLv {
-            lv: LvId::new(vg.as_str(), lv.as_str())?,
-            pool: LvId::new(vg.as_str(), pool.as_str())?,
-        },
-        PveLocation::File { path, format } => Location::File {
-            path: path.clone(),
-            format: *format,
-        },
-    })
-}
-
-/// The cloud-init drives' volumes on the target, where Proxmox makes them when the VM starts.
-fn cloud_init(
-    config: &VmConfig,
-    storages: &StorageCfg,
-    node: &str,
-    map: &[(String, String)],
-    vmid: Vmid,
-) -> Result<BTreeMap<Volid, TargetVolume>> {
-    let mut volumes = BTreeMap::new();
-    for drive in config.drives() {
-        if let DriveTarget::CloudInit(source) = &drive.target {
-            let entry = usable(storages, mapped(map, source.storage()), node)
-                .map_err(|e| e.context(format!("disk {}", drive.key)))?;
-            let volid = entry.cloudinit_volid(vmid)?;
-            volumes.insert(source.clone(), TargetVolume { volid, size: None });
-        }
-    }
-    Ok(volumes)
 }
 
 fn listed(published: &Published) -> replica_config::Generation {
@@ -333,6 +233,33 @@ fn listed(published: &Published) -> replica_config::Generation {
             .filter_map(|key| DiskKey::parse(key))
             .collect(),
     }
+}
+
+/// Why the source left a disk out, as far as the disk's line tells.
+fn why_excluded(drive: &Drive) -> SkipReason {
+    match (drive.flag("replicate", true), drive.flag("backup", true)) {
+        (false, _) => SkipReason::ReplicateOff,
+        // Either by name or by that.
+        (true, false) => SkipReason::LeftOut,
+        (true, true) => SkipReason::Excluded,
+    }
+}
+
+/// Notes on linked clones whose base this host has as well. The replica does without, as nothing proves that both bases
+/// are the same.
+fn bases_here(generation: &Generation, storages: &StorageCfg) -> Vec<String> {
+    let disks = generation.disks.iter();
+    disks
+        .filter_map(|disk| {
+            let source = Volid::parse(&disk.source).ok()?;
+            let base = placement::base_of(&source, storages)?;
+            Some(format!(
+                "disk {} is a linked clone of {base}, and this host has a volume of that name, too; the replica has \
+                 all content of its own and does not need it",
+                disk.key
+            ))
+        })
+        .collect()
 }
 
 /// What was decided about the VM's disks at the source, from what the generation holds.
@@ -364,7 +291,7 @@ fn resolved(vmid: Vmid, config: &VmConfig, generation: &Generation) -> Resolved 
             }
             DriveTarget::None => SkipReason::Empty,
             _ if drive.key.is_unused() => SkipReason::Unused,
-            _ if generation.excluded.contains(&key) => SkipReason::Excluded,
+            _ if generation.excluded.contains(&key) => why_excluded(drive),
             _ => SkipReason::Cd,
         };
         let value = drive.value();

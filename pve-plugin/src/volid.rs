@@ -1,9 +1,11 @@
-//! Names of Proxmox things: VM ids, volume ids (`storage:volume`), and what a volume name means on a
-//! directory or LVM-thin storage.
+//! Names of Proxmox things: VM ids, volume ids (`storage:volume`), and what a volume name means on the
+//! kinds of storages.
 //!
 //! A name read from a configuration is data that later becomes a path or an argument of a tool. So a
 //! name that Proxmox itself would never write (a `..`, a leading dash, a control character) is refused
 //! here, once, and everything behind this module may rely on it.
+
+mod flat;
 
 use rblocksync::error::{Error, Kind, Result};
 use std::fmt;
@@ -226,41 +228,11 @@ pub struct Volume {
     pub name: String,
     /// How its bytes are arranged.
     pub format: Format,
-    /// Linked clones only: the base volume it builds on, as `VMID/name`.
+    /// Linked clones only: the base volume it builds on, as `VMID/name` on a directory, else its name.
     pub base: Option<String>,
 }
 
 impl Volume {
-    /// Reads the name of a volume on an `lvmthin` storage: `vm-101-disk-0`, `base-...`, `vm-101-cloudinit`.
-    pub fn on_lvm_thin(volid: &Volid) -> Result<Volume> {
-        let name = volid.volname();
-        let wrong = |why: &str| {
-            Err(Error::new(
-                Kind::Refused,
-                format!("{volid} cannot be a volume of an LVM-thin storage: {why}"),
-            ))
-        };
-        if !name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"+_.-".contains(&b))
-        {
-            return wrong("LVM names hold only letters, digits and + _ . -");
-        }
-        if name.len() > MAX_NAME_BYTES {
-            return wrong("the name is too long");
-        }
-        match owner_and_role(name) {
-            Some((owner, role)) => Ok(Volume {
-                owner,
-                role,
-                name: name.to_owned(),
-                format: Format::Raw,
-                base: None,
-            }),
-            None => wrong("it is not named vm-VMID-... or base-VMID-..."),
-        }
-    }
-
     /// Reads the name of a VM volume on a `dir` storage: `101/vm-101-disk-0.qcow2`, or a linked clone
     /// `100/base-100-disk-0.qcow2/101/vm-101-disk-0.qcow2`.
     pub fn on_dir(volid: &Volid) -> Result<Volume> {

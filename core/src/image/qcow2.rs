@@ -6,7 +6,7 @@
 
 mod chain;
 
-pub use chain::{chain, Element, CHAIN_MAX};
+pub use chain::{behind, chain, Element, CHAIN_MAX};
 
 use crate::error::{Error, Kind, Result};
 use std::fs::File;

@@ -2,23 +2,25 @@
 //!
 //! Everything here names volumes by [`LvId`] and counts in bytes. What only looks ([`list`], [`find`],
 //! [`find_by_path`], [`pool`]) works on any volume; what changes a volume that exists already
-//! ([`remove`], [`rename`], [`extend`], [`seal`], [`add_tag`], [`del_tag`]) takes the
+//! ([`remove`], [`rename`], [`extend`], [`seal`], [`add_tag`], [`del_tag`], [`retag`]) takes the
 //! [`OwnerTag`] it must carry, reads it again right before, and refuses strangers' volumes and, except for
 //! tags, open ones. Where LVM can check the tag itself, under its own lock, it is told to.
 //!
 //! Verbs are idempotent: removing what is gone, or activating what is active, is success.
 
 mod find;
+mod group;
 mod id;
 mod ops;
 mod pool;
 mod report;
 
 pub use find::{find, find_by_path, get, list};
+pub use group::free_bytes;
 pub use id::{LvId, OwnerTag, Tag};
 pub use ops::{
-    activate, add_tag, create_thin, deactivate, del_tag, extend, remove, remove_all, rename, seal,
-    snapshot, unseal, SnapshotOptions,
+    activate, add_tag, create_thick, create_thin, deactivate, del_tag, extend, remove, remove_all,
+    rename, retag, seal, snapshot, unseal, SnapshotOptions,
 };
 pub use pool::{pool, pool_of, Pool, PoolMode, PoolStatus, POOL_PERCENT_WRITING_MAX};
 pub(crate) use pool::{pool_target, status_of_target};

@@ -55,6 +55,31 @@ pub fn create_thin(pool: &LvId, name: &str, size: u64, tags: &[Tag]) -> Result<L
     get(&id)
 }
 
+/// Creates a volume that takes at least `size` bytes in its group, active, and returns it. Beyond what LVM wipes, it
+/// holds what was on the disk before.
+///
+/// Fails with [`Kind::Refused`] if the name is taken, with [`Kind::Space`] if the group is too full.
+pub fn create_thick(id: &LvId, size: u64, tags: &[Tag]) -> Result<Lv> {
+    if find(id)?.is_some() {
+        return Err(Error::new(
+            Kind::Refused,
+            format!("cannot create {id}: a volume of this name exists"),
+        ));
+    }
+    let bytes = size
+        .max(1)
+        .checked_next_multiple_of(SECTOR_BYTES)
+        .ok_or_else(|| Error::new(Kind::Usage, format!("{size} bytes are too many for {id}")))?;
+    Cmd::new(Tool::Lvcreate)
+        .args(["--yes", "--wipesignatures", "y", "-a", "y"])
+        .args(["-L", &format!("{bytes}b")])
+        .args(["-n", id.name()])
+        .args(with_each("--addtag", tags))
+        .arg(id.vg())
+        .run()?;
+    get(id)
+}
+
 /// Takes a thin snapshot called `name`, in the same group. The origin may be active and in use; its
 /// writes wait for the moment it takes.
 pub fn snapshot(origin: &LvId, name: &str, options: &SnapshotOptions) -> Result<LvId> {
@@ -164,6 +189,21 @@ pub fn add_tag(id: &LvId, tag: &Tag, owner: &OwnerTag) -> Result<()> {
 pub fn del_tag(id: &LvId, tag: &Tag, owner: &OwnerTag) -> Result<()> {
     let lv = owned(id, owner, "untag")?;
     lvchange_owned(&["--deltag", tag.as_str()], &lv, owner)
+}
+
+/// Gives a volume of ours `tag` instead of its other tags that begin with `prefix`, in one step.
+pub fn retag(id: &LvId, prefix: &str, tag: &Tag, owner: &OwnerTag) -> Result<()> {
+    let lv = owned(id, owner, "tag")?;
+    let others = lv.tags.iter();
+    let others = others.filter(|t| t.starts_with(prefix) && *t != tag.as_str());
+    let mut what: Vec<&str> = others.flat_map(|t| ["--deltag", t.as_str()]).collect();
+    if !lv.has_tag(tag) {
+        what.extend(["--addtag", tag.as_str()]);
+    }
+    match what.is_empty() {
+        true => Ok(()),
+        false => lvchange_owned(&what, &lv, owner),
+    }
 }
 
 /// Removes a volume of ours. Success if there is none of this name.

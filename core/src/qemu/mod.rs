@@ -19,3 +19,4 @@ pub use blocks::dirty_bytes;
 pub use disk::{Qcow2Disk, ReadOptions};
 pub use point::{check, BitmapRecord, Export, QemuPoint, Wanted};
 pub use scratch::ScratchSpace;
+pub use sweep::sweep_scratch;

@@ -4,6 +4,7 @@
 use super::blocks::{nodes, BlockNode, ANSWER_TIMEOUT};
 use super::qmp::Qmp;
 use crate::error::{Error, Kind, Result};
+use crate::lock::private_dir;
 use serde::de::DeserializeOwned;
 use serde::Deserialize;
 use serde_json::{json, Value};
@@ -165,6 +166,16 @@ fn stop_server(qmp: &mut Qmp) -> Result<()> {
         // It was not running.
         Err(e) if e.kind() == Kind::Tool => Ok(()),
         done => done,
+    }
+}
+
+/// Makes `dir` if it is missing, and removes what dead runs have left in it. Not if a run of ours has `begun` there,
+/// which did so itself.
+pub fn sweep_scratch(dir: &Path, begun: bool) -> Result<()> {
+    private_dir(dir)?;
+    match begun {
+        true => Ok(()),
+        false => files(dir),
     }
 }
 

@@ -5,8 +5,10 @@
 //! Ownership is an extended attribute, which survives renames and goes with the file.
 
 mod format;
+mod subvolume;
 
 pub(super) use format::{check_fork, settle_fork, Image};
+pub(super) use subvolume::{ensure_subvolume, remove_subvolume};
 
 use super::manifest::generation_name;
 use super::volume::Sealed;

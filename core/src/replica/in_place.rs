@@ -1,14 +1,14 @@
-//! Receiving into the head itself, where files cannot share blocks and there is no room for a second copy.
+//! Receiving into the head itself, where volumes cannot share blocks and there is no room for a second copy.
 //!
 //! What that gives up: from here until the seal the target has no generation at all. So it is done only if the user
 //! says so, and the next sync goes on with what is there.
 
-use super::file;
 use super::layout::Layout;
+use super::listing::Listing;
 use super::manifest::Generation;
 use super::prune::GOING;
 use super::store::{files_in, write_json, TargetPair};
-use super::volume::Location;
+use super::volume::{Location, Volume};
 use super::Placement;
 use crate::crash;
 use crate::error::{Error, Result};
@@ -19,14 +19,17 @@ use std::path::Path;
 /// A manifest's extension once its generation is being overwritten.
 const OVERWRITTEN: &str = "overwritten";
 
-/// Whether the file of this disk would have to be copied as a whole to be kept, and there is one.
-pub(super) fn is_copied(location: &Location, pair: &TargetPair) -> Result<bool> {
-    match location {
-        Location::File { path, .. } => {
-            Ok(file::is_without_fork(path, pair.pair)? && !file::shares_blocks(path)?)
-        }
-        Location::ThinLv { .. } => Ok(false),
+fn volume<'a>(location: &'a Location, pair: &TargetPair, listing: &'a Listing) -> Volume<'a> {
+    Volume {
+        location,
+        pair: pair.pair,
+        listing,
     }
+}
+
+/// Whether the volume of this disk would have to be copied as a whole to be kept, and there is one.
+pub(super) fn is_copied(location: &Location, pair: &TargetPair, listing: &Listing) -> Result<bool> {
+    volume(location, pair, listing).is_copied()
 }
 
 /// Turns the heads of such disks into forks. Returns notes.
@@ -37,13 +40,14 @@ pub(super) fn make_way(
     newest: Option<&Generation>,
     placements: &[Placement],
 ) -> Result<Vec<String>> {
-    let mut files = Vec::new();
+    let listing = Listing::default();
+    let mut copied = Vec::new();
     for placement in placements {
-        if is_copied(&placement.location, pair)? {
-            files.extend(path_of(&placement.location));
+        if is_copied(&placement.location, pair, &listing)? {
+            copied.push(&placement.location);
         }
     }
-    if files.is_empty() {
+    if copied.is_empty() {
         return Ok(Vec::new());
     }
     // A replica that somebody uses is theirs.
@@ -60,17 +64,10 @@ pub(super) fn make_way(
         ));
     }
     crash::point("overwrite");
-    for path in files {
-        file::fork_in_place(path, pair.pair)?;
+    for location in copied {
+        volume(location, pair, &listing).fork_in_place()?;
     }
     Ok(notes)
-}
-
-fn path_of(location: &Location) -> Option<&Path> {
-    match location {
-        Location::File { path, .. } => Some(path),
-        Location::ThinLv { .. } => None,
-    }
 }
 
 /// There is a newer generation: what is left of those that were overwritten is to be pruned.

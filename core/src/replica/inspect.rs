@@ -160,7 +160,7 @@ fn volumes(
         .flat_map(|g| &g.disks)
         .filter_map(|d| match &d.location {
             Location::ThinLv { lv, .. } => Some(lv),
-            Location::File { .. } => None,
+            Location::ThickLv { .. } | Location::File { .. } => None,
         });
     if let Err(e) = check_pools_in(listing, thin, POOL_PERCENT_MAX) {
         findings.push(Finding::new(

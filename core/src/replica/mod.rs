@@ -23,6 +23,7 @@ mod role;
 mod seal;
 mod store;
 mod target;
+mod thick;
 mod thin;
 mod verify;
 mod volume;

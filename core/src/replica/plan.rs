@@ -165,11 +165,12 @@ impl Planner<'_> {
             let need = match recorded {
                 // What changed is not known yet; only growth is, and what has to be copied.
                 Some(recorded) => {
-                    let growth = disk.used.min(disk.size.saturating_sub(recorded.size));
+                    let growth = disk.size.saturating_sub(recorded.size);
+                    let growth = volume.new_bytes(disk.used.min(growth), growth);
                     growth + self.copy_bytes(placement).map_err(context)?
                 }
-                None => disk
-                    .used
+                None => volume
+                    .new_bytes(disk.used, disk.size)
                     .saturating_sub(volume.fork_bytes().map_err(context)?),
             };
             let entry = wanted.entry(volume.space_name()).or_insert((0, free));
@@ -194,8 +195,8 @@ impl Planner<'_> {
     fn copy_bytes(&self, placement: &Placement) -> Result<u64> {
         match self.known {
             Some(known) if !self.request.in_place => {
-                match in_place::is_copied(&placement.location, known)? {
-                    true => Ok(self.volume(placement).head_bytes()),
+                match in_place::is_copied(&placement.location, known, self.listing)? {
+                    true => self.volume(placement).head_bytes(),
                     false => Ok(0),
                 }
             }

@@ -105,7 +105,7 @@ pub(super) fn after_seal(
         if retention.keep > 1 || retention.within_s.is_some() || !pair.pinned.is_empty() {
             notes.push(
                 "only the newest generation is kept: a disk lies on a file system that cannot share blocks \
-                 between files (XFS and btrfs can)"
+                 between files (XFS and btrfs can), or in a volume of LVM without a thin pool"
                     .into(),
             );
         }

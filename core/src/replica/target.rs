@@ -223,7 +223,8 @@ impl<'a> ReplicaTarget<'a> {
             };
             let table = self.layout.fork_table(self.pair.pair, index);
             let tracked = base.is_some() && request.tracked.contains(&disk.key);
-            if tracked {
+            let doubt = tracked.then(|| volume.doubt_of_kind()).flatten();
+            if tracked && doubt.is_none() {
                 // What a run before has written to it is known again soon.
                 volume.remove_idle_fork(until).map_err(context)?;
                 self.listing.forget();
@@ -241,8 +242,9 @@ impl<'a> ReplicaTarget<'a> {
             let path = volume
                 .ensure_fork(base, disk.size, until)
                 .map_err(context)?;
-            let proof = match (&newest, tracked) {
-                (Some(newest), true) => {
+            let proof = match (&newest, tracked, doubt) {
+                (_, _, Some(why)) => Some(Proof::Doubt(why.into())),
+                (Some(newest), true, None) => {
                     self.listing.forget();
                     let proof = proof::of_fork(&self.layout, &volume, newest).map_err(context)?;
                     Some(proof)

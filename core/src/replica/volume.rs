@@ -4,7 +4,7 @@
 use super::file::{self, Image, Stamp};
 use super::listing::Listing;
 use super::manifest::{DiskRecord, Generation};
-use super::thin;
+use super::{thick, thin};
 use crate::cmd::Tool;
 use crate::error::Result;
 use crate::image::ImageFormat;
@@ -26,6 +26,11 @@ pub enum Location {
         /// Its pool.
         pool: LvId,
     },
+    /// A volume that takes its whole size in its group. Nothing can be shared there, so it has one generation.
+    ThickLv {
+        /// The volume.
+        lv: LvId,
+    },
     /// A file.
     File {
         /// Its path.
@@ -33,6 +38,9 @@ pub enum Location {
         /// How the guest's bytes lie in it.
         #[serde(default, skip_serializing_if = "ImageFormat::is_raw")]
         format: ImageFormat,
+        /// Its directory is a subvolume of btrfs that is there for it alone.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        subvolume: bool,
     },
 }
 
@@ -40,7 +48,7 @@ impl Location {
     /// How the guest's bytes lie in the volume.
     pub fn format(&self) -> ImageFormat {
         match self {
-            Location::ThinLv { .. } => ImageFormat::Raw,
+            Location::ThinLv { .. } | Location::ThickLv { .. } => ImageFormat::Raw,
             Location::File { format, .. } => *format,
         }
     }
@@ -49,6 +57,7 @@ impl Location {
     pub(super) fn is_place_of(&self, other: &Location) -> bool {
         match (self, other) {
             (Location::ThinLv { lv, .. }, Location::ThinLv { lv: other, .. }) => lv == other,
+            (Location::ThickLv { lv }, Location::ThickLv { lv: other }) => lv == other,
             (Location::File { path, .. }, Location::File { path: other, .. }) => path == other,
             _ => false,
         }
@@ -58,7 +67,7 @@ impl Location {
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Location::ThinLv { lv, .. } => lv.fmt(f),
+            Location::ThinLv { lv, .. } | Location::ThickLv { lv } => lv.fmt(f),
             Location::File { path, .. } => path.display().fmt(f),
         }
     }
@@ -98,7 +107,8 @@ impl Volume<'_> {
     pub fn check(&self) -> Result<()> {
         match self.location {
             Location::ThinLv { lv, .. } => thin::check(self.listing, lv, &self.owner()),
-            Location::File { path, format } => {
+            Location::ThickLv { lv } => thick::check(self.listing, lv, &self.owner()),
+            Location::File { path, format, .. } => {
                 if *format == ImageFormat::Qcow2 {
                     Tool::QemuNbd.path()?;
                     Tool::QemuImg.path()?;
@@ -112,6 +122,7 @@ impl Volume<'_> {
     pub fn free_bytes(&self) -> Result<u64> {
         match self.location {
             Location::ThinLv { pool, .. } => thin::free_bytes(self.listing, pool),
+            Location::ThickLv { lv } => lvm::free_bytes(lv.vg()),
             Location::File { path, .. } => file::free_bytes(path),
         }
     }
@@ -120,15 +131,46 @@ impl Volume<'_> {
     pub fn fork_bytes(&self) -> Result<u64> {
         match self.location {
             Location::ThinLv { lv, .. } => thin::fork_bytes(self.listing, lv),
+            Location::ThickLv { lv } => thick::fork_bytes(self.listing, lv),
             Location::File { path, .. } => file::fork_bytes(path),
         }
     }
 
     /// Bytes that the head takes, of which a fork may have to be a copy.
-    pub fn head_bytes(&self) -> u64 {
+    pub fn head_bytes(&self) -> Result<u64> {
         match self.location {
-            Location::ThinLv { .. } => 0,
-            Location::File { path, .. } => file::head_bytes(path),
+            Location::ThinLv { .. } => Ok(0),
+            Location::ThickLv { lv } => thick::head_bytes(self.listing, lv),
+            Location::File { path, .. } => Ok(file::head_bytes(path)),
+        }
+    }
+
+    /// Bytes that a new volume for a disk takes of which `used` of `size` bytes hold data.
+    pub fn new_bytes(&self, used: u64, size: u64) -> u64 {
+        match self.location {
+            Location::ThickLv { .. } => size,
+            Location::ThinLv { .. } | Location::File { .. } => used,
+        }
+    }
+
+    /// Whether there is a head that a fork would have to be a whole copy of, and no fork yet.
+    pub fn is_copied(&self) -> Result<bool> {
+        match self.location {
+            Location::ThinLv { .. } => Ok(false),
+            Location::ThickLv { lv } => thick::is_without_fork(self.listing, lv, &self.owner()),
+            Location::File { path, .. } => {
+                Ok(file::is_without_fork(path, self.pair)? && !file::shares_blocks(path)?)
+            }
+        }
+    }
+
+    /// Makes the head the fork. It is the base of nothing any more.
+    pub fn fork_in_place(&self) -> Result<()> {
+        match self.location {
+            // Its forks cost nothing.
+            Location::ThinLv { .. } => Ok(()),
+            Location::ThickLv { lv } => thick::fork_in_place(self.listing, lv, &self.owner()),
+            Location::File { path, .. } => file::fork_in_place(path, self.pair),
         }
     }
 
@@ -136,8 +178,16 @@ impl Volume<'_> {
     pub fn space_name(&self) -> String {
         match self.location {
             Location::ThinLv { pool, .. } => format!("thin pool {pool}"),
-            Location::File { path, .. } => {
-                format!("directory {}", path.parent().unwrap_or(path).display())
+            Location::ThickLv { lv } => format!("volume group {}", lv.vg()),
+            Location::File {
+                path, subvolume, ..
+            } => {
+                let dir = path.parent().unwrap_or(path);
+                let dir = match subvolume {
+                    true => dir.parent().unwrap_or(dir),
+                    false => dir,
+                };
+                format!("directory {}", dir.display())
             }
         }
     }
@@ -146,6 +196,7 @@ impl Volume<'_> {
     pub fn has_fork(&self, parent: Option<u64>) -> Result<bool> {
         match self.location {
             Location::ThinLv { lv, .. } => thin::has_fork(self.listing, lv, &self.owner(), parent),
+            Location::ThickLv { lv } => thick::has_fork(self.listing, lv, &self.owner(), parent),
             Location::File { path, .. } => file::has_fork(path, self.pair, parent),
         }
     }
@@ -158,7 +209,17 @@ impl Volume<'_> {
             Location::ThinLv { lv, pool } => {
                 thin::ensure_fork(self.listing, (lv, pool), &self.owner(), parent, size, until)
             }
-            Location::File { path, format } => {
+            Location::ThickLv { lv } => {
+                thick::ensure_fork(self.listing, lv, &self.owner(), parent, size, until)
+            }
+            Location::File {
+                path,
+                format,
+                subvolume,
+            } => {
+                if *subvolume {
+                    file::ensure_subvolume(path)?;
+                }
                 let image = Image::new(path, *format);
                 file::ensure_fork(&image, self.pair, parent, size, until)
             }
@@ -169,8 +230,8 @@ impl Volume<'_> {
     /// tells why. It may be in use until `until`.
     pub fn settle_fork(&self, until: Instant) -> Result<Option<String>> {
         match self.location {
-            Location::ThinLv { .. } => Ok(None),
-            Location::File { path, format } => {
+            Location::ThinLv { .. } | Location::ThickLv { .. } => Ok(None),
+            Location::File { path, format, .. } => {
                 file::settle_fork(&Image::new(path, *format), self.pair, until)
             }
         }
@@ -179,8 +240,8 @@ impl Volume<'_> {
     /// Fails unless the fork is whole, of this size, and written by nobody any more. It may be until `until`.
     pub fn check_fork(&self, size: u64, until: Instant) -> Result<()> {
         match self.location {
-            Location::ThinLv { .. } => Ok(()),
-            Location::File { path, format } => {
+            Location::ThinLv { .. } | Location::ThickLv { .. } => Ok(()),
+            Location::File { path, format, .. } => {
                 file::check_fork(&Image::new(path, *format), size, until)
             }
         }
@@ -193,6 +254,10 @@ impl Volume<'_> {
                 thin::await_idle_fork(self.listing, lv, &self.owner(), until)?;
                 self.remove_fork()
             }
+            Location::ThickLv { lv } => {
+                thick::await_idle_fork(self.listing, lv, &self.owner(), until)?;
+                self.remove_fork()
+            }
             Location::File { path, .. } => file::remove_idle_fork(path, self.pair, until),
         }
     }
@@ -200,8 +265,19 @@ impl Volume<'_> {
     /// What shows later that generation `number` was not written to. None is needed where the volumes tell themselves.
     pub fn stamp(&self, number: u64) -> Result<Option<Stamp>> {
         match self.location {
-            Location::ThinLv { .. } => Ok(None),
+            Location::ThinLv { .. } | Location::ThickLv { .. } => Ok(None),
             Location::File { path, .. } => file::stamp(path, self.pair, number).map(Some),
+        }
+    }
+
+    /// Why no volume of this kind can show that it was not written to; `None` if it can. Then there is no use in a new
+    /// fork either.
+    pub fn doubt_of_kind(&self) -> Option<&'static str> {
+        match self.location {
+            Location::ThinLv { .. } | Location::File { .. } => None,
+            Location::ThickLv { .. } => {
+                Some("a thick volume does not tell whether it was written to")
+            }
         }
     }
 
@@ -210,6 +286,7 @@ impl Volume<'_> {
     pub fn doubt(&self, number: u64, stamp: Option<Stamp>) -> Result<Option<String>> {
         match self.location {
             Location::ThinLv { lv, .. } => thin::doubt(self.listing, lv, &self.owner(), number),
+            Location::ThickLv { .. } => Ok(self.doubt_of_kind().map(str::to_owned)),
             Location::File { path, .. } => file::doubt(path, self.pair, number, stamp),
         }
     }
@@ -218,6 +295,7 @@ impl Volume<'_> {
     pub fn remove_fork(&self) -> Result<()> {
         match self.location {
             Location::ThinLv { lv, .. } => thin::remove_fork(lv, &self.owner()),
+            Location::ThickLv { lv } => thick::remove_fork(self.listing, lv, &self.owner()),
             Location::File { path, .. } => file::remove_fork(path, self.pair),
         }
     }
@@ -226,6 +304,7 @@ impl Volume<'_> {
     pub fn seal(&self, number: u64) -> Result<()> {
         match self.location {
             Location::ThinLv { lv, .. } => thin::seal(self.listing, lv, &self.owner(), number),
+            Location::ThickLv { lv } => thick::seal(self.listing, lv, &self.owner(), number),
             Location::File { path, .. } => file::seal(path, self.pair, number),
         }
     }
@@ -236,6 +315,8 @@ impl Volume<'_> {
             Location::ThinLv { lv, .. } => {
                 thin::prepare_head(self.listing, lv, &self.owner(), number)
             }
+            // The generation itself becomes the head.
+            Location::ThickLv { .. } => Ok(()),
             Location::File { path, .. } => file::prepare_head(path, self.pair, number),
         }
     }
@@ -244,6 +325,7 @@ impl Volume<'_> {
     pub fn swap_head(&self, number: u64) -> Result<()> {
         match self.location {
             Location::ThinLv { lv, .. } => thin::swap_head(self.listing, lv, &self.owner(), number),
+            Location::ThickLv { lv } => thick::swap_head(self.listing, lv, &self.owner(), number),
             Location::File { path, .. } => file::swap_head(path, self.pair, number),
         }
     }
@@ -254,6 +336,9 @@ impl Volume<'_> {
             Location::ThinLv { lv, .. } => {
                 thin::has_generation(self.listing, lv, &self.owner(), number)
             }
+            Location::ThickLv { lv } => {
+                thick::has_generation(self.listing, lv, &self.owner(), number)
+            }
             Location::File { path, .. } => file::has_generation(path, self.pair, number),
         }
     }
@@ -262,6 +347,7 @@ impl Volume<'_> {
     pub fn sealed(&self, number: u64) -> Result<Sealed> {
         match self.location {
             Location::ThinLv { lv, .. } => thin::sealed(self.listing, lv, &self.owner(), number),
+            Location::ThickLv { lv } => thick::sealed(self.listing, lv, &self.owner(), number),
             Location::File { path, .. } => file::sealed(path, self.pair, number),
         }
     }
@@ -270,6 +356,7 @@ impl Volume<'_> {
     pub fn unseal(&self, number: u64) -> Result<PathBuf> {
         match self.location {
             Location::ThinLv { lv, .. } => thin::unseal(self.listing, lv, &self.owner(), number),
+            Location::ThickLv { lv } => thick::unseal(self.listing, lv, &self.owner(), number),
             Location::File { path, .. } => {
                 file::sealed(path, self.pair, number).map(|s| s.path.clone())
             }
@@ -283,6 +370,8 @@ impl Volume<'_> {
             Location::ThinLv { lv, .. } => {
                 thin::distrust_head(self.listing, lv, &self.owner(), number)
             }
+            // It is the generation itself.
+            Location::ThickLv { .. } => Ok(()),
             Location::File { path, .. } => file::distrust_head(path, self.pair, number),
         }
     }
@@ -291,6 +380,7 @@ impl Volume<'_> {
     pub fn is_taken(&self, number: u64) -> Result<bool> {
         match self.location {
             Location::ThinLv { lv, .. } => thin::is_taken(self.listing, lv, number),
+            Location::ThickLv { lv } => thick::is_taken(self.listing, lv, number),
             Location::File { path, .. } => file::is_taken(path, number),
         }
     }
@@ -299,6 +389,7 @@ impl Volume<'_> {
     pub fn keeps_generations(&self) -> Result<bool> {
         match self.location {
             Location::ThinLv { .. } => Ok(true),
+            Location::ThickLv { .. } => Ok(false),
             Location::File { path, .. } => file::shares_blocks(path),
         }
     }
@@ -307,7 +398,16 @@ impl Volume<'_> {
     pub fn remove_head(&self) -> Result<()> {
         match self.location {
             Location::ThinLv { lv, .. } => thin::remove_head(lv, &self.owner()),
-            Location::File { path, .. } => file::remove_head(path, self.pair),
+            Location::ThickLv { lv } => thick::remove_head(self.listing, lv, &self.owner()),
+            Location::File {
+                path, subvolume, ..
+            } => {
+                file::remove_head(path, self.pair)?;
+                match subvolume {
+                    true => file::remove_subvolume(path),
+                    false => Ok(()),
+                }
+            }
         }
     }
 }
@@ -357,6 +457,7 @@ pub(super) fn remove_generation<'a>(
     for location in locations {
         match location {
             Location::ThinLv { lv, .. } => lvs.push(thin::generation_of(lv, number)?),
+            Location::ThickLv { lv } => lvs.push(thick::generation_of(lv, number)?),
             Location::File { path, .. } => file::remove_generation(path, pair, number)?,
         }
     }

@@ -6,7 +6,8 @@
 //! |---|---|---|
 //! | LVM-thin volume | thin snapshot | thin snapshot |
 //! | file on XFS, btrfs... | reflink clone beside it, hidden | reflink clone |
-//! | other file or device, qcow2 file | QEMU keeps what is overwritten, see [`crate::qemu::QemuPoint`] | read in place, checked by [`PointInTime::still_valid`]; a qcow2 file on XFS... cloned |
+//! | disk of at most 8 MiB that is none of these (firmware, TPM) | copied | read in place |
+//! | other file or device, qcow2 image | QEMU keeps what is overwritten, see [`crate::qemu::QemuPoint`] | read in place, checked by [`PointInTime::still_valid`]; a qcow2 file on XFS... cloned |
 //!
 //! Where QEMU has the disk open, it also notes from then on what the guest writes (a dirty bitmap), and tells what it
 //! has written since the last time.
@@ -19,16 +20,19 @@
 //! Everything created carries the owner's mark and a second one that makes it a point in time of one run;
 //! [`sweep`] finds by them what a killed run left. Callers hold the VM's lock around all of this.
 
+mod active;
 mod base;
 mod direct;
 mod disk;
 mod guest;
 mod reflink;
+mod small;
 mod sweep;
 mod take;
 mod thin;
 pub mod watchdog;
 
+pub use active::ActiveChain;
 pub use base::{base_of, drop_bases};
 pub use sweep::{leftovers, sweep, Swept};
 pub use take::{check, take, Request, Wanted};
@@ -105,6 +109,8 @@ pub enum SnapshotKind {
     Clone,
     /// The disk itself.
     Direct,
+    /// A copy of a small disk.
+    Copy,
     /// QEMU shows it as it was.
     Export(Export),
 }
@@ -142,6 +148,12 @@ pub struct PointInTime {
     sealed: bool,
     /// For the disks read in place: what they looked like.
     fingerprints: Vec<(PathBuf, direct::Fingerprint)>,
+    /// The same for the images behind a qcow2 image of a stopped VM. They may stay as they are when it is started.
+    behind: Vec<(PathBuf, direct::Fingerprint)>,
+    /// What was made readable for it.
+    active: Vec<ActiveChain>,
+    /// Of small disks.
+    copies: Option<small::Copies>,
 }
 
 impl fmt::Debug for PointInTime {
@@ -161,6 +173,9 @@ impl PointInTime {
     pub fn still_valid(&self) -> Result<()> {
         if let Some(qemu) = &self.qemu {
             qemu.check()?;
+        }
+        for (path, before) in &self.behind {
+            direct::check_unchanged(path, before)?;
         }
         if self.fingerprints.is_empty() {
             return Ok(());
@@ -203,7 +218,7 @@ impl PointInTime {
             let removed = match &disk.kind {
                 SnapshotKind::Thin(id) => thin::remove(id, owner),
                 SnapshotKind::Clone => reflink::remove(&disk.path, owner),
-                SnapshotKind::Direct | SnapshotKind::Export(_) => Ok(()),
+                SnapshotKind::Direct | SnapshotKind::Copy | SnapshotKind::Export(_) => Ok(()),
             };
             match removed {
                 Ok(()) => false,
@@ -214,6 +229,9 @@ impl PointInTime {
             }
         });
         self.fingerprints.clear();
+        self.behind.clear();
+        self.active.clear();
+        self.copies = None;
         match first {
             None => Ok(()),
             Some(e) => Err(e.context("cannot remove a snapshot that is not needed any more")),

@@ -4,15 +4,15 @@ use super::disk::{resolve, Disk};
 use super::guest::Sockets;
 use super::watchdog::Hold;
 use super::{
-    check_run, direct, reflink, started, thin, Consistency, DiskSource, PointInTime, SnapshotDisk,
-    SnapshotKind, VmRuntime,
+    check_run, direct, reflink, small, started, thin, ActiveChain, Consistency, DiskSource,
+    PointInTime, SnapshotDisk, SnapshotKind, VmRuntime,
 };
 use crate::crash;
 use crate::error::{Error, Kind, Result};
-use crate::image::ImageFormat;
-use crate::lvm::{self, LvId, LvKind, OwnerTag};
+use crate::image::{qcow2, ImageFormat};
+use crate::lvm::{self, Lv, LvId, LvKind, OwnerTag};
 use crate::qemu::{self, QemuPoint, ScratchSpace};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What is wanted of one disk.
@@ -58,10 +58,25 @@ pub struct Request<'a> {
 
 /// What will be done for one disk.
 enum Plan {
-    Thin { origin: LvId, snapshot: LvId },
-    Clone { file: PathBuf, clone: PathBuf },
-    Direct { path: PathBuf },
-    Qemu { path: PathBuf },
+    Thin {
+        origin: LvId,
+        snapshot: LvId,
+    },
+    Clone {
+        file: PathBuf,
+        clone: PathBuf,
+    },
+    /// The volume, if it is one, may be inactive.
+    Direct {
+        path: PathBuf,
+        lv: Option<Box<Lv>>,
+    },
+    Copy {
+        path: PathBuf,
+    },
+    Qemu {
+        path: PathBuf,
+    },
 }
 
 /// Takes a point in time over all disks of a VM, or none.
@@ -84,6 +99,9 @@ pub fn take(request: &Request, vm: VmRuntime) -> Result<PointInTime> {
         qemu: None,
         sealed: false,
         fingerprints: Vec::new(),
+        behind: Vec::new(),
+        active: Vec::new(),
+        copies: None,
     };
     let taken = if point.vm.qmp.is_some() {
         point.take_live(request, &plans)
@@ -133,8 +151,9 @@ fn plans(request: &Request, vm: &VmRuntime) -> Result<Vec<Plan>> {
 }
 
 fn plan(disk: &Wanted, run: &str, running: bool, scratch: bool) -> Result<Plan> {
-    let other = |path: PathBuf, reason: &str| match (running, scratch) {
-        (false, _) => Ok(Plan::Direct { path }),
+    let other = |path: PathBuf, lv: Option<Box<Lv>>, reason: &str| match (running, scratch) {
+        (false, _) => Ok(Plan::Direct { path, lv }),
+        (true, true) if disk.format.is_raw() && small::is_small(&path)? => Ok(Plan::Copy { path }),
         (true, true) => Ok(Plan::Qemu { path }),
         (true, false) => Err(Error::new(
             Kind::Refused,
@@ -147,18 +166,18 @@ fn plan(disk: &Wanted, run: &str, running: bool, scratch: bool) -> Result<Plan> 
             snapshot: thin::name(&lv.id, run)?,
             origin: lv.id,
         }),
-        Disk::Lv(lv) => other(lv.id.path(), "it is no thin volume"),
-        Disk::Device(path) => other(path, "it is a plain device"),
+        Disk::Lv(lv) => other(lv.id.path(), Some(lv), "it is no thin volume"),
+        Disk::Device(path) => other(path, None, "it is a plain device"),
         // What QEMU has not written to it yet would be missing in a clone.
         Disk::File(file) if running && disk.format == ImageFormat::Qcow2 => {
-            other(file, "it is a qcow2 file")
+            other(file, None, "it is a qcow2 file")
         }
         Disk::File(file) => match reflink::unsupported(&file)? {
             None => Ok(Plan::Clone {
                 clone: reflink::clone_path(&file, run)?,
                 file,
             }),
-            Some(reason) => other(file, &reason),
+            Some(reason) => other(file, None, &reason),
         },
     }
 }
@@ -196,6 +215,13 @@ impl PointInTime {
             let prepared = QemuPoint::prepare(&qmp, run, bitmaps, &asked, scratch)?;
             self.qemu = Some(prepared);
         }
+        if let (Some(scratch), true) = (
+            &request.scratch,
+            plans.iter().any(|plan| matches!(plan, Plan::Copy { .. })),
+        ) {
+            qemu::sweep_scratch(&scratch.dir, self.qemu.is_some())?;
+            self.copies = Some(small::Copies::new(&scratch.dir, request.run)?);
+        }
         let agent = self.vm.agent.clone();
         let sockets = Sockets { qmp, agent };
         let (mut hold, held) = Hold::take(&self.vm.launcher, sockets, request.hold_max)?;
@@ -212,7 +238,7 @@ impl PointInTime {
             }
             snapshots = hold
                 .check_time()
-                .and_then(|()| self.take_one(request.run, &disk.source, plan, numbers[index]))
+                .and_then(|()| self.take_one(request.run, (index, disk), plan, numbers[index]))
                 .map_err(|e| e.context(format!("disk {}", disk.source)));
         }
         crash::point("held");
@@ -238,8 +264,8 @@ impl PointInTime {
             .advise("run again; if it stays so, stop the VM"));
         }
         self.taken_at = crate::clock::now();
-        for (disk, plan) in request.disks.iter().zip(plans) {
-            self.take_one(request.run, &disk.source, plan, None)
+        for (index, (disk, plan)) in request.disks.iter().zip(plans).enumerate() {
+            self.take_one(request.run, (index, disk), plan, None)
                 .map_err(|e| e.context(format!("disk {}", disk.source)))?;
         }
         if !(self.vm.stopped)()? {
@@ -251,7 +277,7 @@ impl PointInTime {
     fn take_one(
         &mut self,
         run: &str,
-        source: &DiskSource,
+        (index, disk): (usize, &Wanted),
         plan: &Plan,
         qemu: Option<usize>,
     ) -> Result<()> {
@@ -261,15 +287,29 @@ impl PointInTime {
                 SnapshotKind::Thin(snapshot.clone()),
                 thin::take(origin, snapshot, run, &self.owner),
             ),
-            Plan::Clone { file, clone } => (
-                clone.clone(),
-                SnapshotKind::Clone,
-                reflink::take(file, clone, &self.owner),
-            ),
-            Plan::Direct { path } => {
+            Plan::Clone { file, clone } => {
+                self.look_behind(file, disk.format)?;
+                (
+                    clone.clone(),
+                    SnapshotKind::Clone,
+                    reflink::take(file, clone, &self.owner),
+                )
+            }
+            Plan::Direct { path, lv } => {
+                if let Some(lv) = lv {
+                    self.active.push(ActiveChain::of(lv, disk.format)?);
+                }
                 let fingerprint = direct::fingerprint(path)?;
                 self.fingerprints.push((path.clone(), fingerprint));
+                self.look_behind(path, disk.format)?;
                 (path.clone(), SnapshotKind::Direct, Ok(()))
+            }
+            Plan::Copy { path } => {
+                let Some(copies) = &self.copies else {
+                    let what = format!("there is no room for a copy of {}", path.display());
+                    return Err(Error::new(Kind::Usage, what));
+                };
+                (copies.take(index, path)?, SnapshotKind::Copy, Ok(()))
             }
             Plan::Qemu { path } => {
                 let point = self.qemu.as_ref();
@@ -285,13 +325,27 @@ impl PointInTime {
         // removed.
         if taken.is_ok() || taken.as_ref().is_err_and(|e| e.kind() == Kind::Timeout) {
             self.disks.push(SnapshotDisk {
-                source: source.clone(),
+                source: disk.source.clone(),
                 path,
                 kind,
                 qemu,
             });
         }
         taken
+    }
+
+    /// Notes what the images behind a qcow2 image look like. They are read as well, and a snapshot of the VM that is
+    /// removed meanwhile would change them.
+    fn look_behind(&mut self, path: &Path, format: ImageFormat) -> Result<()> {
+        if format.is_raw() {
+            return Ok(());
+        }
+        let (_, chain) = qcow2::chain(path)?;
+        for image in chain.into_iter().skip(1) {
+            let fingerprint = direct::fingerprint(&image.path)?;
+            self.behind.push((image.path, fingerprint));
+        }
+        Ok(())
     }
 
     fn activate(&self) -> Result<()> {

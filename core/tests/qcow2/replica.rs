@@ -52,6 +52,7 @@ impl TargetHypervisor for Folder {
                     true => QCOW2,
                     false => RAW,
                 },
+                subvolume: false,
             },
         };
         Ok(request.disks.iter().map(place).collect())
@@ -515,6 +516,7 @@ fn a_replica_of_opaque_containers_becomes_one_of_disks() {
     let plain = Location::File {
         path: world.head(),
         format: RAW,
+        subvolume: false,
     };
     let path = world.layout.generation(world.pair, 1);
     let mut old: Generation = rblocksync::replica::read_json(&path).unwrap().unwrap();

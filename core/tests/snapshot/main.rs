@@ -5,5 +5,6 @@
 mod agent;
 mod disks;
 mod live;
+mod small;
 mod vm;
 mod watchdog;

@@ -144,11 +144,86 @@ fn volumes_are_named_as_proxmox_does() {
             "ssd:201/vm-201-cloudinit.qcow2".into()
         )
     );
+    assert_eq!(name("nas1").0, "nas1:201/vm-201-disk-3.raw");
+}
+
+const OTHER_KINDS: &str = "lvm: san\n\tvgname san\n\n\
+    nfs: nas2\n\tserver x\n\texport /e\n\n\
+    btrfs: data\n\tpath /mnt/data\n\n\
+    zfspool: tank\n\tpool rpool/vm\n\n\
+    rbd: ceph\n\tnamespace branch\n\n\
+    glusterfs: bricks\n\tvolume gv0\n";
+
+#[test]
+fn each_kind_names_its_volumes_in_its_own_way() {
+    let cfg = StorageCfg::parse(OTHER_KINDS);
+    assert!(cfg.warnings().is_empty(), "{:?}", cfg.warnings());
+    let vmid = Vmid::new(201).unwrap();
+    let names = |id: &str| {
+        let entry = cfg.get(id).unwrap();
+        let base = entry.base_volid(vmid, 0, Format::Raw).unwrap();
+        [
+            entry.disk_volid(vmid, 3, Format::Qcow2).unwrap(),
+            base,
+            entry.cloudinit_volid(vmid).unwrap(),
+        ]
+        .map(|volid| volid.volname().to_owned())
+    };
+    assert_eq!(
+        names("san"),
+        ["vm-201-disk-3.qcow2", "base-201-disk-0", "vm-201-cloudinit"]
+    );
+    for flat in ["tank", "ceph"] {
+        assert_eq!(
+            names(flat),
+            ["vm-201-disk-3", "base-201-disk-0", "vm-201-cloudinit"]
+        );
+    }
+    assert_eq!(
+        names("nas2"),
+        [
+            "201/vm-201-disk-3.qcow2",
+            "201/base-201-disk-0.raw",
+            "201/vm-201-cloudinit.qcow2"
+        ]
+    );
+    assert_eq!(names("data")[1], "201/base-201-disk-0.raw");
     assert!(cfg
-        .get("nas1")
+        .get("bricks")
         .unwrap()
         .disk_volid(vmid, 0, Format::Raw)
         .is_err());
+    // Proxmox mounts a share there, and nothing else is one.
+    assert_eq!(dir(&cfg, "nas2").2, Some("/mnt/pve/nas2".into()));
+    assert!(cfg.get("nas2").unwrap().is_network() && cfg.get("nas2").unwrap().shared);
+    assert!(cfg.get("nas2").unwrap().check_present().is_err());
+    assert!(!cfg.get("san").unwrap().shared && cfg.get("ceph").unwrap().shared);
+    assert_eq!(
+        cfg.get("ceph").unwrap().storage,
+        Storage::Rbd {
+            pool: "rbd".into(),
+            namespace: Some("branch".into())
+        }
+    );
+}
+
+#[test]
+fn names_that_would_lead_elsewhere_make_no_storage() {
+    for bad in [
+        "zfspool: tank\n\tpool rpool/../x\n",
+        "zfspool: tank\n\tpool /rpool\n",
+        "zfspool: tank\n\tpool -f\n",
+        "zfspool: tank\n",
+        "rbd: ceph\n\tpool a/b\n",
+        "rbd: ceph\n\tnamespace ..\n",
+        "lvm: san\n\tvgname a b\n",
+        "btrfs: data\n\tpath data\n",
+        "cifs: smb\n\tpath /a/../b\n",
+    ] {
+        let cfg = StorageCfg::parse(bad);
+        assert_eq!(cfg.entries().len(), 1, "{bad:?}: only local");
+        assert_eq!(cfg.warnings().len(), 1, "{bad:?}");
+    }
 }
 
 proptest! {

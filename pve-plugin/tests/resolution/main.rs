@@ -5,6 +5,7 @@ mod configs;
 mod properties;
 mod replica;
 mod resolve;
+mod storages;
 
 use pvesync::disks::{resolve, Resolved};
 use pvesync::storage_cfg::StorageCfg;
@@ -13,7 +14,7 @@ use pvesync::volid::Vmid;
 use rblocksync::error::Result;
 
 /// Every VM configuration among the fixtures, with the VM's id.
-const FIXTURES: [(&str, u32, &str); 10] = [
+const FIXTURES: [(&str, u32, &str); 11] = [
     ("windows", 110, include_str!("../fixtures/windows.conf")),
     ("cloudinit", 101, include_str!("../fixtures/cloudinit.conf")),
     ("snapshots", 120, include_str!("../fixtures/snapshots.conf")),
@@ -31,6 +32,7 @@ const FIXTURES: [(&str, u32, &str); 10] = [
     ),
     ("oldstyle", 160, include_str!("../fixtures/oldstyle.conf")),
     ("locked", 170, include_str!("../fixtures/locked.conf")),
+    ("storages", 180, include_str!("../fixtures/storages.conf")),
     ("suspended", 171, include_str!("../fixtures/suspended.conf")),
 ];
 

@@ -200,8 +200,8 @@ fn an_exclusion_must_name_a_disk_of_the_vm() {
 }
 
 #[test]
-fn locked_vms_and_templates_are_refused() {
-    let texts: Vec<String> = ["locked", "suspended", "template"]
+fn locked_vms_are_refused() {
+    let texts: Vec<String> = ["locked", "suspended"]
         .map(|name| {
             let (kind, text) = refusal(name, &[]);
             format!("{kind:?}: {text}")

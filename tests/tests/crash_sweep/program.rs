@@ -238,6 +238,7 @@ impl TargetHypervisor for Folder {
             location: Location::File {
                 path: self.dir.join(&disk.volume),
                 format: disk.format,
+                subvolume: false,
             },
         };
         Ok(request.disks.iter().map(place).collect())

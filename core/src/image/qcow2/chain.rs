@@ -54,6 +54,18 @@ pub fn chain(path: &Path) -> Result<(Header, Vec<Element>)> {
     Ok((header, elements))
 }
 
+/// The image right behind the qcow2 image at `path`, which need not be there, and its format. Nothing if there is none.
+///
+/// Fails as [`chain`] does.
+pub fn behind(path: &Path) -> Result<Option<(PathBuf, ImageFormat)>> {
+    let Some(named) = read(path)?.backing else {
+        return Ok(None);
+    };
+    let found = resolve(&named, path);
+    let context = |e: Error| e.context(format!("the backing file of {}", path.display()));
+    found.map(Some).map_err(context)
+}
+
 fn element(path: &Path, format: ImageFormat) -> Result<(Element, (u64, u64))> {
     let io = |e| Error::io(format!("cannot find {}", path.display()), e);
     let path = std::path::absolute(path).map_err(io)?;
