@@ -6,6 +6,7 @@ mod mend;
 mod messages;
 mod predict;
 mod retry;
+mod roles_service;
 mod service;
 mod status;
 mod sync;
@@ -16,7 +17,8 @@ mod vm;
 
 pub use doctor::{examine, Needed, Patient};
 pub use mend::{mend, Mended};
-pub use messages::HostRequest;
+pub use messages::{HostRequest, Position};
+pub use roles_service::position;
 pub use service::TargetService;
 pub use status::{statuses, PairStatus, Verdict};
 pub use sync::{ask, note_failure, sync};
