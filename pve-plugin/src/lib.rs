@@ -13,5 +13,6 @@ pub mod roles;
 pub mod source;
 pub mod storage_cfg;
 pub mod target;
+pub mod trials;
 pub mod vm_config;
 pub mod volid;

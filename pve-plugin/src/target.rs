@@ -326,7 +326,7 @@ fn fresh(
     ))
 }
 
-fn core_location(location: &PveLocation) -> Result<Location> {
+pub(crate) fn core_location(location: &PveLocation) -> Result<Location> {
     Ok(match location {
         PveLocation::LvmThin { vg, lv, pool } => Location::ThinLv {
             lv: LvId::new(vg.as_str(), lv.as_str())?,
