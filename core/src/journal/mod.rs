@@ -60,7 +60,18 @@ pub enum State {
 }
 
 impl State {
-    /// All of them. A sync takes those up to the release in this order; other verbs take what they need.
+    /// Those of a sync, in their order.
+    pub const SYNC: [State; 7] = [
+        State::Plan,
+        State::Sweep,
+        State::Fork,
+        State::Snap,
+        State::Transfer,
+        State::Seal,
+        State::Release,
+    ];
+
+    /// All of them.
     pub const ALL: [State; 14] = [
         State::Plan,
         State::Sweep,
