@@ -8,10 +8,12 @@ use crate::replica_config::{mark_of, OUR_LINE};
 use crate::target::{core_location, vmid, PveTarget};
 use crate::vm_config::VmConfig;
 use crate::volid::{Format, Vmid, Volid};
+use rblocksync::cli::units::human;
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::hypervisor::{TrialHypervisor, VmSockets};
 use rblocksync::image::ImageFormat;
 use rblocksync::replica::{trials, Generation, Location, Placement, TargetPair, Trial};
+use std::path::Path;
 
 /// The tag of such a VM.
 const TAG: &str = "rblocksync-test";
@@ -112,6 +114,7 @@ impl TrialHypervisor for PveTarget {
         };
         let rendered = self.replica_text(&pair, &of_clone, &[], None)?;
         let (text, notes) = clone_text(&rendered, generation, trial)?;
+        self.check_memory(&text)?;
         let lock = self.tree.hold_vm(id)?;
         if let Some((node, _)) = self.tree.guest(id)? {
             return Err(taken(id, &node));
@@ -143,6 +146,30 @@ impl TrialHypervisor for PveTarget {
 }
 
 impl PveTarget {
+    /// Refuses a clone that this host has not the memory for: the kernel would take it from VMs that matter.
+    fn check_memory(&self, text: &str) -> Result<()> {
+        let needed = memory_of(&VmConfig::parse(text)?);
+        let meminfo = self.tree.below_root(Path::new("/proc/meminfo"));
+        let Some(free) = std::fs::read_to_string(meminfo)
+            .ok()
+            .and_then(|text| available(&text))
+        else {
+            return Ok(());
+        };
+        if needed <= free {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Space,
+            format!(
+                "the clone would need {} of memory, but this host has {} to spare",
+                human(needed),
+                human(free)
+            ),
+        )
+        .advise("test it when fewer VMs run here"))
+    }
+
     /// Whether the VM of this id is the clone of this very test.
     fn is_clone(&self, id: Vmid, trial: &Trial) -> Result<bool> {
         match self.tree.guest(id)? {
@@ -153,6 +180,25 @@ impl PveTarget {
             _ => Ok(false),
         }
     }
+}
+
+/// Bytes of memory that a VM of this configuration may take.
+fn memory_of(config: &VmConfig) -> u64 {
+    // Proxmox's default is 512 MiB; newer releases may write `current=`.
+    let value = config.get("memory").unwrap_or("512");
+    let mut parts = value
+        .split(',')
+        .map(|p| p.strip_prefix("current=").unwrap_or(p));
+    let mib = parts.find_map(|part| part.trim().parse::<u64>().ok());
+    mib.unwrap_or(512).saturating_mul(1 << 20)
+}
+
+/// Bytes that proc(5) calls available.
+fn available(meminfo: &str) -> Option<u64> {
+    let mut lines = meminfo.lines();
+    let line = lines.find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kib.saturating_mul(1 << 10))
 }
 
 fn taken(id: Vmid, node: &str) -> Error {
@@ -220,6 +266,21 @@ mod tests {
     use super::*;
     use rblocksync::snapshot::Consistency;
     use uuid::Uuid;
+
+    #[test]
+    fn memory_is_counted_as_proxmox_does() {
+        let of = |text: &str| memory_of(&VmConfig::parse(text).unwrap()) >> 20;
+        for (text, mib) in [
+            ("memory: 4096\n", 4096),
+            ("memory: current=2048\n", 2048),
+            ("", 512),
+        ] {
+            assert_eq!(of(text), mib);
+        }
+        let meminfo = "MemTotal:       16000000 kB\nMemAvailable:    2048000 kB\n";
+        assert_eq!(available(meminfo), Some(2_048_000 << 10));
+        assert_eq!(available("MemTotal: 1 kB\n"), None);
+    }
 
     #[test]
     fn a_clone_reaches_nothing_and_may_be_removed() {

@@ -360,6 +360,14 @@ fn a_clone_has_an_id_and_a_mark_of_its_own() {
     };
     let trial = trial(placed);
     let pair = pair(Role::Replica, 1);
+    let meminfo = node.dir.path().join("proc/meminfo");
+    fs::write(&meminfo, "MemAvailable:     300000 kB\n").unwrap();
+    let refused = node
+        .target
+        .show_clone(&pair, &generation, &trial)
+        .unwrap_err();
+    assert_eq!(refused.kind(), Kind::Space);
+    fs::write(&meminfo, "MemAvailable:     600000 kB\n").unwrap();
     node.target.show_clone(&pair, &generation, &trial).unwrap();
     let clone = node.config(90001);
     for (key, value) in [

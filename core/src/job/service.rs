@@ -193,7 +193,13 @@ impl Service for TargetService<'_> {
                 value(&replica::list_generations(&self.layout, vm.as_deref())?)
             }
             request => match self.roles {
-                Some(roles) => roles_service::handle(&self.layout, roles, request),
+                Some(roles) => {
+                    if matches!(request, HostRequest::TakeOver(_)) {
+                        // What was prepared and not sealed would be in its way.
+                        self.give_up();
+                    }
+                    roles_service::handle(&self.layout, roles, request)
+                }
                 None => Err(Error::new(
                     Kind::Protocol,
                     "this agent does not take part in changes of roles",

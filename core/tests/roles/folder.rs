@@ -14,6 +14,7 @@ use rblocksync::snapshot::Consistency;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -183,19 +184,26 @@ impl TrialHypervisor for Folder {
     }
 }
 
+/// Tests take turns: programs that others start have our locks for a moment.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// A host with a replica.
 pub struct World {
     _dir: Option<tempfile::TempDir>,
+    _turn: Option<MutexGuard<'static, ()>>,
     pub layout: Layout,
     pub folder: Folder,
 }
 
 impl World {
+    /// One at a time: in a test, too.
     pub fn new() -> World {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let mut world = World::at(dir.path());
         fs::create_dir(dir.path().join("images")).unwrap();
         world._dir = Some(dir);
+        world._turn = Some(turn);
         world
     }
 
@@ -203,6 +211,7 @@ impl World {
     pub fn at(dir: &Path) -> World {
         World {
             _dir: None,
+            _turn: None,
             layout: Layout::new(dir.join("state")),
             folder: Folder { dir: dir.into() },
         }
