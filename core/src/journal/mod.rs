@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::{clock, crash};
 use jiff::Timestamp;
 use rusqlite::{params, Connection, OptionalExtension, Params, Row};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use uuid::Uuid;
@@ -43,11 +43,25 @@ pub enum State {
     Seal,
     /// Drop the source's snapshots.
     Release,
+    /// Have the user's command cut the source off.
+    Fence,
+    /// Stop the VM.
+    Stop,
+    /// Keep the VM from being started here again.
+    Retire,
+    /// Make the replica the VM.
+    HandOver,
+    /// Make the old source a replica.
+    Adopt,
+    /// Start the VM, or its clone in a test.
+    Start,
+    /// See how its guest fares.
+    Health,
 }
 
 impl State {
-    /// All of them, in their order.
-    pub const ALL: [State; 7] = [
+    /// Those of a sync, in their order.
+    pub const SYNC: [State; 7] = [
         State::Plan,
         State::Sweep,
         State::Fork,
@@ -55,6 +69,24 @@ impl State {
         State::Transfer,
         State::Seal,
         State::Release,
+    ];
+
+    /// All of them.
+    pub const ALL: [State; 14] = [
+        State::Plan,
+        State::Sweep,
+        State::Fork,
+        State::Snap,
+        State::Transfer,
+        State::Seal,
+        State::Release,
+        State::Fence,
+        State::Stop,
+        State::Retire,
+        State::HandOver,
+        State::Adopt,
+        State::Start,
+        State::Health,
     ];
 
     /// Its name in the journal, for people too.
@@ -67,12 +99,19 @@ impl State {
             State::Transfer => "transfer",
             State::Seal => "seal",
             State::Release => "release",
+            State::Fence => "fence",
+            State::Stop => "stop",
+            State::Retire => "retire",
+            State::HandOver => "hand-over",
+            State::Adopt => "adopt",
+            State::Start => "start",
+            State::Health => "health",
         }
     }
 }
 
 /// On which side of a replication a run was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Side {
     /// The VM is here.
@@ -372,7 +411,7 @@ mod tests {
         let seen = Journal::look(&path).unwrap().unwrap();
         let found = seen.runs(Side::Source).unwrap();
         assert!(found[0].running && !found[0].was_cut_off());
-        assert_eq!(found[0].state, "release");
+        assert_eq!(found[0].state, "health");
         assert_eq!(
             seen.steps(beginning.id).unwrap(),
             State::ALL.map(State::name)

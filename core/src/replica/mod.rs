@@ -22,9 +22,11 @@ mod retention;
 mod role;
 mod seal;
 mod store;
+mod takeover;
 mod target;
 mod thick;
 mod thin;
+mod trial;
 mod verify;
 mod volume;
 
@@ -42,8 +44,10 @@ pub use store::{
     host_id, keep_sent_tables, newest_sent, note_sent, read_json, sent, source_pairs, source_vms,
     write_json, write_text, SourcePair, TargetPair,
 };
+pub use takeover::{pending_take_over, take_over, TakeOver, TakenOver};
 pub use target::{Fork, Prepared, Proof, ReplicaTarget, SealReport};
 pub use thin::{check_pools_of, POOL_PERCENT_MAX};
+pub use trial::{boot_of, note_boot, trials, Boot, BootSign, Trial};
 pub use verify::{verify, Damaged, Verified, VerifiedDisk, VerifyRequest};
 pub use volume::Location;
 

@@ -51,6 +51,7 @@ pub fn prune(
     let (_lock, pair) = lock(layout, vm)?;
     let mut notes = recover(layout, hypervisor, pair)?;
     let (mut pair, all) = find_replica(layout, vm)?;
+    pair.standing.check_is_replica(&pair.target_vm)?;
     let (go, stay) = retention.split(all, &pair.pinned);
     notes.extend(drop_all(layout, hypervisor, &mut pair, &go, &stay)?);
     Ok(pruned(&pair, &go, &stay, notes))
@@ -214,6 +215,7 @@ pub(super) fn is_unfinished(layout: &Layout, pair: Uuid) -> Result<bool> {
 fn drop_generation(layout: &Layout, pair: &mut TargetPair, old: &Generation) -> Result<()> {
     let locations = old.disks.iter().map(|d| &d.location);
     remove_generation(locations, pair.pair, old.number)?;
+    store::remove(&layout.boot(pair.pair, old.number))?;
     for index in 0..old.disks.len() {
         store::remove(&layout.table(pair.pair, old.number, index))?;
         store::remove(&layout.stamp(pair.pair, old.number, index))?;
