@@ -2,6 +2,7 @@
 
 mod base;
 mod doctor;
+pub mod fleet;
 mod mend;
 mod messages;
 mod predict;
