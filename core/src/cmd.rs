@@ -43,6 +43,8 @@ pub enum Tool {
     Lvs,
     QemuImg,
     QemuNbd,
+    Systemctl,
+    SystemdAnalyze,
     ThinDelta,
     ThinDump,
 }
@@ -60,6 +62,8 @@ impl Tool {
             Tool::Lvs => ("lvs", "lvm2"),
             Tool::QemuImg => ("qemu-img", "qemu-utils"),
             Tool::QemuNbd => ("qemu-nbd", "qemu-utils"),
+            Tool::Systemctl => ("systemctl", "systemd"),
+            Tool::SystemdAnalyze => ("systemd-analyze", "systemd"),
             Tool::ThinDelta => ("thin_delta", "thin-provisioning-tools"),
             Tool::ThinDump => ("thin_dump", "thin-provisioning-tools"),
         }

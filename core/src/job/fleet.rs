@@ -6,6 +6,7 @@
 
 mod ages;
 mod child;
+mod expected;
 mod lines;
 mod order;
 mod outcome;
@@ -13,6 +14,7 @@ mod run;
 
 pub use ages::Ages;
 pub use child::Runner;
+pub use expected::{with_status, Expected};
 pub use order::{is_first, next};
 pub use outcome::{Ending, Outcome};
 pub use run::{run, Told};

@@ -2,15 +2,25 @@
 
 mod check;
 mod doctor;
+mod fleet;
 mod metrics;
 mod place;
 mod prune;
+pub mod schedule;
 mod status;
 mod verify;
 
 pub use check::{check, CheckArgs};
 pub use doctor::{doctor, DoctorArgs};
+pub use fleet::{fleet, Fleet, FleetArgs, Picked, Task};
+pub use metrics::metric_names;
 pub use place::Place;
 pub use prune::{pin, prune, PinArgs, PruneArgs, RetentionArgs};
 pub use status::{status, StatusArgs};
 pub use verify::{verify, DisksOf, VerifyArgs};
+
+use crate::error::Result;
+use crate::job::fleet::Expected;
+
+/// Finds what the jobs of this host promise: which VMs are replicated where, and how old that may become.
+pub type Promised<'a> = &'a dyn Fn() -> Result<Vec<Expected>>;
