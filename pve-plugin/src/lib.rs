@@ -2,6 +2,8 @@
 
 pub mod disks;
 pub mod drive;
+pub mod fleet;
+pub mod jobs_file;
 pub mod node;
 pub mod replica_config;
 pub mod source;

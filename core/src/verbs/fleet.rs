@@ -5,6 +5,7 @@ use crate::cli::{Reporter, EXIT_SOME_FAILED};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::job::fleet::{run, Ages, Ending, Limits, Member, Outcome, Runner, Told};
+use crate::remote::HostSpec;
 use crate::replica::Layout;
 use crate::stop::Stop;
 use serde_json::{json, Value};
@@ -123,7 +124,7 @@ pub fn fleet(picked: Picked, fleet: &Fleet) -> Result<u8> {
         .tasks
         .into_iter()
         .map(|task| Member {
-            age_s: ages.age_s(&task.vm, &task.host, now),
+            age_s: ages.age_s(&task.vm, &name_of(&task.host), now),
             rpo_s: task.rpo.map(|rpo| rpo.as_secs()),
             vm: task.vm,
             host: task.host,
@@ -154,6 +155,11 @@ pub fn fleet(picked: Picked, fleet: &Fleet) -> Result<u8> {
         .collect();
     report(fleet, &rows, &picked.left_out, began.elapsed());
     Ok(judge(&rows, fleet.stop))
+}
+
+/// The name under which runs to a host are in the journal: without user and port.
+fn name_of(host: &str) -> String {
+    HostSpec::parse(host).map_or_else(|_| host.to_owned(), |spec| spec.host().to_owned())
 }
 
 /// One line of the report.

@@ -12,7 +12,7 @@ mod verify;
 
 pub use check::{check, CheckArgs};
 pub use doctor::{doctor, DoctorArgs};
-pub use fleet::{fleet, Fleet, FleetArgs, Picked, Task};
+pub use fleet::{fleet, tell_slow, Fleet, FleetArgs, Picked, Task};
 pub use metrics::metric_names;
 pub use place::Place;
 pub use prune::{pin, prune, PinArgs, PruneArgs, RetentionArgs};
