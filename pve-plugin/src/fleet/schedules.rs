@@ -242,7 +242,10 @@ fn list(front: &Front, (jobs, schedules): (&JobsDir, &Schedules)) -> Result<()> 
         };
         match &state {
             Some(Ok(state)) => text.push_str(&format!("\n  {}", told(state))),
-            Some(Err(e)) => text.push_str(&format!("\n  its timer cannot be asked about: {e}")),
+            Some(Err(e)) => {
+                bad.push((name.clone(), e.kind()));
+                text.push_str(&format!("\n  its timer cannot be asked about: {e}"));
+            }
             None if job.as_ref().is_ok_and(|j| j.schedule.is_none()) => {}
             None => text.push_str("\n  it has no timer: nothing runs it"),
         }
@@ -263,8 +266,11 @@ fn list(front: &Front, (jobs, schedules): (&JobsDir, &Schedules)) -> Result<()> 
                     text.push_str(&format!("\n  {} replicas, all within their RPO", rpo.len()));
                 }
             }
-            Ok(Err(e)) => text.push_str(&format!("\n  its VMs cannot be told: {e}")),
-            Err(_) => bad.push(name.clone()),
+            Ok(Err(e)) => {
+                bad.push((name.clone(), e.kind()));
+                text.push_str(&format!("\n  its VMs cannot be told: {e}"));
+            }
+            Err(e) => bad.push((name.clone(), e.kind())),
         }
         let timer = state.as_ref().and_then(|s| s.as_ref().ok());
         let fault = job.as_ref().err().map(ToString::to_string);
@@ -277,13 +283,15 @@ fn list(front: &Front, (jobs, schedules): (&JobsDir, &Schedules)) -> Result<()> 
             }),
         );
     }
-    match bad.is_empty() {
-        true => Ok(()),
-        false => Err(Error::new(
-            Kind::Usage,
-            format!("not in order: {}", bad.join(", ")),
-        )),
-    }
+    let Some((_, kind)) = bad.first() else {
+        return Ok(());
+    };
+    let names: BTreeSet<&str> = bad.iter().map(|(name, _)| name.as_str()).collect();
+    let names: Vec<&str> = names.into_iter().collect();
+    Err(Error::new(
+        *kind,
+        format!("not in order: {}", names.join(", ")),
+    ))
 }
 
 fn told(state: &TimerState) -> String {

@@ -29,10 +29,14 @@ impl Calendar {
         const DAY: u64 = 24 * HOUR;
         let text = match period.as_secs() {
             0 => return Err(Error::new(Kind::Usage, "nothing can run every 0 seconds")),
-            s @ 1..MINUTE if MINUTE % s == 0 => format!("*:*:0/{s}"),
+            s @ 1..MINUTE if MINUTE.is_multiple_of(s) => format!("*:*:0/{s}"),
             MINUTE => "*:0/1".to_owned(),
-            s if s < HOUR && s % MINUTE == 0 && HOUR % s == 0 => format!("*:0/{}", s / MINUTE),
-            s if s % HOUR == 0 && s < DAY && DAY % s == 0 => format!("0/{}:00", s / HOUR),
+            s if s < HOUR && s.is_multiple_of(MINUTE) && HOUR.is_multiple_of(s) => {
+                format!("*:0/{}", s / MINUTE)
+            }
+            s if s.is_multiple_of(HOUR) && s < DAY && DAY.is_multiple_of(s) => {
+                format!("0/{}:00", s / HOUR)
+            }
             DAY => "*-*-* 00:00:00".to_owned(),
             s if s == 7 * DAY => "Mon *-*-* 00:00:00".to_owned(),
             _ => {

@@ -20,6 +20,7 @@ struct Line {
 struct Fake {
     root: PathBuf,
     calls: RefCell<Vec<String>>,
+    is_deaf: RefCell<bool>,
 }
 
 impl Systemd for Fake {
@@ -34,6 +35,9 @@ impl Systemd for Fake {
                 std::os::unix::fs::symlink(units.join(unit), link).unwrap();
             }
             "disable" => fs::remove_file(link).unwrap(),
+            "show" if *self.is_deaf.borrow() => {
+                return Err(Error::new(Kind::Tool, "systemctl failed"));
+            }
             "show" => {
                 return Ok("ActiveState=active\nUnitFileState=enabled\n".into());
             }
@@ -59,7 +63,7 @@ impl World {
         std::os::unix::fs::symlink("nodes/pve1", dir.path().join("etc/pve/local")).unwrap();
         let fake = Fake {
             root: dir.path().to_owned(),
-            calls: RefCell::default(),
+            ..Fake::default()
         };
         World { dir, fake }
     }
@@ -148,6 +152,8 @@ fn a_schedule_is_a_job_and_a_timer_and_both_go_again() {
     world.run(&format!("{other} --replace")).unwrap();
     assert!(world.job("web").contains("schedule = \"daily\""));
     world.run("list").unwrap();
+    *world.fake.is_deaf.borrow_mut() = true;
+    assert_eq!(world.run("list").unwrap_err().kind(), Kind::Tool);
     world.run("remove web").unwrap();
     assert!(world.files().is_empty(), "{:?}", world.files());
     world.run("remove web").unwrap();
