@@ -3,8 +3,10 @@
 pub mod config_text;
 pub mod disks;
 pub mod drive;
+pub mod fleet;
 pub mod guard;
 pub mod holders;
+pub mod jobs_file;
 pub mod node;
 mod placement;
 pub mod qm;

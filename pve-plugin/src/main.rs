@@ -1,7 +1,9 @@
 //! `pvesync`: replicas of Proxmox VE's virtual machines on other nodes.
 
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use pvesync::disks::Choice;
+use pvesync::fleet::{self, Front, JobArgs, ScheduleArgs, SelectionArgs};
+use pvesync::jobs_file::JobsDir;
 use pvesync::node::PveTree;
 use pvesync::source::{self, PROGRAM};
 use pvesync::target::PveTarget;
@@ -13,6 +15,7 @@ use rblocksync::cli::{
 };
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::image::ImageFormat;
+use rblocksync::job::fleet::Expected;
 use rblocksync::job::{
     self, Context, HostRequest, Patient, SourceDisk, SyncOptions, TargetService,
 };
@@ -23,14 +26,15 @@ use rblocksync::replica::{
 use rblocksync::snapshot::watchdog;
 use rblocksync::stop::{on_signals, Stop};
 use rblocksync::verbs::{
-    self, CheckArgs, DoctorArgs, FailoverArgs, PinArgs, Place, PruneArgs, RetentionArgs,
+    self, CheckArgs, DoctorArgs, FailoverArgs, FleetArgs, PinArgs, Place, PruneArgs, RetentionArgs,
     StatusArgs, TestFailoverArgs, VerifyArgs,
 };
 use serde_json::json;
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Keep bootable replicas of Proxmox VE's VMs on other nodes, without shared storage
 #[derive(Parser)]
@@ -46,8 +50,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Sync one VM of this node to another host, as a new generation there
-    Vm(VmArgs),
+    /// Sync VMs of this node to another host, each as a new generation there
+    Vm(Box<VmArgs>),
     /// List the generations of replicas, here or on another host
     Generations(GenerationsArgs),
     /// How all replications stand that this node has a part in
@@ -69,12 +73,16 @@ enum Verb {
     TestFailover(TestFailoverArgs),
     /// Read a generation again and compare it with what was sealed, here or on another host
     Verify(VerifyArgs),
+    /// Run or check jobs: what is in /etc/pvesync/jobs.d
+    Job(JobArgs),
+    /// Let VMs be synced regularly, by systemd
+    Schedule(ScheduleArgs),
 }
 
 #[derive(clap::Args)]
 struct VmArgs {
-    /// Id of the VM
-    vmid: Vmid,
+    #[command(flatten)]
+    selection: SelectionArgs,
     /// Host to keep the replica on: [USER@]HOST or ssh://[USER@]HOST[:PORT]
     #[arg(long, value_name = "HOST")]
     to: String,
@@ -124,6 +132,8 @@ struct VmArgs {
     /// How long to try again when the connection is lost in the transfer: 90s, 1h; 0s for not at all
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_time)]
     retry_for: Duration,
+    #[command(flatten)]
+    fleet: FleetArgs,
 }
 
 /// Which disks are replicated, besides those with data that are attached and on storages of this node alone.
@@ -179,11 +189,17 @@ fn main() -> ExitCode {
             let code = watchdog::main_from_args(args);
             ExitCode::from(u8::try_from(code).unwrap_or(1))
         }
-        _ => run(Cli::parse()),
+        _ => {
+            let matches = Cli::command().get_matches();
+            match Cli::from_arg_matches(&matches) {
+                Ok(cli) => run(cli, &matches),
+                Err(e) => e.exit(),
+            }
+        }
     }
 }
 
-fn run(cli: Cli) -> ExitCode {
+fn run(cli: Cli, matches: &ArgMatches) -> ExitCode {
     let reporter = Reporter::new(cli.output);
     let stop = match on_signals() {
         Ok(stop) => stop,
@@ -193,7 +209,38 @@ fn run(cli: Cli) -> ExitCode {
         }
     };
     let result = match &cli.verb {
-        Verb::Vm(args) => vm(args, &cli, &reporter, &stop),
+        Verb::Vm(args) => match args.selection.single() {
+            Some(vmid) => vm(vmid, args, &cli, &reporter, &stop),
+            None => {
+                let without = &FLEETS_OWN;
+                let done = front(
+                    &cli,
+                    (matches, &["vm"], without),
+                    &reporter,
+                    &stop,
+                    |front| vms(args, front),
+                );
+                return done_with(done, &reporter, &stop);
+            }
+        },
+        Verb::Job(args) => {
+            let verb = match matches.subcommand() {
+                Some((_, job)) => job.subcommand_name().unwrap_or_default(),
+                None => "",
+            };
+            let without = &["dry_run", "json", "quiet", "progress"];
+            let done = front(
+                &cli,
+                (matches, &["job", verb], without),
+                &reporter,
+                &stop,
+                |front| fleet::job(args, front),
+            );
+            return done_with(done, &reporter, &stop);
+        }
+        Verb::Schedule(args) => front(&cli, (matches, &[], &[]), &reporter, &stop, |front| {
+            fleet::schedule(args, front)
+        }),
         Verb::Generations(args) => at(&cli, &reporter, &stop, |place| generations(args, place)),
         Verb::Verify(args) => at(&cli, &reporter, &stop, |place| {
             verbs::verify(args, place, &disks_with_keys)
@@ -204,7 +251,7 @@ fn run(cli: Cli) -> ExitCode {
         Verb::TestFailover(args) => with_target(&cli, &reporter, &stop, |place, target| {
             verbs::test_failover(args, place, target)
         }),
-        Verb::Status(args) => verbs::status(args, &Layout::new(state_dir()), &reporter),
+        Verb::Status(args) => verbs::status(args, &Layout::new(state_dir()), &reporter, &promised),
         Verb::Check(args) => return check(args),
         Verb::Doctor(args) => doctor(args, &reporter),
         Verb::Prune(args) => at(&cli, &reporter, &stop, |place| verbs::prune(args, place)),
@@ -215,17 +262,90 @@ fn run(cli: Cli) -> ExitCode {
             verbs::pin(args, false, place)
         }),
     };
+    done_with(result.map(|()| 0), &reporter, &stop)
+}
+
+/// Options of `vm` that are about several VMs, or about output: they are not passed on to the run of each.
+const FLEETS_OWN: [&str; 11] = [
+    "to",
+    "all",
+    "tag",
+    "pool",
+    "exclude_vm",
+    "parallel",
+    "per_host",
+    "rpo",
+    "json",
+    "quiet",
+    "progress",
+];
+
+/// The exit code, after an error has been told.
+fn done_with(result: Result<u8>, reporter: &Reporter, stop: &Stop) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             let error = match stop.is_stopped() && error.kind() != Kind::Cancelled {
                 true => stop.error().because(error),
                 false => error,
             };
             reporter.fail(PROGRAM, &error);
-            ExitCode::from(exit_code(&error, &stop))
+            ExitCode::from(exit_code(&error, stop))
         }
     }
+}
+
+/// Acts on several VMs. `given` says where their options are on the command line, and which are not passed on.
+fn front<T>(
+    cli: &Cli,
+    given: (&ArgMatches, &[&str], &[&str]),
+    reporter: &Reporter,
+    stop: &Stop,
+    act: impl FnOnce(&Front) -> Result<T>,
+) -> Result<T> {
+    let root = fleet::host_root();
+    let (matches, path, without) = given;
+    act(&Front {
+        tree: PveTree::new(&root),
+        root,
+        layout: &Layout::new(state_dir()),
+        reporter,
+        quiet: cli.output.quiet,
+        stop,
+        options: fleet::passed_on(Cli::command(), path, matches, without),
+        takes: &takes,
+    })
+}
+
+/// Whether these words, after the program's name, are a command.
+fn takes(words: &[OsString]) -> Result<()> {
+    let program = std::iter::once(OsString::from(PROGRAM));
+    match Cli::try_parse_from(program.chain(words.iter().cloned())) {
+        Ok(_) => Ok(()),
+        Err(e) => {
+            let text = e.to_string();
+            let why = text.lines().next().unwrap_or_default();
+            Err(Error::new(Kind::Usage, why.trim_start_matches("error: ")))
+        }
+    }
+}
+
+/// What the jobs of this node promise.
+fn promised() -> Result<Vec<Expected>> {
+    let root = fleet::host_root();
+    fleet::promised(&JobsDir::new(&root, &takes), &PveTree::new(&root))
+}
+
+/// Syncs several VMs.
+fn vms(args: &VmArgs, front: &Front) -> Result<u8> {
+    HostSpec::parse(&args.to)?;
+    if args.target_vmid.is_some() {
+        let what = "--target-vmid is for one VM, and several are meant";
+        return Err(Error::new(Kind::Usage, what)
+            .advise("sync that VM once by itself: its replica keeps its id"));
+    }
+    let how = (args.fleet.limits(), args.fleet.rpo);
+    front.sync(&args.selection, &args.to, how, args.dry_run)
 }
 
 /// The disks of a VM of this node that can be replicated.
@@ -236,7 +356,7 @@ fn disks_with_keys(vm: &str) -> Result<Vec<SourceDisk>> {
 
 /// The line is the answer, whatever was said about output.
 fn check(args: &CheckArgs) -> ExitCode {
-    let (line, code) = verbs::check(args, &Layout::new(state_dir()));
+    let (line, code) = verbs::check(args, &Layout::new(state_dir()), &promised);
     match writeln!(std::io::stdout(), "{line}") {
         Ok(()) => ExitCode::from(code),
         // Nobody can read it: unknown.
@@ -293,7 +413,8 @@ fn name_of(generation: &Generation) -> Option<String> {
     config.name().map(str::to_owned)
 }
 
-fn vm(args: &VmArgs, cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> {
+fn vm(vmid: Vmid, args: &VmArgs, cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> {
+    let began = Instant::now();
     let host = HostSpec::parse(&args.to)?;
     let layout = Layout::new(state_dir());
     let ssh = cli.ssh.options(stop);
@@ -329,12 +450,12 @@ fn vm(args: &VmArgs, cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> 
             include_shared: args.which.include_shared,
             ..Choice::without(&args.exclude)
         };
-        let vm = source::resolve_with(&tree, args.vmid, &choice)?;
-        Ok((vm, source::runtime(&tree, args.vmid)?))
+        let vm = source::resolve_with(&tree, vmid, &choice)?;
+        Ok((vm, source::runtime(&tree, vmid)?))
     };
     let (vm, runtime) = look().map_err(|e| match args.dry_run {
         true => e,
-        false => job::note_failure(&context, &args.vmid.to_string(), e),
+        false => job::note_failure(&context, &vmid.to_string(), e),
     })?;
     if let Some((key, _)) = options
         .formats
@@ -344,7 +465,11 @@ fn vm(args: &VmArgs, cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> 
         let what = format!("--format {key}: no such disk is replicated");
         return Err(Error::new(Kind::Usage, what));
     }
-    job::sync(&context, &vm, runtime, &options).map(drop)
+    let synced = job::sync(&context, &vm, runtime, &options).map(drop);
+    if let Some(rpo) = args.fleet.rpo {
+        verbs::tell_slow(reporter, (&vm.id, &args.to), began.elapsed(), rpo);
+    }
+    synced
 }
 
 fn generations(args: &GenerationsArgs, place: &Place) -> Result<()> {

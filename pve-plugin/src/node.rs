@@ -36,6 +36,14 @@ pub struct FoundVm {
     pub node: String,
 }
 
+/// A VM or a container, somewhere in the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Guest {
+    pub(crate) vmid: Vmid,
+    pub(crate) node: String,
+    pub(crate) is_container: bool,
+}
+
 /// Proxmox's lock on a VM's configuration, released on drop.
 #[derive(Debug)]
 pub struct VmLock {
@@ -170,6 +178,51 @@ impl PveTree {
             }
         }
         Ok(None)
+    }
+
+    /// All guests of the cluster, by id. What vanishes meanwhile is not among them.
+    pub(crate) fn guests(&self) -> Result<Vec<Guest>> {
+        let mut guests = Vec::new();
+        for node in self.nodes()? {
+            for kind in ["qemu-server", "lxc"] {
+                let dir = self.node_dir(&node).join(kind);
+                let failed = |e| Error::io(format!("cannot list {}", dir.display()), e);
+                let entries = match std::fs::read_dir(&dir) {
+                    Ok(entries) => entries,
+                    Err(e) if e.kind() == ErrorKind::NotFound => continue,
+                    Err(e) => return Err(failed(e)),
+                };
+                for entry in entries {
+                    let file = entry.map_err(failed)?.file_name();
+                    let id = file.to_str().and_then(|f| f.strip_suffix(".conf"));
+                    guests.extend(id.and_then(|id| id.parse().ok()).map(|vmid| Guest {
+                        vmid,
+                        node: node.clone(),
+                        is_container: kind == "lxc",
+                    }));
+                }
+            }
+        }
+        guests.sort_by_key(|guest| guest.vmid);
+        Ok(guests)
+    }
+
+    /// The text of a guest's configuration, on whichever node it is.
+    pub(crate) fn guest_text(&self, guest: &Guest) -> Result<String> {
+        let kind = if guest.is_container {
+            "lxc"
+        } else {
+            "qemu-server"
+        };
+        read_text(&self.guest_file(&guest.node, kind, guest.vmid))
+    }
+
+    /// The text of user.cfg, where the pools are. Empty if there is none.
+    pub(crate) fn user_cfg(&self) -> Result<String> {
+        match read_text(&self.pve().join("user.cfg")) {
+            Err(e) if e.kind() == Kind::NotFound => Ok(String::new()),
+            read => read,
+        }
     }
 
     /// Reads a VM's configuration; the VM must be on this node.

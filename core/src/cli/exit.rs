@@ -11,6 +11,7 @@ Exit codes:
   2    wrong usage: bad options, SRC equal to DST, or neither a file nor a block device
   3    refused: sizes differ, something is in use, a host key is not the known one; nothing was changed
   4    content is not what its digest says: do not use the copy
+  5    of several VMs some failed, and the others are done
   129, 130, 143   stopped by SIGHUP, SIGINT (Ctrl-C), SIGTERM";
 
 /// The exit code for an error.
@@ -25,3 +26,6 @@ pub fn exit_code(error: &Error, stop: &Stop) -> u8 {
         _ => 1,
     }
 }
+
+/// The exit code of a run over several VMs of which some failed, and others did not.
+pub const EXIT_SOME_FAILED: u8 = 5;

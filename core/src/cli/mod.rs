@@ -12,7 +12,7 @@ pub mod units;
 
 pub use agent::run_agent;
 pub use endpoint::Endpoint;
-pub use exit::{exit_code, EXIT_CODES};
+pub use exit::{exit_code, EXIT_CODES, EXIT_SOME_FAILED};
 pub use options::{EngineArgs, HashName, SshArgs};
 pub use report::{OutputOptions, ProgressMode, Reporter};
 pub use transfer::{run, Transfer};

@@ -3,6 +3,7 @@
 mod base;
 mod doctor;
 mod failover;
+pub mod fleet;
 mod mend;
 mod messages;
 mod predict;

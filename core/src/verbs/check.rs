@@ -1,9 +1,11 @@
 //! `check`: the same for monitoring, by the rules of Nagios' plugins: one line, and exit code 0, 1, 2 or 3
 //! (the monitoring plugins' development guidelines).
 
+use super::Promised;
 use crate::cli::units::parse_time;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
+use crate::job::fleet::{with_status, Ages};
 use crate::job::{statuses, PairStatus, Verdict};
 use crate::journal::Side;
 use crate::replica::Layout;
@@ -15,21 +17,36 @@ use std::time::Duration;
 pub struct CheckArgs {
     /// Only this VM
     vm: Option<String>,
-    /// The oldest that a newest generation may be: 15m
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    max_age: Duration,
+    /// The oldest that a newest generation may be: 15m. By default each VM with the RPO of its job, also those that
+    /// were never synced
+    #[arg(long, visible_alias = "rpo", value_name = "TIME", value_parser = parse_time)]
+    max_age: Option<Duration>,
 }
 
 /// The line to be printed and the exit code.
-pub fn check(args: &CheckArgs, layout: &Layout) -> (String, u8) {
-    let now = clock::now();
-    match statuses(layout, args.vm.as_deref()).and_then(|found| line(&found, args, now)) {
+pub fn check(args: &CheckArgs, layout: &Layout, promised: Promised) -> (String, u8) {
+    match judged(args, layout, promised).and_then(|found| line(&found, clock::now())) {
         Ok((verdict, line)) => (line, code(verdict)),
         Err(e) => (
             format!("UNKNOWN: {}", plain(&e.to_string())),
             code(Verdict::Unknown),
         ),
     }
+}
+
+/// What is to be judged, and how old it may be in seconds.
+fn judged(args: &CheckArgs, layout: &Layout, promised: Promised) -> Result<Vec<(PairStatus, u64)>> {
+    let found = statuses(layout, args.vm.as_deref())?;
+    if let Some(max) = args.max_age {
+        return Ok(found.into_iter().map(|s| (s, max.as_secs())).collect());
+    }
+    let mut promised = promised()?;
+    if promised.is_empty() {
+        return Err(Error::new(Kind::Usage, "no job has an rpo")
+            .advise("say how old generations may be: --max-age 15m"));
+    }
+    promised.retain(|e| args.vm.as_ref().is_none_or(|vm| e.vm == *vm));
+    Ok(with_status(&promised, &found, &Ages::read(layout)?))
 }
 
 fn code(verdict: Verdict) -> u8 {
@@ -46,35 +63,34 @@ fn plain(text: &str) -> String {
     text.replace('|', "/").replace(['\n', '\r'], " ")
 }
 
-fn line(found: &[PairStatus], args: &CheckArgs, now: Timestamp) -> Result<(Verdict, String)> {
-    let max_s = args.max_age.as_secs();
-    let mut judged: Vec<(Verdict, String, &PairStatus)> = found
+fn line(found: &[(PairStatus, u64)], now: Timestamp) -> Result<(Verdict, String)> {
+    let mut judged: Vec<(Verdict, String, &PairStatus, u64)> = found
         .iter()
-        .map(|status| {
-            let (verdict, why) = status.judge(max_s, now);
-            (verdict, why, status)
+        .map(|(status, max_s)| {
+            let (verdict, why) = status.judge(*max_s, now);
+            (verdict, why, status, *max_s)
         })
         .collect();
-    judged.sort_by_key(|(verdict, _, _)| std::cmp::Reverse(*verdict));
-    let Some((worst, _, _)) = judged.first() else {
+    judged.sort_by_key(|(verdict, ..)| std::cmp::Reverse(*verdict));
+    let Some((worst, ..)) = judged.first() else {
         return Err(Error::new(Kind::NotFound, "nothing is replicated"));
     };
     let bad = || {
         judged
             .iter()
-            .filter(|(verdict, _, _)| *verdict != Verdict::Ok)
+            .filter(|(verdict, ..)| *verdict != Verdict::Ok)
     };
     let said = match bad().count() {
         0 if judged.len() == 1 => format!("{} is young enough", title(judged[0].2)),
         0 => format!("{} replications, all young enough", judged.len()),
         _ => bad()
-            .map(|(_, why, status)| format!("{} {why}", title(status)))
+            .map(|(_, why, status, _)| format!("{} {why}", title(status)))
             .collect::<Vec<_>>()
             .join("; "),
     };
     let figures: Vec<String> = judged
         .iter()
-        .filter_map(|(_, _, status)| {
+        .filter_map(|(_, _, status, max_s)| {
             let label = title(status).replace(['\'', '='], "_");
             let age = status.age_s(now)?;
             Some(format!("'{label}'={}s;;{max_s};0", age.max(0)))
@@ -105,6 +121,7 @@ fn title(status: &PairStatus) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::job::fleet::Expected;
 
     fn status(peer: &str, second: Option<i64>) -> PairStatus {
         PairStatus {
@@ -123,11 +140,8 @@ mod tests {
     }
 
     fn said(found: &[PairStatus], max_s: u64) -> (u8, String) {
-        let args = CheckArgs {
-            vm: None,
-            max_age: Duration::from_secs(max_s),
-        };
-        let (verdict, line) = line(found, &args, Timestamp::new(1000, 0).unwrap()).unwrap();
+        let found: Vec<_> = found.iter().map(|s| (s.clone(), max_s)).collect();
+        let (verdict, line) = line(&found, Timestamp::new(1000, 0).unwrap()).unwrap();
         (code(verdict), line)
     }
 
@@ -158,11 +172,29 @@ mod tests {
     #[test]
     fn nothing_at_all_is_unknown() {
         let dir = tempfile::tempdir().unwrap();
-        let args = CheckArgs {
-            vm: None,
-            max_age: Duration::from_secs(1),
+        let args = |seconds: Option<u64>, vm: Option<&str>| CheckArgs {
+            vm: vm.map(Into::into),
+            max_age: seconds.map(Duration::from_secs),
         };
-        let (line, code) = check(&args, &Layout::new(dir.path()));
+        let layout = Layout::new(dir.path());
+        let nothing = || Ok(Vec::new());
+        let (line, code) = check(&args(Some(1), None), &layout, &nothing);
         assert_eq!((line.as_str(), code), ("UNKNOWN: nothing is replicated", 3));
+        // Without jobs there is nothing to go by.
+        assert_eq!(check(&args(None, None), &layout, &nothing).1, 3);
+        let job = || {
+            Ok(vec![Expected {
+                vm: "101".into(),
+                host: "host2".into(),
+                rpo_s: 900,
+            }])
+        };
+        // What a job promises is missed, although no run ever told of it.
+        let (line, code) = check(&args(None, None), &layout, &job);
+        assert_eq!(
+            (line.as_str(), code),
+            ("CRITICAL: VM 101 to host2 no generation yet | ", 2)
+        );
+        assert_eq!(check(&args(None, Some("102")), &layout, &job).1, 3);
     }
 }

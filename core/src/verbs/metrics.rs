@@ -4,10 +4,16 @@
 use crate::error::{Error, Kind, Result};
 use crate::job::PairStatus;
 use jiff::Timestamp;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+
+/// How old the newest generation of a replication may be, where a job says so.
+const RPO: (&str, &str) = ("rpo_seconds", "How old the newest generation may be.");
+/// When it was written: how monitoring finds out that nobody writes it any more.
+const WRITTEN: (&str, &str) = ("status_timestamp_seconds", "When this was written.");
 
 type Value = fn(&PairStatus) -> Option<f64>;
 
@@ -52,8 +58,22 @@ const METRICS: [(&str, &str, Value); 7] = [
     ),
 ];
 
+/// The names of all metrics, as Prometheus has them.
+pub fn metric_names() -> Vec<String> {
+    let names = METRICS.iter().map(|(name, ..)| *name);
+    names
+        .chain([RPO.0, WRITTEN.0])
+        .map(|name| format!("rblocksync_{name}"))
+        .collect()
+}
+
 /// Replaces the file, so that nobody reads half of it. Anybody may read it, as the exporter must.
-pub(super) fn write(path: &Path, found: &[PairStatus], now: Timestamp) -> Result<()> {
+pub(super) fn write(
+    path: &Path,
+    found: &[PairStatus],
+    expected: &[(PairStatus, u64)],
+    now: Timestamp,
+) -> Result<()> {
     let cannot = |e| Error::io(format!("cannot write {}", path.display()), e);
     if path.extension().is_none_or(|e| e != "prom") {
         return Err(Error::new(
@@ -67,7 +87,7 @@ pub(super) fn write(path: &Path, found: &[PairStatus], now: Timestamp) -> Result
         _ => Path::new("."),
     };
     let mut file = tempfile::NamedTempFile::new_in(dir).map_err(cannot)?;
-    file.write_all(text(found, now).as_bytes())
+    file.write_all(text(found, expected, now).as_bytes())
         .map_err(cannot)?;
     file.as_file()
         .set_permissions(std::fs::Permissions::from_mode(0o644))
@@ -75,7 +95,7 @@ pub(super) fn write(path: &Path, found: &[PairStatus], now: Timestamp) -> Result
     file.persist(path).map(drop).map_err(|e| cannot(e.error))
 }
 
-fn text(found: &[PairStatus], now: Timestamp) -> String {
+fn text(found: &[PairStatus], expected: &[(PairStatus, u64)], now: Timestamp) -> String {
     let mut text = String::new();
     for (name, help, value) in METRICS {
         let values: Vec<String> = found
@@ -90,14 +110,22 @@ fn text(found: &[PairStatus], now: Timestamp) -> String {
             text.extend(values);
         }
     }
-    head(
-        &mut text,
-        "status_timestamp_seconds",
-        "When this was written.",
-    );
+    if !expected.is_empty() {
+        head(&mut text, RPO.0, RPO.1);
+        // Two jobs may be about the same VM and host. The stricter one counts, and a line may not come twice.
+        let mut strictest: BTreeMap<String, u64> = BTreeMap::new();
+        for (status, rpo_s) in expected {
+            let least = strictest.entry(labels(status)).or_insert(*rpo_s);
+            *least = (*least).min(*rpo_s);
+        }
+        for (labels, rpo_s) in strictest {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "rblocksync_{}{{{labels}}} {rpo_s}", RPO.0);
+        }
+    }
+    head(&mut text, WRITTEN.0, WRITTEN.1);
     let seconds = now.as_millisecond() as f64 / 1e3;
-    // Writing to a string cannot fail.
-    let _ = writeln!(text, "rblocksync_status_timestamp_seconds {seconds}");
+    let _ = writeln!(text, "rblocksync_{} {seconds}", WRITTEN.0);
     text
 }
 
@@ -144,7 +172,8 @@ mod tests {
 
     #[test]
     fn labels_are_escaped_and_what_is_not_known_is_left_out() {
-        let text = text(&[status()], Timestamp::new(7, 0).unwrap());
+        let twice = [(status(), 900), (status(), 600)];
+        let text = text(&[status()], &twice, Timestamp::new(7, 0).unwrap());
         let labels = r#"{side="target",vm="101",peer="a\"b\\c\nd"}"#;
         let lines: Vec<&str> = text.lines().filter(|l| !l.starts_with('#')).collect();
         assert_eq!(
@@ -153,9 +182,16 @@ mod tests {
                 format!("rblocksync_last_generation_timestamp_seconds{labels} 5"),
                 format!("rblocksync_last_generation_number{labels} 3"),
                 format!("rblocksync_generations{labels} 2"),
+                format!("rblocksync_rpo_seconds{labels} 600"),
                 "rblocksync_status_timestamp_seconds 7".into(),
             ]
         );
+        // Nothing is written under a name that is not told.
+        let names = metric_names();
+        for line in lines {
+            let name = line.split(['{', ' ']).next().unwrap();
+            assert!(names.iter().any(|n| n == name), "{name}");
+        }
     }
 
     #[test]
@@ -163,12 +199,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rblocksync.prom");
         let now = Timestamp::UNIX_EPOCH;
-        write(&path, &[status()], now).unwrap();
-        write(&path, &[], now).unwrap();
+        write(&path, &[status()], &[], now).unwrap();
+        write(&path, &[], &[], now).unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o644);
         assert!(!std::fs::read_to_string(&path).unwrap().contains("101"));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
-        assert!(write(&dir.path().join("x.txt"), &[], now).is_err());
+        assert!(write(&dir.path().join("x.txt"), &[], &[], now).is_err());
     }
 }

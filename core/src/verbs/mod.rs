@@ -3,9 +3,11 @@
 mod check;
 mod doctor;
 mod failover;
+mod fleet;
 mod metrics;
 mod place;
 mod prune;
+pub mod schedule;
 mod status;
 mod test_failover;
 mod verify;
@@ -13,8 +15,16 @@ mod verify;
 pub use check::{check, CheckArgs};
 pub use doctor::{doctor, DoctorArgs};
 pub use failover::{failover, FailoverArgs};
+pub use fleet::{fleet, tell_slow, Fleet, FleetArgs, Picked, Task};
+pub use metrics::metric_names;
 pub use place::Place;
 pub use prune::{pin, prune, PinArgs, PruneArgs, RetentionArgs};
 pub use status::{status, StatusArgs};
 pub use test_failover::{test_failover, TestFailoverArgs};
 pub use verify::{verify, DisksOf, VerifyArgs};
+
+use crate::error::Result;
+use crate::job::fleet::Expected;
+
+/// Finds what the jobs of this host promise: which VMs are replicated where, and how old that may become.
+pub type Promised<'a> = &'a dyn Fn() -> Result<Vec<Expected>>;

@@ -1,10 +1,11 @@
 //! `status`: how all replications stand that this host has a part in.
 
-use super::metrics;
+use super::{metrics, Promised};
 use crate::cli::units::{human_time, parse_time, printable};
 use crate::cli::Reporter;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
+use crate::job::fleet::{with_status, Ages};
 use crate::job::{statuses, PairStatus, Verdict};
 use crate::journal::Side;
 use crate::replica::{Layout, Standing};
@@ -26,12 +27,19 @@ pub struct StatusArgs {
     metrics: Option<PathBuf>,
 }
 
-/// Prints the status, or writes it as metrics.
-pub fn status(args: &StatusArgs, layout: &Layout, reporter: &Reporter) -> Result<()> {
+/// Prints the status, or writes it as metrics, with what jobs promise.
+pub fn status(
+    args: &StatusArgs,
+    layout: &Layout,
+    reporter: &Reporter,
+    promised: Promised,
+) -> Result<()> {
     let found = statuses(layout, args.vm.as_deref())?;
     let now = clock::now();
     if let Some(path) = &args.metrics {
-        return metrics::write(path, &found, now);
+        let mut promised = with_status(&promised()?, &found, &Ages::read(layout)?);
+        promised.retain(|(status, _)| args.vm.as_ref().is_none_or(|vm| status.vm == *vm));
+        return metrics::write(path, &found, &promised, now);
     }
     if found.is_empty() {
         return Err(Error::new(
