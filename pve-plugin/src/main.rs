@@ -19,7 +19,8 @@ use rblocksync::replica::{self, list_generations, state_dir, Generation, Layout,
 use rblocksync::snapshot::watchdog;
 use rblocksync::stop::{on_signals, Stop};
 use rblocksync::verbs::{
-    self, CheckArgs, DoctorArgs, PinArgs, Place, PruneArgs, RetentionArgs, StatusArgs, VerifyArgs,
+    self, CheckArgs, DoctorArgs, PinArgs, Place, PruneArgs, ReportArgs, RetentionArgs, StatusArgs,
+    VerifyArgs,
 };
 use serde_json::json;
 use std::io::Write;
@@ -50,6 +51,8 @@ enum Verb {
     /// The same for Nagios and its like: exit code 0 if all is well, 1 after a failed run, 2 if a generation is too
     /// old, 3 if that cannot be told
     Check(CheckArgs),
+    /// Write the status of all replications as one HTML file, to be looked at or printed
+    Report(ReportArgs),
     /// Look for what is unfinished, broken or missing on this node
     Doctor(DoctorArgs),
     /// Drop generations that are not to be kept, here or on another host
@@ -175,6 +178,7 @@ fn run(cli: Cli) -> ExitCode {
         }),
         Verb::Status(args) => verbs::status(args, &Layout::new(state_dir()), &reporter),
         Verb::Check(args) => return check(args),
+        Verb::Report(args) => report(args, &reporter),
         Verb::Doctor(args) => doctor(args, &reporter),
         Verb::Prune(args) => at(&cli, &reporter, &stop, |place| verbs::prune(args, place)),
         Verb::Pin(args) => at(&cli, &reporter, &stop, |place| {
@@ -211,6 +215,18 @@ fn check(args: &CheckArgs) -> ExitCode {
         // Nobody can read it: unknown.
         Err(_) => ExitCode::from(3),
     }
+}
+
+fn report(args: &ReportArgs, reporter: &Reporter) -> Result<()> {
+    let layout = Layout::new(state_dir());
+    let target = PveTarget::new(PveTree::new("/"), layout.clone());
+    let writer = verbs::Writer {
+        program: PROGRAM,
+        layout: &layout,
+        hypervisor: &target,
+        reporter,
+    };
+    verbs::report(args, &writer)
 }
 
 fn doctor(args: &DoctorArgs, reporter: &Reporter) -> Result<()> {

@@ -5,6 +5,7 @@ mod doctor;
 mod metrics;
 mod place;
 mod prune;
+mod report;
 mod status;
 mod verify;
 
@@ -12,5 +13,6 @@ pub use check::{check, CheckArgs};
 pub use doctor::{doctor, DoctorArgs};
 pub use place::Place;
 pub use prune::{pin, prune, PinArgs, PruneArgs, RetentionArgs};
+pub use report::{report, ReportArgs, Writer};
 pub use status::{status, StatusArgs};
 pub use verify::{verify, DisksOf, VerifyArgs};
