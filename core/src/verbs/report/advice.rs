@@ -33,7 +33,7 @@ pub(super) const RUNBOOKS: [Runbook; 6] = [
 pub(super) struct Problem {
     /// Of what kind it is.
     pub state: State,
-    /// Whether it is said with the words of the state, or is about a store.
+    /// It is about a store, for which the state's own word does not fit.
     pub is_store: bool,
     /// What it is about.
     pub title: String,
