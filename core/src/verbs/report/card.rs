@@ -137,7 +137,7 @@ fn generations(points: &[Point], facts: &Facts) -> Markup {
                     td role="cell" data-label="Marks" { (marks(point)) }
                 } } }
             }
-            @if rest > 0 { p.note { "and " (rest) " older ones that are not listed here" } }
+            @if rest > 0 { p.note { "and " (rest) " older, not listed here" } }
         }
     }
 }
@@ -183,7 +183,7 @@ fn runs(runs: &[RunRecord], facts: &Facts) -> Markup {
                     td.num role="cell" data-label="Wire" { (bytes(run.wire)) }
                 } } }
             }
-            @if rest > 0 { p.note { "and " (rest) " or more earlier ones that are not listed here" } }
+            @if rest > 0 { p.note { "and at least " (rest) " earlier, not listed here" } }
         }
     }
 }
