@@ -25,7 +25,9 @@ build:
 demo: deps build
 	$(CARGO) run --locked -q -p tests --bin demo
 
+# The page of `pvesync report` is read by a browser.
 test: deps check build
+	tests/lab/deps.sh chromium fonts-dejavu-core
 	$(CARGO) test --locked --workspace -- --test-threads=2
 	$(CARGO) test --locked -p tests --no-run $(LABS:%=--test %)
 	$(MAKE) -j2 --output-sync $(LABS) fuzz-smoke

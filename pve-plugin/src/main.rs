@@ -26,8 +26,8 @@ use rblocksync::replica::{
 use rblocksync::snapshot::watchdog;
 use rblocksync::stop::{on_signals, Stop};
 use rblocksync::verbs::{
-    self, CheckArgs, DoctorArgs, FailoverArgs, FleetArgs, PinArgs, Place, PruneArgs, RetentionArgs,
-    StatusArgs, TestFailoverArgs, VerifyArgs,
+    self, CheckArgs, DoctorArgs, FailoverArgs, FleetArgs, PinArgs, Place, PruneArgs, ReportArgs,
+    RetentionArgs, StatusArgs, TestFailoverArgs, VerifyArgs,
 };
 use serde_json::json;
 use std::ffi::OsString;
@@ -59,6 +59,8 @@ enum Verb {
     /// The same for Nagios and its like: exit code 0 if all is well, 1 after a failed run, 2 if a generation is too
     /// old, 3 if that cannot be told
     Check(CheckArgs),
+    /// Write the status of all replications as one HTML file, to be looked at or printed
+    Report(ReportArgs),
     /// Look for what is unfinished, broken or missing on this node
     Doctor(DoctorArgs),
     /// Drop generations that are not to be kept, here or on another host
@@ -253,6 +255,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> ExitCode {
         }),
         Verb::Status(args) => verbs::status(args, &Layout::new(state_dir()), &reporter, &promised),
         Verb::Check(args) => return check(args),
+        Verb::Report(args) => report(args, &reporter),
         Verb::Doctor(args) => doctor(args, &reporter),
         Verb::Prune(args) => at(&cli, &reporter, &stop, |place| verbs::prune(args, place)),
         Verb::Pin(args) => at(&cli, &reporter, &stop, |place| {
@@ -362,6 +365,18 @@ fn check(args: &CheckArgs) -> ExitCode {
         // Nobody can read it: unknown.
         Err(_) => ExitCode::from(3),
     }
+}
+
+fn report(args: &ReportArgs, reporter: &Reporter) -> Result<()> {
+    let layout = Layout::new(state_dir());
+    let target = PveTarget::new(PveTree::new("/"), layout.clone());
+    let writer = verbs::Writer {
+        program: PROGRAM,
+        layout: &layout,
+        hypervisor: &target,
+        reporter,
+    };
+    verbs::report(args, &writer)
 }
 
 fn doctor(args: &DoctorArgs, reporter: &Reporter) -> Result<()> {

@@ -1,4 +1,4 @@
-//! The program under test.
+//! The programs under test.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,18 +8,26 @@ use std::sync::OnceLock;
 /// with the profile of the tests.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let path = match std::env::var_os("LAB_BINARIES") {
-            Some(dir) => PathBuf::from(dir).join("rblocksync"),
-            None => build(),
-        };
-        assert!(path.exists(), "there is no {}", path.display());
-        path
-    })
+    BINARY.get_or_init(|| found("rblocksync"))
 }
 
-/// Builds it beside the running test, `TARGET/PROFILE/deps/TEST`.
-fn build() -> PathBuf {
+/// The `pvesync` to test, found in the same way.
+pub fn pvesync() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| found("pvesync"))
+}
+
+fn found(program: &str) -> PathBuf {
+    let path = match std::env::var_os("LAB_BINARIES") {
+        Some(dir) => PathBuf::from(dir).join(program),
+        None => build(program),
+    };
+    assert!(path.exists(), "there is no {}", path.display());
+    path
+}
+
+/// Builds it beside the running test, `TARGET/PROFILE/deps/TEST`. Program and package have one name.
+fn build(program: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the test's own path");
     let profile_dir = test.ancestors().nth(2).expect("TARGET/PROFILE");
     let target_dir = profile_dir.parent().expect("TARGET");
@@ -29,13 +37,13 @@ fn build() -> PathBuf {
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
-        .args(["build", "--quiet", "--locked", "-p", "rblocksync"])
-        .args(["--bin", "rblocksync", "--profile", profile])
+        .args(["build", "--quiet", "--locked", "-p", program])
+        .args(["--bin", program, "--profile", profile])
         .arg("--target-dir")
         .arg(target_dir)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()
         .expect("cargo");
-    assert!(built.success(), "rblocksync does not build");
-    profile_dir.join("rblocksync")
+    assert!(built.success(), "{program} does not build");
+    profile_dir.join(program)
 }

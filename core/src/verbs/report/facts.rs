@@ -1,0 +1,220 @@
+//! What the page is about, read from the state of this host. Nothing is changed and no lock is taken: files of state
+//! are replaced as a whole, and the journal is a database.
+
+use super::stores::{self, Store};
+use crate::error::Result;
+use crate::job::{statuses, PairStatus};
+use crate::journal::{Journal, RunRecord, Side};
+use crate::replica::{list_generations, sent, Generation, Layout, Location};
+use crate::snapshot::Consistency;
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+
+/// Runs of a replication that are looked at.
+const RUNS_MAX: usize = 60;
+
+/// All that goes into a page.
+pub(super) struct Facts {
+    /// The front end's program.
+    pub program: &'static str,
+    /// This host's name.
+    pub host: String,
+    /// When the page is written.
+    pub now: Timestamp,
+    /// How old a newest generation may be, in seconds.
+    pub rpo_s: Option<u64>,
+    /// What was found here.
+    pub found: Found,
+}
+
+/// What was found on this host.
+#[derive(Default)]
+pub(super) struct Found {
+    /// All replications that it has a part in.
+    pub replications: Vec<Replication>,
+    /// Pools and file systems that its replicas are in.
+    pub stores: Vec<Store>,
+    /// What could not be looked at.
+    pub notes: Vec<String>,
+}
+
+/// One VM and one other host.
+pub(super) struct Replication {
+    /// How it stands.
+    pub status: PairStatus,
+    /// The VM's id on its source.
+    pub source_vm: String,
+    /// Generations that are kept, as far as this side knows, oldest first.
+    pub generations: Vec<Point>,
+    /// The newest of them.
+    pub newest: Option<Newest>,
+    /// The last runs, oldest first.
+    pub runs: Vec<RunRecord>,
+}
+
+/// A generation.
+#[derive(Clone)]
+pub(super) struct Point {
+    /// Its name.
+    pub name: String,
+    /// Its epoch.
+    pub epoch: u64,
+    /// When it was taken.
+    pub taken_at: Timestamp,
+    /// What kind of point in time it is.
+    pub consistency: Consistency,
+    /// Bytes that were sent for it.
+    pub sent: u64,
+    /// What somebody has done with it since.
+    pub marks: Marks,
+}
+
+/// What was done with a sealed generation; as far as it is known.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Marks {
+    /// It is not pruned.
+    pub pinned: bool,
+    /// When it was read again and found to be what was sealed.
+    pub verified: Option<Timestamp>,
+    /// When it was booted in a test.
+    pub booted: Option<Timestamp>,
+}
+
+/// What is told of the newest generation only.
+pub(super) struct Newest {
+    /// Its disks.
+    pub disks: Vec<DiskPart>,
+    /// Keys of the disks that were left out.
+    pub excluded: Vec<String>,
+    /// What the user should know of it.
+    pub notes: Vec<String>,
+}
+
+/// A disk of it.
+pub(super) struct DiskPart {
+    /// The disk's key.
+    pub key: String,
+    /// The volume on the target.
+    pub volume: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Bytes that were sent for it.
+    pub sent: u64,
+}
+
+/// Reads it all.
+pub(super) fn collect(layout: &Layout) -> Result<Found> {
+    let runs = Runs::read(layout)?;
+    let mut kept = BTreeMap::new();
+    let mut places: Vec<Location> = Vec::new();
+    for (pair, generations) in list_generations(layout, None)? {
+        if let Some(head) = generations.last() {
+            places.extend(head.disks.iter().map(|d| d.location.clone()));
+        }
+        let marks = |g: &Generation| Marks {
+            pinned: pair.pinned.contains(&g.number),
+            ..Marks::default()
+        };
+        let history = History::of(&generations, marks);
+        kept.insert(pair.pair.to_string(), (pair.vm.clone(), history));
+    }
+    let mut found = Found::default();
+    for status in statuses(layout, None)? {
+        let (source_vm, history) = match status.side {
+            Side::Target => status
+                .pair
+                .as_ref()
+                .and_then(|id| kept.remove(id))
+                .unwrap_or_else(|| (status.vm.clone(), History::default())),
+            Side::Source => {
+                let sent = sent(layout, &status.vm)?.into_iter();
+                let mut of_pair = sent.filter(|(p, _)| Some(p.pair.to_string()) == status.pair);
+                let history = of_pair
+                    .next()
+                    .map(|(_, generations)| History::of(&generations, |_| Marks::default()));
+                (status.vm.clone(), history.unwrap_or_default())
+            }
+        };
+        found.replications.push(Replication {
+            runs: runs.of(&status),
+            status,
+            source_vm,
+            generations: history.points,
+            newest: history.newest,
+        });
+    }
+    (found.stores, found.notes) = stores::look(&places);
+    Ok(found)
+}
+
+/// The generations of a replication, without what takes up room.
+#[derive(Default)]
+struct History {
+    points: Vec<Point>,
+    newest: Option<Newest>,
+}
+
+impl History {
+    fn of(generations: &[Generation], marks: impl Fn(&Generation) -> Marks) -> History {
+        let point = |g: &Generation| Point {
+            name: g.name(),
+            epoch: g.epoch,
+            taken_at: g.taken_at,
+            consistency: g.consistency,
+            sent: g.disks.iter().map(|d| d.changed).sum(),
+            marks: marks(g),
+        };
+        let newest = generations.last().map(|g| Newest {
+            disks: g
+                .disks
+                .iter()
+                .map(|d| DiskPart {
+                    key: d.key.clone(),
+                    volume: d.target.clone(),
+                    size: d.size,
+                    sent: d.changed,
+                })
+                .collect(),
+            excluded: g.excluded.clone(),
+            notes: g.notes.clone(),
+        });
+        History {
+            points: generations.iter().map(point).collect(),
+            newest,
+        }
+    }
+}
+
+/// The runs of this host.
+struct Runs {
+    source: Vec<RunRecord>,
+    target: Vec<RunRecord>,
+}
+
+impl Runs {
+    fn read(layout: &Layout) -> Result<Runs> {
+        let (mut source, mut target) = (Vec::new(), Vec::new());
+        if let Some(journal) = Journal::look(&layout.journal())? {
+            source = journal.runs(Side::Source)?;
+            target = journal.runs(Side::Target)?;
+        }
+        Ok(Runs { source, target })
+    }
+
+    /// Those of one replication. A run that did not reach the other host knows no pair, but the name that it tried.
+    fn of(&self, status: &PairStatus) -> Vec<RunRecord> {
+        let all = match status.side {
+            Side::Source => &self.source,
+            Side::Target => &self.target,
+        };
+        let is_of = |run: &&RunRecord| match (&run.pair, status.side) {
+            (Some(pair), _) => status.pair.as_ref() == Some(pair),
+            (None, Side::Source) => run.vm == status.vm && run.peer == status.peer,
+            (None, Side::Target) => false,
+        };
+        let newest_first = all.iter().rev().filter(is_of).take(RUNS_MAX);
+        let mut runs: Vec<RunRecord> = newest_first.cloned().collect();
+        runs.reverse();
+        runs
+    }
+}
