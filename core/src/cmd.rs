@@ -41,8 +41,11 @@ pub enum Tool {
     Lvremove,
     Lvrename,
     Lvs,
+    Pvesh,
+    Pvesm,
     QemuImg,
     QemuNbd,
+    Qm,
     ThinDelta,
     ThinDump,
 }
@@ -58,8 +61,11 @@ impl Tool {
             Tool::Lvremove => ("lvremove", "lvm2"),
             Tool::Lvrename => ("lvrename", "lvm2"),
             Tool::Lvs => ("lvs", "lvm2"),
+            Tool::Pvesh => ("pvesh", "pve-manager"),
+            Tool::Pvesm => ("pvesm", "libpve-storage-perl"),
             Tool::QemuImg => ("qemu-img", "qemu-utils"),
             Tool::QemuNbd => ("qemu-nbd", "qemu-utils"),
+            Tool::Qm => ("qm", "qemu-server"),
             Tool::ThinDelta => ("thin_delta", "thin-provisioning-tools"),
             Tool::ThinDump => ("thin_dump", "thin-provisioning-tools"),
         }
@@ -121,6 +127,7 @@ pub struct Cmd {
     args: Vec<OsString>,
     timeout: Duration,
     accepted: Vec<i32>,
+    stand_in: Option<PathBuf>,
 }
 
 impl Cmd {
@@ -131,7 +138,14 @@ impl Cmd {
             args: Vec::new(),
             timeout: TIMEOUT_DEFAULT,
             accepted: Vec::new(),
+            stand_in: None,
         }
+    }
+
+    /// Runs the program in this file in the tool's place: for tests of what is built on tools that are not here.
+    pub fn stand_in(mut self, program: Option<PathBuf>) -> Self {
+        self.stand_in = program;
+        self
     }
 
     /// Adds one argument, passed as it is.
@@ -186,8 +200,12 @@ impl Cmd {
         &self,
         consume: impl FnOnce(&mut dyn Read) -> Result<T> + Send,
     ) -> Result<(T, String, i32)> {
+        let program = match &self.stand_in {
+            Some(program) => program.clone(),
+            None => self.tool.path()?,
+        };
         execute(
-            &self.tool.path()?,
+            &program,
             &self.args,
             (self.timeout, &self.accepted),
             &self.to_string(),

@@ -1,5 +1,6 @@
 //! What the suite knows of Proxmox VE.
 
+pub mod api;
 pub mod disks;
 pub mod drive;
 pub mod node;
