@@ -10,3 +10,4 @@ pub mod storage_cfg;
 pub mod target;
 pub mod vm_config;
 pub mod volid;
+pub mod workstation;

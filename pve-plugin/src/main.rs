@@ -5,6 +5,7 @@ use pvesync::node::PveTree;
 use pvesync::source::{self, PROGRAM};
 use pvesync::target::PveTarget;
 use pvesync::volid::Vmid;
+use pvesync::workstation::{self, ApiArgs, Output, RELAYED};
 use rblocksync::cli::units::{human, parse_bytes, parse_time};
 use rblocksync::cli::{
     exit_code, run_agent, EngineArgs, OutputOptions, Reporter, SshArgs, EXIT_CODES,
@@ -37,6 +38,8 @@ struct Cli {
     output: OutputOptions,
     #[command(flatten)]
     ssh: SshArgs,
+    #[command(flatten)]
+    api: ApiArgs,
 }
 
 #[derive(Subcommand)]
@@ -154,13 +157,22 @@ fn main() -> ExitCode {
             let code = watchdog::main_from_args(args);
             ExitCode::from(u8::try_from(code).unwrap_or(1))
         }
-        _ => run(Cli::parse()),
+        // What a workstation has started here: see `workstation`.
+        Some(RELAYED) => {
+            let words = std::iter::once(PROGRAM.into()).chain(args);
+            run(Cli::parse_from(words), true)
+        }
+        _ => run(Cli::parse(), false),
     }
 }
 
-fn run(cli: Cli) -> ExitCode {
+fn run(cli: Cli, relayed: bool) -> ExitCode {
     let reporter = Reporter::new(cli.output);
-    let stop = match on_signals() {
+    let signals = on_signals().and_then(|stop| match relayed {
+        true => workstation::obey_stdin(&stop).map(|()| stop),
+        false => Ok(stop),
+    });
+    let stop = match signals {
         Ok(stop) => stop,
         Err(error) => {
             reporter.fail(PROGRAM, &error);
@@ -168,6 +180,10 @@ fn run(cli: Cli) -> ExitCode {
         }
     };
     let result = match &cli.verb {
+        verb if cli.api.api.is_some() => match elsewhere(verb, &cli, &stop) {
+            Ok(code) => return ExitCode::from(code),
+            Err(error) => Err(error),
+        },
         Verb::Vm(args) => vm(args, &cli, &reporter, &stop),
         Verb::Generations(args) => at(&cli, &reporter, &stop, |place| generations(args, place)),
         Verb::Verify(args) => at(&cli, &reporter, &stop, |place| {
@@ -195,6 +211,19 @@ fn run(cli: Cli) -> ExitCode {
             ExitCode::from(exit_code(&error, &stop))
         }
     }
+}
+
+/// Runs the verb on the node that has the VM, and gives the exit code of that run.
+fn elsewhere(verb: &Verb, cli: &Cli, stop: &Stop) -> Result<u8> {
+    let Verb::Vm(args) = verb else {
+        return Err(
+            Error::new(Kind::Usage, "with --api there is only the verb vm")
+                .advise("for the others, log in on the node"),
+        );
+    };
+    let words = workstation::words_for_node(std::env::args_os())?;
+    let (ssh, output) = (cli.ssh.options(stop), Output::inherited()?);
+    workstation::run(&cli.api, args.vmid, &words, &ssh, output, stop)
 }
 
 /// The disks of a VM of this node that can be replicated.

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_answers;
+mod command;
 mod conformance;
 mod refusals;
 mod schema;
