@@ -43,6 +43,8 @@ pub enum Tool {
     Lvremove,
     Lvrename,
     Lvs,
+    Pvesh,
+    Pvesm,
     QemuImg,
     QemuNbd,
     Qm,
@@ -66,6 +68,8 @@ impl Tool {
             Tool::Lvremove => ("lvremove", "lvm2"),
             Tool::Lvrename => ("lvrename", "lvm2"),
             Tool::Lvs => ("lvs", "lvm2"),
+            Tool::Pvesh => ("pvesh", "pve-manager"),
+            Tool::Pvesm => ("pvesm", "libpve-storage-perl"),
             Tool::QemuImg => ("qemu-img", "qemu-utils"),
             Tool::QemuNbd => ("qemu-nbd", "qemu-utils"),
             Tool::Qm => ("qm", "qemu-server"),
@@ -133,6 +137,7 @@ pub struct Cmd {
     args: Vec<OsString>,
     timeout: Duration,
     accepted: Vec<i32>,
+    stand_in: Option<PathBuf>,
 }
 
 impl Cmd {
@@ -143,7 +148,14 @@ impl Cmd {
             args: Vec::new(),
             timeout: TIMEOUT_DEFAULT,
             accepted: Vec::new(),
+            stand_in: None,
         }
+    }
+
+    /// Runs the program in this file in the tool's place: for tests of what is built on tools that are not here.
+    pub fn stand_in(mut self, program: Option<PathBuf>) -> Self {
+        self.stand_in = program;
+        self
     }
 
     /// Adds one argument, passed as it is.
@@ -198,8 +210,12 @@ impl Cmd {
         &self,
         consume: impl FnOnce(&mut dyn Read) -> Result<T> + Send,
     ) -> Result<(T, String, i32)> {
+        let program = match &self.stand_in {
+            Some(program) => program.clone(),
+            None => self.tool.path()?,
+        };
         execute(
-            &self.tool.path()?,
+            &program,
             &self.args,
             (self.timeout, &self.accepted),
             &self.to_string(),

@@ -1,5 +1,6 @@
 //! What the suite knows of Proxmox VE.
 
+pub mod api;
 pub mod config_text;
 pub mod disks;
 pub mod drive;
@@ -20,3 +21,4 @@ pub mod target;
 pub mod trials;
 pub mod vm_config;
 pub mod volid;
+pub mod workstation;

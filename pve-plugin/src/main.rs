@@ -9,6 +9,7 @@ use pvesync::source::{self, PROGRAM};
 use pvesync::target::PveTarget;
 use pvesync::vm_config::VmConfig;
 use pvesync::volid::Vmid;
+use pvesync::workstation::{self, ApiArgs, Output, RELAYED};
 use rblocksync::cli::units::{human, parse_bytes, parse_time};
 use rblocksync::cli::{
     exit_code, run_agent, EngineArgs, OutputOptions, Reporter, SshArgs, EXIT_CODES,
@@ -46,6 +47,8 @@ struct Cli {
     output: OutputOptions,
     #[command(flatten)]
     ssh: SshArgs,
+    #[command(flatten)]
+    api: ApiArgs,
 }
 
 #[derive(Subcommand)]
@@ -191,19 +194,29 @@ fn main() -> ExitCode {
             let code = watchdog::main_from_args(args);
             ExitCode::from(u8::try_from(code).unwrap_or(1))
         }
-        _ => {
-            let matches = Cli::command().get_matches();
-            match Cli::from_arg_matches(&matches) {
-                Ok(cli) => run(cli, &matches),
-                Err(e) => e.exit(),
-            }
+        // What a workstation has started here: see `workstation`.
+        Some(RELAYED) => {
+            let words: Vec<OsString> = std::iter::once(PROGRAM.into()).chain(args).collect();
+            parsed(Cli::command().get_matches_from(words), true)
         }
+        _ => parsed(Cli::command().get_matches(), false),
     }
 }
 
-fn run(cli: Cli, matches: &ArgMatches) -> ExitCode {
+fn parsed(matches: ArgMatches, relayed: bool) -> ExitCode {
+    match Cli::from_arg_matches(&matches) {
+        Ok(cli) => run(cli, &matches, relayed),
+        Err(e) => e.exit(),
+    }
+}
+
+fn run(cli: Cli, matches: &ArgMatches, relayed: bool) -> ExitCode {
     let reporter = Reporter::new(cli.output);
-    let stop = match on_signals() {
+    let signals = on_signals().and_then(|stop| match relayed {
+        true => workstation::obey_stdin(&stop).map(|()| stop),
+        false => Ok(stop),
+    });
+    let stop = match signals {
         Ok(stop) => stop,
         Err(error) => {
             reporter.fail(PROGRAM, &error);
@@ -211,6 +224,9 @@ fn run(cli: Cli, matches: &ArgMatches) -> ExitCode {
         }
     };
     let result = match &cli.verb {
+        verb if cli.api.api.is_some() => {
+            return done_with(elsewhere(verb, &cli, &stop), &reporter, &stop)
+        }
         Verb::Vm(args) => match args.selection.single() {
             Some(vmid) => vm(vmid, args, &cli, &reporter, &stop),
             None => {
@@ -349,6 +365,25 @@ fn vms(args: &VmArgs, front: &Front) -> Result<u8> {
     }
     let how = (args.fleet.limits(), args.fleet.rpo);
     front.sync(&args.selection, &args.to, how, args.dry_run)
+}
+
+/// Runs the verb on the node that has the VM, and gives the exit code of that run.
+fn elsewhere(verb: &Verb, cli: &Cli, stop: &Stop) -> Result<u8> {
+    let Verb::Vm(args) = verb else {
+        return Err(
+            Error::new(Kind::Usage, "with --api there is only the verb vm")
+                .advise("for the others, log in on the node"),
+        );
+    };
+    let words = workstation::words_for_node(std::env::args_os())?;
+    let (ssh, output) = (cli.ssh.options(stop), Output::inherited()?);
+    let Some(vmid) = args.selection.single() else {
+        return Err(
+            Error::new(Kind::Usage, "with --api one VM is synced at a time")
+                .advise("for more, log in on the node, or make a job there"),
+        );
+    };
+    workstation::run(&cli.api, vmid, &words, &ssh, output, stop)
 }
 
 /// The disks of a VM of this node that can be replicated.

@@ -1,12 +1,13 @@
 //! Agents on the other host: finding or bringing the program, starting it, and learning why it ended.
 
-use super::process::{self, Ended, Process, Watch};
+use super::process::{self, Ended, Process, Tail, Watch};
 use super::run::RunLimits;
 use super::upload::{self, Upload};
 use super::{words, HostSpec, Remote};
 use crate::error::{Error, Kind, Result};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::PoisonError;
@@ -187,7 +188,13 @@ impl Remote {
     /// as long as this connection lives. May be called several times.
     pub fn start_agent(&self, spec: &AgentSpec) -> Result<AgentPipe> {
         spec.check()?;
-        self.launch_agent(self.agent_command(spec)?, spec)
+        self.launch_agent(self.agent_command(spec)?, spec, None)
+    }
+
+    /// The same, and what it writes to stderr goes into `echo` as it comes.
+    pub fn start_echoing(&self, spec: &AgentSpec, echo: File) -> Result<AgentPipe> {
+        spec.check()?;
+        self.launch_agent(self.agent_command(spec)?, spec, Some(echo))
     }
 
     /// The same over a connection of its own to the same host, which must stay as long as the agent is needed.
@@ -196,16 +203,25 @@ impl Remote {
         // What was uploaded over this connection serves the other as well.
         let command = self.agent_command(spec)?;
         let other = Remote::connect(self.host(), &self.options)?;
-        let pipe = other.launch_agent(command, spec)?;
+        let pipe = other.launch_agent(command, spec, None)?;
         Ok((other, pipe))
     }
 
-    fn launch_agent(&self, command: OsString, spec: &AgentSpec) -> Result<AgentPipe> {
+    fn launch_agent(
+        &self,
+        command: OsString,
+        spec: &AgentSpec,
+        echo: Option<File>,
+    ) -> Result<AgentPipe> {
+        let tail = match echo {
+            Some(echo) => Tail::echoing(STDERR_KEPT, echo),
+            None => Tail::new(STDERR_KEPT),
+        };
         let Process {
             stdin,
             stdout,
             watch,
-        } = process::launch(self.host(), &self.master, &command, &spec.args, STDERR_KEPT)?;
+        } = process::launch_with(self.host(), &self.master, &command, &spec.args, tail)?;
         let command = PathBuf::from(command);
         let handle = AgentHandle {
             host: self.host().clone(),

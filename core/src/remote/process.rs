@@ -9,7 +9,9 @@ use openssh::{OverSsh, Session, Stdio};
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::fs::File;
 use std::future::Future;
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
@@ -131,11 +133,22 @@ pub(super) fn launch(
     args: &[OsString],
     keep: usize,
 ) -> Result<Process> {
+    launch_with(host, master, program, args, Tail::new(keep))
+}
+
+/// The same, with its stderr going into that tail.
+pub(super) fn launch_with(
+    host: &HostSpec,
+    master: &Arc<Master>,
+    program: &OsStr,
+    args: &[OsString],
+    tail: Tail,
+) -> Result<Process> {
     let command = command_line(program, args)?;
     let name = words::one_line(program.as_bytes());
     let socket: Box<std::path::Path> = master.socket().into();
     let runtime = runtime()?;
-    let tail = Arc::new(Mutex::new(Tail::new(keep)));
+    let tail = Arc::new(Mutex::new(tail));
     let (started, start) = mpsc::channel();
     let (end, ended) = mpsc::channel();
     let thread_tail = Arc::clone(&tail);
@@ -250,20 +263,34 @@ impl Watch {
 
 /// The last bytes of a stream.
 #[derive(Debug)]
-struct Tail {
+pub(super) struct Tail {
     bytes: VecDeque<u8>,
     keep: usize,
+    echo: Option<File>,
 }
 
 impl Tail {
-    fn new(keep: usize) -> Tail {
+    pub(super) fn new(keep: usize) -> Tail {
         Tail {
             bytes: VecDeque::new(),
             keep,
+            echo: None,
+        }
+    }
+
+    /// One that passes everything on as it comes.
+    pub(super) fn echoing(keep: usize, echo: File) -> Tail {
+        Tail {
+            echo: Some(echo),
+            ..Tail::new(keep)
         }
     }
 
     fn push(&mut self, bytes: &[u8]) {
+        if let Some(echo) = &mut self.echo {
+            // If nobody reads any more, that is no reason to hold up the process there.
+            let _ = echo.write_all(bytes);
+        }
         let bytes = &bytes[bytes.len().saturating_sub(self.keep)..];
         let excess = (self.bytes.len() + bytes.len()).saturating_sub(self.keep);
         self.bytes.drain(..excess);

@@ -86,6 +86,7 @@ fn replica(layout: &Layout, dir: &Path, vm: &str, source: &str, count: u64, ever
                 source: format!("local:{vm}/vm-{vm}-disk-0.raw"),
                 target: format!("local:{vm}/vm-{vm}-disk-0.raw"),
                 location: Location::File {
+                    subvolume: false,
                     path: dir.join(format!("vm-{vm}-disk-0.raw")),
                     format: ImageFormat::Raw,
                 },
