@@ -2,7 +2,7 @@
 //!
 //! Each VM is synced by a process of its own, the same executable with `--json`: one that crashes takes nobody along,
 //! memory is that of one sync each, and a VM fails here in the same words as alone. What is here decides who is next
-//! ([`order`]), runs so many at once ([`run`]), and listens to them ([`child`]). It knows nothing of VMs but their ids.
+//! (`order`), runs so many at once (`run`), and listens to them (`child`). It knows nothing of VMs but their ids.
 
 mod ages;
 mod child;
