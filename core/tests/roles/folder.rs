@@ -67,6 +67,7 @@ impl TargetHypervisor for Folder {
             key: disk.key.clone(),
             volume: disk.volume.clone(),
             location: Location::File {
+                subvolume: false,
                 path: self.file("images").join(&disk.volume),
                 format: disk.format,
             },
@@ -149,6 +150,7 @@ impl TrialHypervisor for Folder {
             key: disk.key.clone(),
             volume: format!("{vm}-{}", disk.target),
             location: Location::File {
+                subvolume: false,
                 path: self.file("images").join(format!("{vm}-{}", disk.target)),
                 format: *format,
             },

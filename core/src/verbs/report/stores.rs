@@ -105,6 +105,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("101")).unwrap();
         let file = |name: &str| Location::File {
+            subvolume: false,
             path: dir.path().join(name),
             format: ImageFormat::Raw,
         };

@@ -73,6 +73,7 @@ fn replication(vm: &str, side: Side, count: i64, every_s: i64) -> Replication {
         .collect();
     Replication {
         status: PairStatus {
+            booted: None,
             side,
             vm: vm.into(),
             name: if side == Side::Source {
