@@ -3,6 +3,7 @@
 
 mod changes;
 mod delta;
+mod fleet;
 mod flow;
 mod moments;
 mod refusals;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
             delta::changes_that_are_not_proved_are_not_trusted,
             delta::a_replica_may_be_a_file,
             delta::only_what_changed_is_read,
+            fleet::one_broken_vm_does_not_stop_the_rest_of_a_fleet,
         ],
     )
 }
