@@ -107,6 +107,7 @@ mod tests {
         let file = |name: &str| Location::File {
             path: dir.path().join(name),
             format: ImageFormat::Raw,
+            subvolume: false,
         };
         let places = [file("a"), file("101/b"), file("none/c")];
         let (stores, notes) = look(&places);
