@@ -409,6 +409,7 @@ fn report(args: &ReportArgs, reporter: &Reporter) -> Result<()> {
         program: PROGRAM,
         layout: &layout,
         hypervisor: &target,
+        name_of: &name_of,
         reporter,
     };
     verbs::report(args, &writer)

@@ -101,6 +101,7 @@ fn the_page_is_one_file_that_tells_how_it_stands() {
         "2 of 5 replications need you.",
         "The newest generation is 16 h 40 min old; the limit is 15 min.",
         "rbs24",
+        "replica-of-101",
         "web01",
         LONG.get(..60).unwrap(),
         "pvesync vm 203 --to",
@@ -109,6 +110,7 @@ fn the_page_is_one_file_that_tells_how_it_stands() {
         "replica, epoch 1",
         "Not replicated:",
         "pinned",
+        "booted 20",
     ] {
         assert!(html.contains(text), "{text}");
     }

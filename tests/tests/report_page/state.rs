@@ -6,7 +6,8 @@ use rblocksync::error::{Error, Kind};
 use rblocksync::image::ImageFormat;
 use rblocksync::journal::{Beginning, Journal, Sealed, Side, State};
 use rblocksync::replica::{
-    host_id, write_json, DiskRecord, Generation, Layout, Location, Standing, TargetPair,
+    host_id, note_boot, write_json, Boot, BootSign, DiskRecord, Generation, Layout, Location,
+    Standing, TargetPair,
 };
 use rblocksync::snapshot::Consistency;
 use std::path::Path;
@@ -89,6 +90,7 @@ fn replica(layout: &Layout, dir: &Path, vm: &str, source: &str, count: u64, ever
                     subvolume: false,
                     path: dir.join(format!("vm-{vm}-disk-0.raw")),
                     format: ImageFormat::Raw,
+                    subvolume: false,
                 },
                 size: 32 << 30,
                 digest: of_pieces(HashKind::Blake3, &[b"x"]),
@@ -97,7 +99,7 @@ fn replica(layout: &Layout, dir: &Path, vm: &str, source: &str, count: u64, ever
                 changed: number << 20,
             }],
             excluded: vec!["scsi9".into()],
-            config: "cores: 1\n".into(),
+            config: format!("cores: 1\nname: replica-of-{vm}\n"),
         };
         write_json(&layout.generation(pair, number), &generation).unwrap();
     }
@@ -116,4 +118,9 @@ fn replica(layout: &Layout, dir: &Path, vm: &str, source: &str, count: u64, ever
         standing: Standing::replica(),
     };
     write_json(&layout.target_pair(pair), &state).unwrap();
+    let boot = Boot {
+        at: before(minutes(3)),
+        sign: BootSign::Agent,
+    };
+    note_boot(layout, pair, count, &boot).unwrap();
 }

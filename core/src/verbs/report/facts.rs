@@ -5,7 +5,7 @@ use super::stores::{self, Store};
 use crate::error::Result;
 use crate::job::{statuses, PairStatus};
 use crate::journal::{Journal, RunRecord, Side};
-use crate::replica::{list_generations, sent, Generation, Layout, Location};
+use crate::replica::{boot_of, list_generations, sent, Generation, Layout, Location};
 use crate::snapshot::Consistency;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -102,8 +102,11 @@ pub(super) struct DiskPart {
     pub sent: u64,
 }
 
+/// Finds a VM's name in the configuration of a generation.
+pub(super) type NameOf<'a> = &'a dyn Fn(&Generation) -> Option<String>;
+
 /// Reads it all.
-pub(super) fn collect(layout: &Layout) -> Result<Found> {
+pub(super) fn collect(layout: &Layout, name_of: NameOf) -> Result<Found> {
     let runs = Runs::read(layout)?;
     let mut kept = BTreeMap::new();
     let mut places: Vec<Location> = Vec::new();
@@ -111,21 +114,35 @@ pub(super) fn collect(layout: &Layout) -> Result<Found> {
         if let Some(head) = generations.last() {
             places.extend(head.disks.iter().map(|d| d.location.clone()));
         }
+        let mut booted = BTreeMap::new();
+        for generation in &generations {
+            if let Some(boot) = boot_of(layout, pair.pair, generation.number)? {
+                booted.insert(generation.number, boot.at);
+            }
+        }
         let marks = |g: &Generation| Marks {
             pinned: pair.pinned.contains(&g.number),
+            booted: booted.get(&g.number).copied(),
             ..Marks::default()
         };
         let history = History::of(&generations, marks);
-        kept.insert(pair.pair.to_string(), (pair.vm.clone(), history));
+        let name = generations.last().and_then(name_of).unwrap_or_default();
+        kept.insert(pair.pair.to_string(), (pair.vm.clone(), name, history));
     }
     let mut found = Found::default();
-    for status in statuses(layout, None)? {
+    for mut status in statuses(layout, None)? {
         let (source_vm, history) = match status.side {
-            Side::Target => status
-                .pair
-                .as_ref()
-                .and_then(|id| kept.remove(id))
-                .unwrap_or_else(|| (status.vm.clone(), History::default())),
+            Side::Target => {
+                let here = status.pair.as_ref().and_then(|id| kept.remove(id));
+                match here {
+                    Some((source_vm, name, history)) => {
+                        // The status knows names of sources only.
+                        status.name = name;
+                        (source_vm, history)
+                    }
+                    None => (status.vm.clone(), History::default()),
+                }
+            }
             Side::Source => {
                 let sent = sent(layout, &status.vm)?.into_iter();
                 let mut of_pair = sent.filter(|(p, _)| Some(p.pair.to_string()) == status.pair);

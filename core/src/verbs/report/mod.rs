@@ -22,7 +22,7 @@ use crate::cli::Reporter;
 use crate::clock;
 use crate::error::Result;
 use crate::hypervisor::TargetHypervisor;
-use crate::replica::Layout;
+use crate::replica::{Generation, Layout};
 use facts::Facts;
 use serde_json::json;
 use std::path::PathBuf;
@@ -50,6 +50,8 @@ pub struct Writer<'a> {
     pub layout: &'a Layout,
     /// This host's hypervisor.
     pub hypervisor: &'a dyn TargetHypervisor,
+    /// Finds the VM's name in the configuration of a generation.
+    pub name_of: &'a dyn Fn(&Generation) -> Option<String>,
     /// Who is told.
     pub reporter: &'a Reporter,
 }
@@ -62,7 +64,7 @@ pub fn report(args: &ReportArgs, writer: &Writer) -> Result<()> {
     let host = writer.hypervisor.describe().map(|(_, name)| name);
     let host = host.unwrap_or_else(|_| "this host".to_owned());
     let rpo_s = args.rpo.map(|time| time.as_secs());
-    let facts = match facts::collect(writer.layout) {
+    let facts = match facts::collect(writer.layout, writer.name_of) {
         Ok(found) => Facts {
             program: writer.program,
             host,
