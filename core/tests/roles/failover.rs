@@ -192,6 +192,9 @@ fn a_fence_must_succeed_and_is_told_whom_it_is_about() {
         std::fs::read_to_string(said).unwrap(),
         "there 101 1 one two\n"
     );
+    // Not once more, when it is done.
+    let done = run(&world, silent(), &with(script(&world, "exit 1")));
+    assert!(done.unwrap().unwrap().running);
 }
 
 #[test]
