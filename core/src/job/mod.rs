@@ -20,4 +20,4 @@ pub use messages::HostRequest;
 pub use service::TargetService;
 pub use status::{statuses, PairStatus, Verdict};
 pub use sync::{ask, note_failure, sync};
-pub use vm::{Context, SourceDisk, SourceVm, SyncOptions, SyncOutcome};
+pub use vm::{Context, Sent, SourceDisk, SourceVm, SyncOptions, SyncOutcome};

@@ -43,10 +43,24 @@ pub enum State {
     Seal,
     /// Drop the source's snapshots.
     Release,
+    /// Shut the VM down on the host that it is to leave.
+    Stop,
+    /// Give the VM up, durably: the point of no return of a change of roles.
+    Retire,
+    /// Have the other host take it over.
+    HandOver,
+    /// Prepare the way back on the other host.
+    Reverse,
+    /// Start the VM there.
+    Start,
+    /// See whether it does well.
+    Health,
+    /// Make what was given up a replica.
+    Adopt,
 }
 
 impl State {
-    /// All of them, in their order.
+    /// Those of a sync, in their order.
     pub const ALL: [State; 7] = [
         State::Plan,
         State::Sweep,
@@ -55,6 +69,16 @@ impl State {
         State::Transfer,
         State::Seal,
         State::Release,
+    ];
+
+    /// Those of a migration from the last sync on, in their order; [`State::Stop`] comes before it.
+    pub const HANDOVER: [State; 6] = [
+        State::Retire,
+        State::HandOver,
+        State::Reverse,
+        State::Start,
+        State::Health,
+        State::Adopt,
     ];
 
     /// Its name in the journal, for people too.
@@ -67,6 +91,13 @@ impl State {
             State::Transfer => "transfer",
             State::Seal => "seal",
             State::Release => "release",
+            State::Stop => "stop",
+            State::Retire => "retire",
+            State::HandOver => "hand-over",
+            State::Reverse => "reverse",
+            State::Start => "start",
+            State::Health => "health",
+            State::Adopt => "adopt",
         }
     }
 }
