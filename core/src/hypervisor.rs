@@ -1,7 +1,7 @@
 //! What a front end provides about its hypervisor, so that the workflows are written once.
 
 use crate::error::Result;
-use crate::replica::{Generation, Placement, ReplicaRequest, TargetPair};
+use crate::replica::{Generation, Location, Placement, ReplicaRequest, TargetPair};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -67,6 +67,15 @@ pub trait RoleHypervisor: TargetHypervisor {
 
     /// Takes [`RoleHypervisor::retire`] back.
     fn reinstate(&self, vm: &str) -> Result<Vec<String>>;
+
+    /// The configuration that the VM has here.
+    fn config(&self, vm: &str) -> Result<String>;
+
+    /// What one of this host's volumes is, and the size of the guest's disk in it in bytes.
+    fn locate(&self, volume: &str) -> Result<(Location, u64)>;
+
+    /// Lets [`TargetHypervisor::publish`] put a replica of `pair` in the place of a VM that was retired here.
+    fn yield_to(&self, vm: &str, pair: Uuid) -> Result<()>;
 
     /// Starts the VM.
     fn start(&self, vm: &str) -> Result<()>;
