@@ -1,6 +1,6 @@
 //! What a driver asks of a target's agent about replicas.
 
-use crate::replica::{Generation, ReplicaRequest, Retention, VerifyRequest};
+use crate::replica::{Adopt, BeginReverse, Decline, Generation, ReplicaRequest, Retention, VerifyRequest};
 use serde::{Deserialize, Serialize};
 
 /// A request to the agent on a target host.
@@ -52,4 +52,10 @@ pub enum HostRequest {
     },
     /// Which generations are there, of one VM or of all?
     Generations(Option<String>),
+    /// You have taken a VM over: prepare the way back; answers [`crate::replica::Reversed`].
+    BeginReverse(Box<BeginReverse>),
+    /// You have given a VM up: become a replica host of it; answers [`crate::replica::Adopted`].
+    Adopt(Box<Adopt>),
+    /// Obey no order to take a VM over that is older than this.
+    Decline(Decline),
 }

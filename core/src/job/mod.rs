@@ -1,11 +1,16 @@
 //! The workflows, written once against the traits of [`crate::hypervisor`].
 
 mod base;
+mod converge;
 mod doctor;
+mod failback;
+mod handover;
 mod mend;
 mod messages;
+mod migrate;
 mod predict;
 mod retry;
+mod reverse_service;
 mod service;
 mod status;
 mod sync;
@@ -15,7 +20,10 @@ mod transfer;
 mod vm;
 
 pub use doctor::{examine, Needed, Patient};
+pub use failback::failback;
+pub use handover::Health;
 pub use mend::{mend, Mended};
+pub use migrate::{migrate, undo_migrate, Look, MigrateOptions, Migration, StopMode};
 pub use messages::HostRequest;
 pub use service::TargetService;
 pub use status::{statuses, PairStatus, Verdict};

@@ -87,6 +87,11 @@ pub fn host_id(layout: &Layout, keep: bool) -> Result<Uuid> {
     Ok(id)
 }
 
+/// What this host knows of the pair of `vm` and the host `target`.
+pub fn source_pair(layout: &Layout, vm: &str, target: Uuid) -> Result<Option<SourcePair>> {
+    read_json(&layout.source_pair(vm, target))
+}
+
 /// The pairs of which `vm` is the source.
 pub fn source_pairs(layout: &Layout, vm: &str) -> Result<Vec<SourcePair>> {
     let files = pair_files(layout, vm)?.into_iter();
@@ -178,7 +183,7 @@ pub fn write_text(path: &Path, text: &str) -> Result<()> {
 }
 
 /// Removes a state file durably; one that is gone is fine.
-pub(super) fn remove(path: &Path) -> Result<()> {
+pub(crate) fn remove(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Ok(()) => flush_parent(path),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),

@@ -2,7 +2,9 @@
 
 mod check;
 mod doctor;
+mod failback;
 mod metrics;
+mod migrate;
 mod place;
 mod prune;
 mod status;
@@ -10,6 +12,8 @@ mod verify;
 
 pub use check::{check, CheckArgs};
 pub use doctor::{doctor, DoctorArgs};
+pub use failback::{failback, FailbackArgs};
+pub use migrate::{migrate, MigrateArgs, UndoArgs};
 pub use place::Place;
 pub use prune::{pin, prune, PinArgs, PruneArgs, RetentionArgs};
 pub use status::{status, StatusArgs};
