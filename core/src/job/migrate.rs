@@ -14,7 +14,7 @@ use crate::crash;
 use crate::error::{Error, Kind, Result};
 use crate::hypervisor::{HostDescription, RoleHypervisor};
 use crate::image::{open_target, TargetOptions};
-use crate::journal::{Run, State};
+use crate::journal::State;
 use crate::lock::Lock;
 use crate::lvm;
 use crate::replica::{self, source_pair, Generation, Role, SourcePair};
