@@ -44,6 +44,7 @@ pub enum Tool {
     Lvs,
     QemuImg,
     QemuNbd,
+    Qm,
     ThinDelta,
     ThinDump,
 }
@@ -62,6 +63,7 @@ impl Tool {
             Tool::Lvs => ("lvs", "lvm2"),
             Tool::QemuImg => ("qemu-img", "qemu-utils"),
             Tool::QemuNbd => ("qemu-nbd", "qemu-utils"),
+            Tool::Qm => ("qm", "qemu-server"),
             Tool::ThinDelta => ("thin_delta", "thin-provisioning-tools"),
             Tool::ThinDump => ("thin_dump", "thin-provisioning-tools"),
         }

@@ -1,9 +1,15 @@
 //! What the suite knows of Proxmox VE.
 
+pub mod config_text;
 pub mod disks;
 pub mod drive;
+pub mod guard;
+pub mod holders;
 pub mod node;
+pub mod qm;
 pub mod replica_config;
+pub mod role_config;
+pub mod roles;
 pub mod source;
 pub mod storage_cfg;
 pub mod target;

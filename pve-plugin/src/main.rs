@@ -147,7 +147,7 @@ fn main() -> ExitCode {
         Some("agent") => {
             let layout = Layout::new(state_dir());
             let target = PveTarget::new(PveTree::new("/"), layout.clone());
-            let mut service = TargetService::new(layout, &target);
+            let mut service = TargetService::new(layout, &target).with_roles(&target);
             run_agent(PROGRAM, &args.collect::<Vec<_>>(), &mut service)
         }
         Some("watchdog") => {

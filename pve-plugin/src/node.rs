@@ -195,6 +195,11 @@ impl PveTree {
             .join(format!("{vmid}.{extension}"))
     }
 
+    /// A path of the host, below this tree's root.
+    pub(crate) fn below_root(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
     /// The VM's QMP socket. One client at a time: Proxmox needs it, too.
     pub fn qmp_socket(&self, vmid: Vmid) -> PathBuf {
         self.runtime(vmid, "qmp")
@@ -273,10 +278,19 @@ impl PveTree {
                 ),
             ));
         }
-        let _lock = self.lock_vm(vmid, wait)?;
+        let lock = self.lock_vm(vmid, wait)?;
         if self.guest(vmid)?.is_some() {
             self.check_replaceable(vmid, pair)?;
         }
+        self.replace_config(&lock, vmid, text)
+    }
+
+    /// Writes the configuration of a VM of this node by rename, as Proxmox does. Whoever calls it has the VM's lock, and
+    /// has looked at what is there.
+    pub(crate) fn replace_config(&self, _lock: &VmLock, vmid: Vmid, text: &str) -> Result<()> {
+        let path = self.vm_config_path(vmid)?;
+        let what = || format!("cannot write {}", path.display());
+        VmConfig::parse(text).map_err(|e| e.context(what()))?;
         let temporary = path.with_extension(format!("conf.tmp.{}", std::process::id()));
         let written = write_new(&temporary, text).and_then(|()| std::fs::rename(&temporary, &path));
         written.map_err(|e| {
@@ -284,6 +298,33 @@ impl PveTree {
             let _ = std::fs::remove_file(&temporary);
             Error::io(what(), e)
         })
+    }
+
+    /// Makes a VM of another node of the cluster one of this node, by its file's rename: the cluster lets one node win.
+    pub(crate) fn move_here(&self, _lock: &VmLock, vmid: Vmid, from: &str) -> Result<()> {
+        let (old, new) = (
+            self.guest_file(from, "qemu-server", vmid),
+            self.vm_config_path(vmid)?,
+        );
+        std::fs::rename(&old, &new)
+            .map_err(|e| Error::io(format!("cannot move {} to this node", old.display()), e))
+    }
+
+    /// The configuration of a VM on another node of the cluster.
+    pub(crate) fn vm_config_at(&self, vmid: Vmid, node: &str) -> Result<VmConfig> {
+        let path = self.guest_file(node, "qemu-server", vmid);
+        VmConfig::parse(&read_text(&path)?).map_err(|e| e.context(path.display()))
+    }
+
+    /// Removes the configuration of a VM of this node.
+    pub(crate) fn remove_config(&self, _lock: &VmLock, vmid: Vmid) -> Result<()> {
+        let path = self.vm_config_path(vmid)?;
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                Err(Error::io(format!("cannot remove {}", path.display()), e))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn check_replaceable(&self, vmid: Vmid, pair: Uuid) -> Result<()> {

@@ -19,9 +19,11 @@ pub const TAG: &str = "rblocksync-replica";
 /// The lock that keeps Proxmox from starting a replica.
 pub const GUARD_LOCK: &str = "migrate";
 /// How each line we put into the description starts, so that they are found again and replaced.
-const OUR_LINE: &str = "[rblocksync]";
+pub(crate) const OUR_LINE: &str = "[rblocksync]";
 /// What stands before the pair's id in the description.
 const PAIR_MARK: &str = "rblocksync-pair:";
+/// The same once the replica has become the VM: no lock of Proxmox's makes it a standby again.
+pub(crate) const WAS_PAIR_MARK: &str = "rblocksync-was-pair:";
 
 /// A volume of the replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,16 +73,26 @@ pub enum Standing {
     Foreign,
     /// A replica of this pair, guarded: may be replaced.
     Standby,
-    /// Was a replica of this pair, but somebody removed the guard to use it as a VM.
+    /// Was a replica of this pair, but became the VM itself, or somebody removed the guard to use it as one.
     TakenOver,
 }
 
 /// The pair whose replica this is, by the mark in the description.
 pub fn pair_of(config: &VmConfig) -> Option<Uuid> {
+    Uuid::try_parse(&mark_of(config, PAIR_MARK)?).ok()
+}
+
+/// The pair whose replica this was until it became the VM itself.
+pub fn was_pair_of(config: &VmConfig) -> Option<Uuid> {
+    Uuid::try_parse(&mark_of(config, WAS_PAIR_MARK)?).ok()
+}
+
+/// What stands behind a mark in the description.
+pub(crate) fn mark_of(config: &VmConfig, mark: &str) -> Option<String> {
     // Only at the start of a line of ours: the rest of such a line may quote names of the source.
     config.main().description().lines().find_map(|line| {
         let ours = line.trim().strip_prefix(OUR_LINE)?.trim_start();
-        Uuid::try_parse(ours.strip_prefix(PAIR_MARK)?.trim()).ok()
+        Some(ours.strip_prefix(mark)?.trim().to_owned())
     })
 }
 
@@ -91,7 +103,9 @@ pub fn is_our_replica(config: &VmConfig, pair: Uuid) -> bool {
 
 /// How the configuration stands to the pair.
 pub fn standing(config: &VmConfig, pair: Uuid) -> Standing {
-    if !is_our_replica(config, pair) {
+    if was_pair_of(config) == Some(pair) {
+        Standing::TakenOver
+    } else if !is_our_replica(config, pair) {
         Standing::Foreign
     } else if config.lock() == Some(GUARD_LOCK) {
         Standing::Standby
@@ -305,7 +319,7 @@ fn description(spec: &ReplicaSpec, left_out: &[String]) -> String {
             spec.source_host
         ),
         format!(
-            "To use it, only when VM {source} is down for good: qm unlock {target}, then qm start {target}."
+            "To use it, only when VM {source} is down for good: pvesync failover {target}."
         ),
         format!("{PAIR_MARK} {}", spec.pair),
     ];

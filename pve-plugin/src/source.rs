@@ -165,7 +165,7 @@ fn file_bytes(path: &Path, format: ImageFormat) -> Result<(u64, u64)> {
     }
 }
 
-fn has_agent(config: &VmConfig) -> bool {
+pub(crate) fn has_agent(config: &VmConfig) -> bool {
     let Some(value) = config.get("agent") else {
         return false;
     };
@@ -177,7 +177,7 @@ fn has_agent(config: &VmConfig) -> bool {
     })
 }
 
-fn smbios_uuid(config: &VmConfig) -> Option<String> {
+pub(crate) fn smbios_uuid(config: &VmConfig) -> Option<String> {
     let value = config.get("smbios1")?;
     let uuid = value.split(',').find_map(|part| part.strip_prefix("uuid="));
     uuid.map(str::to_ascii_lowercase)

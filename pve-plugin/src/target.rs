@@ -1,7 +1,9 @@
 //! This node as the target of a replication: where volumes go, and the replica's configuration.
 
+use crate::config_text::ConfigText;
 use crate::disks::{self, Disk, Location as PveLocation, Resolved, SkipReason, Skipped};
 use crate::drive::{DiskKey, DriveTarget};
+use crate::guard;
 use crate::node::PveTree;
 use crate::replica_config::{self, ReplicaSpec, TargetVolume};
 use crate::storage_cfg::{Storage, StorageCfg, StorageEntry};
@@ -11,7 +13,9 @@ use rblocksync::error::{Error, Kind, Result};
 use rblocksync::hypervisor::{Hold, Published, TargetHypervisor};
 use rblocksync::image::ImageFormat;
 use rblocksync::lvm::LvId;
-use rblocksync::replica::{Generation, Layout, Location, Placement, ReplicaRequest, TargetPair};
+use rblocksync::replica::{
+    set_guard, Generation, Layout, Location, Placement, ReplicaRequest, Role, TargetPair,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use uuid::Uuid;
@@ -31,8 +35,8 @@ impl Source<'_> {
 
 /// A Proxmox VE node that keeps replicas.
 pub struct PveTarget {
-    tree: PveTree,
-    layout: Layout,
+    pub(crate) tree: PveTree,
+    pub(crate) layout: Layout,
 }
 
 impl PveTarget {
@@ -77,7 +81,7 @@ impl PveTarget {
         }
     }
 
-    fn aside_path(&self, pair: Uuid, vmid: Vmid) -> PathBuf {
+    pub(crate) fn aside_path(&self, pair: Uuid, vmid: Vmid) -> PathBuf {
         self.layout.replica(pair).join(format!("{vmid}.conf"))
     }
 
@@ -95,6 +99,59 @@ impl PveTarget {
             Some(_) => self.tree.vm_config(vmid).map(Some),
             None => Ok(None),
         }
+    }
+}
+
+impl PveTarget {
+    /// The configuration of the replica as of `newest`.
+    pub(crate) fn replica_text(
+        &self,
+        pair: &TargetPair,
+        newest: &Generation,
+        kept: &[replica_config::Generation],
+        previous: Option<&VmConfig>,
+    ) -> Result<String> {
+        let target_vmid = vmid(&pair.target_vm)?;
+        let config = VmConfig::parse(&newest.config)?;
+        let storages = self.tree.storage_cfg()?;
+        let node = self.tree.local_node()?;
+        let mut volumes = cloud_init(&config, &storages, &node, &pair.storage_map, target_vmid)?;
+        for disk in &newest.disks {
+            let target = Volid::parse(&disk.target)?;
+            volumes.insert(
+                Volid::parse(&disk.source)?,
+                TargetVolume {
+                    volid: target,
+                    size: Some(disk.size),
+                },
+            );
+        }
+        replica_config::render(&ReplicaSpec {
+            pair: pair.pair,
+            source_host: &pair.source_name,
+            config: &config,
+            resolved: &resolved(vmid(&pair.vm)?, &config, newest),
+            target_vmid,
+            volumes: &volumes,
+            generations: kept,
+            previous,
+        })
+    }
+
+    /// The same with the hookscript that holds beyond `qm unlock`, and what that is to say.
+    fn guarded(&self, pair: &TargetPair, text: &str) -> Result<String> {
+        if pair.standing.role != Role::Replica {
+            return Ok(text.to_owned());
+        }
+        let why = format!(
+            "it is the replica of VM {} on {}, and the next sync overwrites it",
+            pair.vm, pair.source_name
+        );
+        set_guard(&self.layout, &pair.target_vm, pair.standing, &why)?;
+        let mut text = ConfigText::new(text);
+        let hookscript = guard::install(&self.tree, &self.layout)?;
+        text.set("hookscript", hookscript.as_deref());
+        Ok(text.to_string())
     }
 }
 
@@ -177,32 +234,11 @@ impl TargetHypervisor for PveTarget {
         };
         let target_vmid = vmid(&pair.target_vm)?;
         let aside = self.config_aside(target_vmid, &Source::of(&pair.vm, &pair.source_name)?)?;
-        let config = VmConfig::parse(&newest.config)?;
-        let storages = self.tree.storage_cfg()?;
-        let node = self.tree.local_node()?;
-        let mut volumes = cloud_init(&config, &storages, &node, &pair.storage_map, target_vmid)?;
-        for disk in &newest.disks {
-            let target = Volid::parse(&disk.target)?;
-            volumes.insert(
-                Volid::parse(&disk.source)?,
-                TargetVolume {
-                    volid: target,
-                    size: Some(disk.size),
-                },
-            );
-        }
         let kept: Vec<replica_config::Generation> = generations.iter().map(listed).collect();
         let previous = self.previous(pair.pair, target_vmid, aside)?;
-        let text = replica_config::render(&ReplicaSpec {
-            pair: pair.pair,
-            source_host: &pair.source_name,
-            config: &config,
-            resolved: &resolved(vmid(&pair.vm)?, &config, newest),
-            target_vmid,
-            volumes: &volumes,
-            generations: &kept,
-            previous: previous.as_ref(),
-        })?;
+        let text = self.replica_text(pair, newest, &kept, previous.as_ref())?;
+        let text = self.guarded(pair, &text)?;
+        let node = self.tree.local_node()?;
         if aside {
             let path = self.aside_path(pair.pair, target_vmid);
             rblocksync::replica::write_text(&path, &text)?;
@@ -216,7 +252,7 @@ impl TargetHypervisor for PveTarget {
     }
 }
 
-fn vmid(text: &str) -> Result<Vmid> {
+pub(crate) fn vmid(text: &str) -> Result<Vmid> {
     text.parse()
 }
 

@@ -379,7 +379,7 @@ fn split_entry(raw: &str) -> Option<(&str, &str)> {
 }
 
 /// Decodes a description line: percent codes of UTF-8 bytes.
-fn decode_text(text: &str) -> String {
+pub(crate) fn decode_text(text: &str) -> String {
     let hex = |b: Option<&u8>| b.and_then(|b| char::from(*b).to_digit(16));
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());

@@ -1,7 +1,9 @@
 //! What a driver asks of a target's agent about replicas.
 
-use crate::replica::{Adopt, BeginReverse, Decline, Generation, ReplicaRequest, Retention, VerifyRequest};
+use crate::journal::Side;
+use crate::replica::{Adopt, BeginReverse, Decline, Generation, ReplicaRequest, Retention, Standing, TakeOver, VerifyRequest};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 /// A request to the agent on a target host.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -58,4 +60,36 @@ pub enum HostRequest {
     Adopt(Box<Adopt>),
     /// Obey no order to take a VM over that is older than this.
     Decline(Decline),
+    /// What are you for this pair, whichever end you are? Changes nothing; answers [`Position`].
+    Position {
+        /// The pair.
+        pair: Uuid,
+    },
+    /// Make the replica the VM, without starting it; answers [`crate::replica::TakenOver`].
+    TakeOver(TakeOver),
+    /// Start the VM; nothing happens if it runs.
+    Start {
+        /// Its id there.
+        vm: String,
+    },
+    /// Does the guest's agent answer? Answers a truth value, or nothing if the VM has no agent.
+    Answers {
+        /// The VM's id there.
+        vm: String,
+    },
+}
+
+/// What a host is for a pair.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Which end it is.
+    pub side: Side,
+    /// The VM's id there.
+    pub vm: String,
+    /// What the host is for the VM.
+    pub standing: Standing,
+    /// Number of the newest generation, or of the one that was taken over; only the target knows.
+    pub head: Option<u64>,
+    /// Whether the VM runs there.
+    pub running: bool,
 }

@@ -1,9 +1,10 @@
 //! The target's agent: answers a driver's requests about replicas.
 
 use super::messages::HostRequest;
+use super::{reverse_service, roles_service};
 use crate::agent::{while_there, Service};
 use crate::error::{Error, Kind, Result};
-use crate::hypervisor::{HostDescription, TargetHypervisor};
+use crate::hypervisor::{HostDescription, RoleHypervisor, TargetHypervisor};
 use crate::journal::{Beginning, Journal, Run, Sealed, Side, State};
 use crate::replica::{
     self, Generation, Layout, Mending, Prepared, ReplicaRequest, ReplicaTarget, SealReport,
@@ -20,6 +21,7 @@ const STALE_AGENT_PATIENCE: Duration = Duration::from_secs(limits::SILENCE_S_MAX
 pub struct TargetService<'a> {
     layout: Layout,
     hypervisor: &'a dyn TargetHypervisor,
+    roles: Option<&'a dyn RoleHypervisor>,
     open: Option<Open<'a>>,
     mending: Option<Mending>,
 }
@@ -36,9 +38,16 @@ impl<'a> TargetService<'a> {
         TargetService {
             layout,
             hypervisor,
+            roles: None,
             open: None,
             mending: None,
         }
+    }
+
+    /// Serves also what a change of roles asks for.
+    pub fn with_roles(mut self, roles: &'a dyn RoleHypervisor) -> Self {
+        self.roles = Some(roles);
+        self
     }
 }
 
@@ -118,7 +127,7 @@ fn seal(open: Open, generation: Generation) -> Result<SealReport> {
     }
 }
 
-fn value<T: Serialize>(answer: &T) -> Result<Value> {
+pub(super) fn value<T: Serialize>(answer: &T) -> Result<Value> {
     serde_json::to_value(answer)
         .map_err(|e| Error::new(Kind::Protocol, "cannot encode an answer").because(e))
 }
@@ -183,6 +192,20 @@ impl Service for TargetService<'_> {
             HostRequest::Generations(vm) => {
                 value(&replica::list_generations(&self.layout, vm.as_deref())?)
             }
+            request => match self.roles {
+                Some(roles) => match request {
+                    HostRequest::BeginReverse(_)
+                    | HostRequest::Adopt(_)
+                    | HostRequest::Decline(_) => {
+                        reverse_service::handle(&self.layout, roles, request, driver)
+                    }
+                    request => roles_service::handle(&self.layout, roles, request),
+                },
+                None => Err(Error::new(
+                    Kind::Protocol,
+                    "this agent does not take part in changes of roles",
+                )),
+            },
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::{clock, crash};
 use jiff::Timestamp;
 use rusqlite::{params, Connection, OptionalExtension, Params, Row};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use uuid::Uuid;
@@ -43,6 +43,8 @@ pub enum State {
     Seal,
     /// Drop the source's snapshots.
     Release,
+    /// Have the user's command cut the source off.
+    Fence,
     /// Shut the VM down on the host that it is to leave.
     Stop,
     /// Give the VM up, durably: the point of no return of a change of roles.
@@ -91,6 +93,7 @@ impl State {
             State::Transfer => "transfer",
             State::Seal => "seal",
             State::Release => "release",
+            State::Fence => "fence",
             State::Stop => "stop",
             State::Retire => "retire",
             State::HandOver => "hand-over",
@@ -103,7 +106,7 @@ impl State {
 }
 
 /// On which side of a replication a run was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Side {
     /// The VM is here.

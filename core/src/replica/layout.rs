@@ -131,6 +131,11 @@ impl Layout {
         self.replica(pair).join("sealing.json")
     }
 
+    /// The take-over that is not finished.
+    pub fn take_over(&self, pair: Uuid) -> PathBuf {
+        self.replica(pair).join("takeover.json")
+    }
+
     /// The generation that is being put right.
     pub fn mending(&self, pair: Uuid) -> PathBuf {
         self.replica(pair).join("mending.json")

@@ -68,6 +68,7 @@ impl Mending {
         let (lock, id) = lock(layout, vm)?;
         seal::recover(layout, hypervisor, id)?;
         let (pair, generation) = find(layout, vm, Some(number))?;
+        pair.standing.check_is_replica(&pair.target_vm)?;
         let mending = Mending {
             layout: layout.clone(),
             work: Work {

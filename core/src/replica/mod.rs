@@ -25,6 +25,7 @@ mod role;
 mod seal;
 mod stand;
 mod store;
+mod takeover;
 mod target;
 mod thin;
 mod verify;
@@ -48,6 +49,7 @@ pub use store::{
     host_id, keep_sent_tables, newest_sent, note_sent, read_json, sent, source_pair, source_pairs, source_vms,
     write_json, write_text, SourcePair, TargetPair,
 };
+pub use takeover::{pending_take_over, take_over, TakeOver, TakenOver};
 pub use target::{Fork, Prepared, Proof, ReplicaTarget, SealReport};
 pub use thin::{check_pools_of, POOL_PERCENT_MAX};
 pub use verify::{verify, Damaged, Verified, VerifiedDisk, VerifyRequest};

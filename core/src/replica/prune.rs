@@ -51,6 +51,7 @@ pub fn prune(
     let (_lock, pair) = lock(layout, vm)?;
     let mut notes = recover(layout, hypervisor, pair)?;
     let (mut pair, all) = find_replica(layout, vm)?;
+    pair.standing.check_is_replica(&pair.target_vm)?;
     let (go, stay) = retention.split(all, &pair.pinned);
     notes.extend(drop_all(layout, hypervisor, &mut pair, &go, &stay)?);
     Ok(pruned(&pair, &go, &stay, notes))

@@ -72,6 +72,22 @@ impl Standing {
         }
     }
 
+    /// Whether the VM's disks here are a replica's, which may be made anew from a generation; fails with
+    /// [`Kind::Refused`] if they are the VM's own.
+    pub fn check_is_replica(&self, vm: &str) -> Result<()> {
+        match self.role {
+            Role::Replica => Ok(()),
+            role => Err(Error::new(
+                Kind::Refused,
+                format!(
+                    "this host is {role} for VM {vm} since epoch {}: its disks are not a replica's any more",
+                    self.epoch
+                ),
+            )
+            .advise("'status' tells the roles")),
+        }
+    }
+
     /// What this host is once it has received from a source in `epoch`; fails with [`Kind::Refused`] if it may not.
     pub fn receiving(&self, vm: &str, epoch: u64) -> Result<Standing> {
         if self.role != Role::Replica {

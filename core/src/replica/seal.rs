@@ -50,6 +50,7 @@ pub(super) fn recover(
             &generation,
         )?);
     }
+    notes.extend(super::takeover::recover(layout, hypervisor, &mut state)?);
     notes.extend(finish_prune(layout, &mut state)?);
     Ok(notes)
 }

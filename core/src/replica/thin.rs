@@ -333,6 +333,25 @@ pub(super) fn unseal(
     }
 }
 
+/// Whether the head maps just the blocks of the generation that it was made from: dm-thin gives a shared block that is
+/// written a copy of its own. If the pool cannot tell, it is not said.
+pub(super) fn is_head_of(
+    listing: &Listing,
+    lv: &LvId,
+    owner: &OwnerTag,
+    number: u64,
+) -> Result<bool> {
+    let base = base_tag(Some(number))?;
+    let head = listing.owned(lv, owner)?;
+    let sealed = listing.owned(&generation_of(lv, number)?, owner)?;
+    match (head, sealed) {
+        (Some(head), Some(sealed)) if head.has_tag(&base) => {
+            Ok(thin::changed(&sealed, &head).is_ok_and(|changed| changed.is_empty()))
+        }
+        _ => Ok(false),
+    }
+}
+
 pub(super) fn distrust_head(
     listing: &Listing,
     lv: &LvId,

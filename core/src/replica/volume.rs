@@ -276,6 +276,17 @@ impl Volume<'_> {
         }
     }
 
+    /// Whether the head holds just what was sealed as generation `number`. False where that cannot be told at little cost:
+    /// making it anew costs little, too. Where blocks cannot be shared, the generation is the head.
+    pub fn is_head_of(&self, number: u64) -> Result<bool> {
+        match self.location {
+            Location::ThinLv { lv, .. } => {
+                thin::is_head_of(self.listing, lv, &self.owner(), number)
+            }
+            Location::File { .. } => Ok(false),
+        }
+    }
+
     /// Has the head made anew, although it was made from generation `number` already. Nothing to do where it is that
     /// generation itself.
     pub fn distrust_head(&self, number: u64) -> Result<()> {

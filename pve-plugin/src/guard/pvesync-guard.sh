@@ -1,0 +1,25 @@
+#!/bin/sh
+# Keeps a VM from being started on a host that is not its primary one. Proxmox VE calls it as: SCRIPT VMID PHASE.
+# It needs nothing of the suite: what a host is for a VM is in one small file, of one line: role, epoch, reason.
+# Without that file nothing is known of the VM, and it may start. pvesync wrote this script and replaces it.
+dir=@DIR@
+vmid=${1-} phase=${2-}
+# Anything but a number names no file there.
+case $vmid in '' | *[!0-9]*) exit 0 ;; esac
+if [ "$phase" = pre-start ] && [ -e "$dir/$vmid" ]; then
+    role='' epoch='' reason=''
+    read -r role epoch reason < "$dir/$vmid"
+    if [ "$role" != primary ]; then
+        printf 'VM %s must not start on this host: it is %s here since epoch %s: %s\n' \
+            "$vmid" "${role:-of an unknown role}" "${epoch:-?}" "$reason" >&2
+        printf 'Look at: pvesync status. To start a replica: pvesync failover %s\n' "$vmid" >&2
+        exit 1
+    fi
+fi
+# The VM's own hookscript, as if we were not there.
+chain=''
+if [ -e "$dir/$vmid.chain" ]; then
+    IFS= read -r chain < "$dir/$vmid.chain"
+    [ -z "$chain" ] || exec "$chain" "$@"
+fi
+exit 0

@@ -1,0 +1,214 @@
+//! This node in a change of roles: the replica becomes the VM, the VM is retired, and both are started and ended.
+
+use crate::guard;
+use crate::node::VmLock;
+use crate::qm;
+use crate::replica_config::{standing, was_pair_of, Standing};
+use crate::role_config::{self, is_retired, was_retired};
+use crate::source::{has_agent, smbios_uuid};
+use crate::target::{vmid, PveTarget};
+use crate::vm_config::VmConfig;
+use crate::volid::Vmid;
+use rblocksync::error::{Error, Kind, Result};
+use rblocksync::hypervisor::RoleHypervisor;
+use rblocksync::qemu::agent::{GuestAgent, PING_TIMEOUT};
+use rblocksync::replica::{write_text, Generation, TargetPair};
+use std::path::PathBuf;
+use std::time::Duration;
+
+impl RoleHypervisor for PveTarget {
+    fn is_running(&self, vm: &str) -> Result<bool> {
+        self.tree.is_running(vmid(vm)?)
+    }
+
+    fn promote(&self, pair: &TargetPair, generation: &Generation) -> Result<Vec<String>> {
+        let target = vmid(&pair.target_vm)?;
+        let lock = self.tree.hold_vm(target)?;
+        let Some(present) = self.to_promote(&lock, target, pair, generation)? else {
+            return Ok(Vec::new());
+        };
+        if self.tree.is_running(target)? {
+            return Err(Error::new(Kind::Busy, format!("VM {target} is running"))
+                .advise("it was started in spite of its guard: stop it, and run this again"));
+        }
+        let mut notes = Vec::new();
+        let hookscript = guard::install(&self.tree, &self.layout)?;
+        if hookscript.is_none() {
+            notes.push(guard::NO_SNIPPETS.to_owned());
+        }
+        // The source's own script is none of this host's.
+        guard::chain(&self.tree, &self.layout, target, None)?;
+        let rendered = self.replica_text(pair, generation, &[], None)?;
+        let text = role_config::promoted(
+            pair,
+            generation,
+            &rendered,
+            present.as_ref(),
+            hookscript.as_deref(),
+        )?;
+        self.tree.replace_config(&lock, target, &text)?;
+        // It is in place now; if this fails, it is only in the way.
+        let _ = std::fs::remove_file(self.aside_path(pair.pair, target));
+        Ok(notes)
+    }
+
+    fn retire(&self, vm: &str, why: &str) -> Result<Vec<String>> {
+        let vm = vmid(vm)?;
+        let lock = self.tree.hold_vm(vm)?;
+        let config = self.tree.vm_config(vm)?;
+        if self.tree.is_running(vm)? {
+            return Err(Error::new(Kind::Busy, format!("VM {vm} is running"))
+                .advise("it must be stopped before it can be retired"));
+        }
+        if is_retired(&config) {
+            return Ok(Vec::new());
+        }
+        if let Some(other) = config.lock() {
+            return Err(
+                Error::new(Kind::Busy, format!("VM {vm} is locked ({other})")).advise(format!(
+                    "wait for the running task; if none is left: qm unlock {vm}"
+                )),
+            );
+        }
+        let mut notes = Vec::new();
+        let hookscript = guard::install(&self.tree, &self.layout)?;
+        match &hookscript {
+            None => notes.push(guard::NO_SNIPPETS.to_owned()),
+            Some(_) => {
+                let own = config.get("hookscript");
+                if !own.is_some_and(guard::is_ours) {
+                    guard::chain(&self.tree, &self.layout, vm, own)?;
+                }
+            }
+        }
+        // Somebody may have unlocked a retired one; what it was like before is known then.
+        if !was_retired(&config) {
+            write_text(&self.retired_path(vm), &config.to_string())?;
+        }
+        let text = role_config::retired(&config, why, hookscript.as_deref());
+        self.tree.replace_config(&lock, vm, &text)?;
+        Ok(notes)
+    }
+
+    fn reinstate(&self, vm: &str) -> Result<Vec<String>> {
+        let vm = vmid(vm)?;
+        let lock = self.tree.hold_vm(vm)?;
+        let now = self.tree.vm_config(vm)?;
+        let path = self.retired_path(vm);
+        if !was_retired(&now) {
+            return Ok(Vec::new());
+        }
+        let before = std::fs::read_to_string(&path).map_err(|e| {
+            Error::io(format!("cannot read {}", path.display()), e)
+                .advise("it says what the VM was like before it was retired")
+        })?;
+        let before = VmConfig::parse(&before).map_err(|e| e.context(path.display()))?;
+        self.tree
+            .replace_config(&lock, vm, &role_config::reinstated(&now, &before))?;
+        if !before.get("hookscript").is_some_and(guard::is_ours) {
+            guard::chain(&self.tree, &self.layout, vm, None)?;
+        }
+        Ok(Vec::new())
+    }
+
+    fn start(&self, vm: &str) -> Result<()> {
+        qm::start(&self.tree, vmid(vm)?)
+    }
+
+    fn shut_down(&self, vm: &str, limit: Duration) -> Result<bool> {
+        qm::shut_down(&self.tree, vmid(vm)?, limit)
+    }
+
+    fn stop(&self, vm: &str) -> Result<()> {
+        qm::stop(&self.tree, vmid(vm)?)
+    }
+
+    fn guest_answers(&self, vm: &str) -> Result<Option<bool>> {
+        let vm = vmid(vm)?;
+        if !has_agent(&self.tree.vm_config(vm)?) {
+            return Ok(None);
+        }
+        let connected = GuestAgent::connect(&self.tree.qga_socket(vm), PING_TIMEOUT);
+        // Whatever is wrong with it, it did not answer.
+        Ok(Some(connected.and_then(|mut agent| agent.ping()).is_ok()))
+    }
+}
+
+impl PveTarget {
+    /// What a VM was like before it was retired.
+    fn retired_path(&self, vm: Vmid) -> PathBuf {
+        self.layout
+            .root()
+            .join("retired")
+            .join(format!("{vm}.conf"))
+    }
+
+    /// What is to become the VM's configuration, as it is now: the replica's, or nothing where that was kept aside or is
+    /// lost. `None`: it has become that already. Refuses what is not this pair's.
+    fn to_promote(
+        &self,
+        lock: &VmLock,
+        target: Vmid,
+        pair: &TargetPair,
+        generation: &Generation,
+    ) -> Result<Option<Option<VmConfig>>> {
+        let node = self.tree.local_node()?;
+        let aside = self.aside(pair, target)?;
+        match self.tree.guest(target)? {
+            None => return Ok(Some(aside)),
+            Some((at, "qemu-server")) if at == node => {}
+            Some((at, "qemu-server")) if aside.is_some() => {
+                let theirs = self.tree.vm_config_at(target, &at)?;
+                if !is_retired(&theirs) {
+                    return Err(Error::new(
+                        Kind::Refused,
+                        format!("VM {target} belongs to node {at} of this cluster, and was not retired there"),
+                    )
+                    .advise(format!(
+                        "if {at} is down for good: mv /etc/pve/nodes/{at}/qemu-server/{target}.conf \
+                         /etc/pve/nodes/{node}/qemu-server/, then run this again"
+                    )));
+                }
+                self.tree.move_here(lock, target, &at)?;
+            }
+            Some((at, _)) => {
+                return Err(Error::new(
+                    Kind::Refused,
+                    format!("the id {target} is taken by another guest of node {at}"),
+                ));
+            }
+        }
+        let present = self.tree.vm_config(target)?;
+        if was_pair_of(&present) == Some(pair.pair) {
+            return Ok(None);
+        }
+        match aside {
+            Some(aside) if standing(&present, pair.pair) == Standing::Foreign => {
+                let source = VmConfig::parse(&generation.config)?;
+                let is_source = |uuid: &String| smbios_uuid(&source).as_ref() == Some(uuid);
+                match is_retired(&present) || smbios_uuid(&present).as_ref().is_some_and(is_source)
+                {
+                    true => Ok(Some(Some(aside))),
+                    false => self
+                        .tree
+                        .check_replaceable(target, pair.pair)
+                        .map(|()| Some(Some(present))),
+                }
+            }
+            _ => self
+                .tree
+                .check_replaceable(target, pair.pair)
+                .map(|()| Some(Some(present))),
+        }
+    }
+
+    /// The replica's configuration that was kept aside, if it was.
+    fn aside(&self, pair: &TargetPair, target: Vmid) -> Result<Option<VmConfig>> {
+        let path = self.aside_path(pair.pair, target);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => VmConfig::parse(&text).map(Some),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io(format!("cannot read {}", path.display()), e)),
+        }
+    }
+}
