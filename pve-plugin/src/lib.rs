@@ -3,6 +3,7 @@
 pub mod config_text;
 pub mod disks;
 pub mod drive;
+pub mod fitness;
 pub mod guard;
 pub mod holders;
 pub mod node;
@@ -15,3 +16,4 @@ pub mod storage_cfg;
 pub mod target;
 pub mod vm_config;
 pub mod volid;
+pub mod way_back;

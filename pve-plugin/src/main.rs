@@ -1,6 +1,7 @@
 //! `pvesync`: replicas of Proxmox VE's virtual machines on other nodes.
 
 use clap::{Parser, Subcommand};
+use pvesync::fitness;
 use pvesync::node::PveTree;
 use pvesync::source::{self, PROGRAM};
 use pvesync::target::PveTarget;
@@ -12,14 +13,16 @@ use rblocksync::cli::{
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::image::ImageFormat;
 use rblocksync::job::{
-    self, Context, HostRequest, Patient, SourceDisk, SyncOptions, TargetService,
+    self, Context, HostRequest, Migration, Patient, SourceDisk, SourceVm, SyncOptions,
+    TargetService,
 };
 use rblocksync::remote::HostSpec;
 use rblocksync::replica::{self, list_generations, state_dir, Generation, Layout, TargetPair};
-use rblocksync::snapshot::watchdog;
+use rblocksync::snapshot::{watchdog, VmRuntime};
 use rblocksync::stop::{on_signals, Stop};
 use rblocksync::verbs::{
-    self, CheckArgs, DoctorArgs, PinArgs, Place, PruneArgs, RetentionArgs, StatusArgs, VerifyArgs,
+    self, CheckArgs, DoctorArgs, FailbackArgs, MigrateArgs, PinArgs, Place, PruneArgs,
+    RetentionArgs, StatusArgs, UndoArgs, VerifyArgs,
 };
 use serde_json::json;
 use std::io::Write;
@@ -60,6 +63,10 @@ enum Verb {
     Unpin(PinArgs),
     /// Read a generation again and compare it with what was sealed, here or on another host
     Verify(VerifyArgs),
+    /// Move a VM to another host that has, or gets, a replica of it
+    Migrate(Box<MoveArgs>),
+    /// Bring a VM back to the host that it was taken over from, or moved from
+    Failback(Box<ReturnArgs>),
 }
 
 #[derive(clap::Args)]
@@ -116,6 +123,24 @@ struct VmArgs {
 }
 
 #[derive(clap::Args)]
+struct MoveArgs {
+    #[command(flatten)]
+    vm: VmArgs,
+    #[command(flatten)]
+    migrate: MigrateArgs,
+    #[command(flatten)]
+    undo: UndoArgs,
+}
+
+#[derive(clap::Args)]
+struct ReturnArgs {
+    #[command(flatten)]
+    vm: VmArgs,
+    #[command(flatten)]
+    failback: FailbackArgs,
+}
+
+#[derive(clap::Args)]
 struct GenerationsArgs {
     /// Only of this VM
     vmid: Option<Vmid>,
@@ -169,6 +194,20 @@ fn run(cli: Cli) -> ExitCode {
     };
     let result = match &cli.verb {
         Verb::Vm(args) => vm(args, &cli, &reporter, &stop),
+        Verb::Migrate(args) => moving(
+            &args.vm,
+            &args.migrate,
+            &cli,
+            &reporter,
+            &stop,
+            |migration| verbs::migrate(&args.undo, migration),
+        ),
+        Verb::Failback(args) => {
+            let how = args.failback.migrate();
+            moving(&args.vm, how, &cli, &reporter, &stop, |migration| {
+                verbs::failback(&args.failback, migration)
+            })
+        }
         Verb::Generations(args) => at(&cli, &reporter, &stop, |place| generations(args, place)),
         Verb::Verify(args) => at(&cli, &reporter, &stop, |place| {
             verbs::verify(args, place, &disks_with_keys)
@@ -256,7 +295,61 @@ fn vm(args: &VmArgs, cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> 
         reporter,
         stop,
     };
-    let options = SyncOptions {
+    let options = sync_options(args);
+    let tree = PveTree::new("/");
+    let look = || look(&tree, args);
+    let (vm, runtime) = look().map_err(|e| match args.dry_run || e.kind() == Kind::Usage {
+        true => e,
+        false => job::note_failure(&context, &args.vmid.to_string(), e),
+    })?;
+    job::sync(&context, &vm, runtime, &options).map(drop)
+}
+
+/// What the VM is, and how to get at it.
+fn look(tree: &PveTree, args: &VmArgs) -> Result<(SourceVm, VmRuntime)> {
+    let vm = source::resolve(tree, args.vmid, &args.exclude)?;
+    let is_disk = |key: &String| vm.disks.iter().any(|d| d.spec.key == *key);
+    if let Some((key, _)) = args.format.iter().find(|(key, _)| !is_disk(key)) {
+        let what = format!("--format {key}: no such disk is replicated");
+        return Err(Error::new(Kind::Usage, what));
+    }
+    Ok((vm, source::runtime(tree, args.vmid)?))
+}
+
+/// A VM of this node that goes, or comes back.
+fn moving(
+    args: &VmArgs,
+    how: &MigrateArgs,
+    cli: &Cli,
+    reporter: &Reporter,
+    stop: &Stop,
+    act: impl FnOnce(&Migration) -> Result<()>,
+) -> Result<()> {
+    let host = HostSpec::parse(&args.to)?;
+    let layout = Layout::new(state_dir());
+    let ssh = cli.ssh.options(stop);
+    let tree = PveTree::new("/");
+    let target = PveTarget::new(tree.clone(), layout.clone());
+    act(&Migration {
+        context: &Context {
+            layout: &layout,
+            host: &host,
+            ssh: &ssh,
+            reporter,
+            stop,
+        },
+        program: PROGRAM,
+        vm: &args.vmid.to_string(),
+        roles: &target,
+        look: &|| look(&tree, args),
+        fitness: &|| fitness::check(&tree, args.vmid),
+        sync: &sync_options(args),
+        options: &how.get(),
+    })
+}
+
+fn sync_options(args: &VmArgs) -> SyncOptions {
+    SyncOptions {
         target_vm: args.target_vmid.map(|id| id.to_string()),
         storage_map: args.storage.clone(),
         formats: args.format.clone(),
@@ -272,25 +365,7 @@ fn vm(args: &VmArgs, cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> 
         direct: args.engine.direct,
         hold_max: Duration::from_secs(args.hold_max),
         retry_for: args.retry_for,
-    };
-    let tree = PveTree::new("/");
-    let look = || -> Result<_> {
-        let vm = source::resolve(&tree, args.vmid, &args.exclude)?;
-        Ok((vm, source::runtime(&tree, args.vmid)?))
-    };
-    let (vm, runtime) = look().map_err(|e| match args.dry_run {
-        true => e,
-        false => job::note_failure(&context, &args.vmid.to_string(), e),
-    })?;
-    if let Some((key, _)) = options
-        .formats
-        .iter()
-        .find(|(key, _)| !vm.disks.iter().any(|d| d.spec.key == *key))
-    {
-        let what = format!("--format {key}: no such disk is replicated");
-        return Err(Error::new(Kind::Usage, what));
     }
-    job::sync(&context, &vm, runtime, &options).map(drop)
 }
 
 fn generations(args: &GenerationsArgs, place: &Place) -> Result<()> {

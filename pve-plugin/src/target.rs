@@ -181,11 +181,18 @@ impl TargetHypervisor for PveTarget {
         for disk in &request.disks {
             let context = |e: Error| e.context(format!("disk {}", disk.key));
             let source = Volid::parse(&disk.volume).map_err(context)?;
-            let id = mapped(&request.storage_map, source.storage());
+            let known = known.get(&disk.volume);
+            let id = match (known, mapping(&request.storage_map, source.storage())) {
+                (_, Some(to)) => to.to_owned(),
+                // It stays where it was.
+                (Some(volume), None) => Volid::parse(volume).map_err(context)?.storage().to_owned(),
+                (None, None) => source.storage().to_owned(),
+            };
+            let id = id.as_str();
             let entry = usable(&storages, id, &node).map_err(context)?;
             let wanted = request.formats.iter().find(|(key, _)| *key == disk.key);
             let wanted = wanted.map(|(_, format)| *format);
-            let volid = match known.get(&disk.volume) {
+            let volid = match known {
                 Some(volume) => again(volume, id).map_err(context)?,
                 None => {
                     let format = usual_format(entry, wanted.unwrap_or(disk.format));
@@ -257,9 +264,12 @@ pub(crate) fn vmid(text: &str) -> Result<Vmid> {
 }
 
 fn mapped<'a>(map: &'a [(String, String)], storage: &'a str) -> &'a str {
-    map.iter()
-        .find(|(from, _)| from == storage)
-        .map_or(storage, |(_, to)| to.as_str())
+    mapping(map, storage).unwrap_or(storage)
+}
+
+fn mapping<'a>(map: &'a [(String, String)], storage: &str) -> Option<&'a str> {
+    let found = map.iter().find(|(from, _)| from == storage);
+    found.map(|(_, to)| to.as_str())
 }
 
 fn usable<'a>(storages: &'a StorageCfg, id: &str, node: &str) -> Result<&'a StorageEntry> {
@@ -326,7 +336,7 @@ fn fresh(
     ))
 }
 
-fn core_location(location: &PveLocation) -> Result<Location> {
+pub(crate) fn core_location(location: &PveLocation) -> Result<Location> {
     Ok(match location {
         PveLocation::LvmThin { vg, lv, pool } => Location::ThinLv {
             lv: LvId::new(vg.as_str(), lv.as_str())?,

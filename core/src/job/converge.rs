@@ -104,7 +104,10 @@ pub(super) fn next(rounds: &[Round], goal: &Goal, vm: &str) -> Result<Next> {
         ))
     };
     if stuck >= STUCK_MAX {
-        return give_up(format!("the rounds do not get shorter after {}", rounds.len()));
+        return give_up(format!(
+            "the rounds do not get shorter after {}",
+            rounds.len()
+        ));
     }
     if rounds.len() >= goal.rounds_max as usize {
         return give_up(format!("{} rounds were not enough", rounds.len()));
@@ -154,7 +157,10 @@ mod tests {
         // One that was slow is none.
         assert_eq!(after(&[600, 40, 50, 30]).unwrap(), Next::Again);
         let error = after(&[600, 500, 400, 300, 200, 100]).unwrap_err();
-        assert!(error.message().contains("6 rounds were not enough"), "{error}");
+        assert!(
+            error.message().contains("6 rounds were not enough"),
+            "{error}"
+        );
         assert!(error.message().contains("1 min 40 s"), "{error}");
     }
 }

@@ -17,8 +17,8 @@ use crate::hypervisor::RoleHypervisor;
 use crate::journal::{Run, State};
 use crate::remote::Remote;
 use crate::replica::{
-    self, host_id, newest_sent, read_json, source_pair, source_pairs, Adopt, Adopted, BeginReverse, Decline,
-    Generation, Layout, Reversed, Role, Standing, TakeOver, TakenOver,
+    self, host_id, newest_sent, read_json, source_pair, source_pairs, Adopt, Adopted, BeginReverse,
+    Decline, Generation, Layout, Reversed, Role, Standing, TakeOver, TakenOver,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -144,7 +144,10 @@ impl Handing<'_> {
         if self.roles.is_running(self.vm)? {
             return Err(Error::new(
                 Kind::Busy,
-                format!("VM {} was started while it was synced for the last time", self.vm),
+                format!(
+                    "VM {} was started while it was synced for the last time",
+                    self.vm
+                ),
             )
             .advise("run again"));
         }
@@ -155,7 +158,9 @@ impl Handing<'_> {
     fn retire_again(&self, handover: &Handover) -> Result<()> {
         let (layout, epoch) = (self.layout(), handover.epoch);
         let notes = replica::retire(layout, self.roles, self.vm, epoch, &handover.target_name)?;
-        notes.iter().for_each(|note| self.context.reporter.note(note));
+        notes
+            .iter()
+            .for_each(|note| self.context.reporter.note(note));
         Ok(())
     }
 
@@ -176,7 +181,10 @@ impl Handing<'_> {
                 generation: number,
                 epoch: handover.epoch,
             }))?;
-            taken.notes.iter().for_each(|note| self.context.reporter.note(note));
+            taken
+                .notes
+                .iter()
+                .for_each(|note| self.context.reporter.note(note));
         }
         self.run.enter(State::Reverse)?;
         let reversed = self.reverse(handover, client, &sent, number, adopted_number)?;
@@ -373,7 +381,9 @@ impl Handing<'_> {
             replica::set_guard(layout, self.vm, standing, "it was taken back")?;
             crash::point("undo standing");
             let notes = self.roles.reinstate(self.vm)?;
-            notes.iter().for_each(|note| self.context.reporter.note(note));
+            notes
+                .iter()
+                .for_each(|note| self.context.reporter.note(note));
         }
         self.start_again(handover)
     }

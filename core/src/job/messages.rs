@@ -1,7 +1,10 @@
 //! What a driver asks of a target's agent about replicas.
 
 use crate::journal::Side;
-use crate::replica::{Adopt, BeginReverse, Decline, Generation, ReplicaRequest, Retention, Standing, TakeOver, VerifyRequest};
+use crate::replica::{
+    Adopt, BeginReverse, Decline, Generation, ReplicaRequest, Retention, Standing, TakeOver,
+    VerifyRequest,
+};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

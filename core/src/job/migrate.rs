@@ -109,7 +109,10 @@ pub fn undo_migrate(migration: &Migration, is_lost: bool) -> Result<()> {
     let Some(mut handover) = Handover::pending(layout, migration.vm)? else {
         return Err(Error::new(
             Kind::NotFound,
-            format!("no migration of VM {} was begun and not finished", migration.vm),
+            format!(
+                "no migration of VM {} was begun and not finished",
+                migration.vm
+            ),
         )
         .advise("a VM that has gone comes back with 'failback', run on the host where it is"));
     };
@@ -146,7 +149,9 @@ impl Migration<'_> {
         let notes = (self.fitness)()?;
         let (vm, runtime) = (self.look)()?;
         sync::sync(self.context, &vm, runtime, self.sync)?;
-        notes.iter().for_each(|note| self.context.reporter.note(note));
+        notes
+            .iter()
+            .for_each(|note| self.context.reporter.note(note));
         let stop = match self.options.stop {
             StopMode::Shutdown => "shut down",
             StopMode::Off => "switched off",
@@ -179,7 +184,10 @@ impl Migration<'_> {
             if handover.undoing {
                 return Err(Error::new(
                     Kind::Refused,
-                    format!("VM {} is being taken back from {}", self.vm, handover.target_name),
+                    format!(
+                        "VM {} is being taken back from {}",
+                        self.vm, handover.target_name
+                    ),
                 )
                 .advise("finish that with --undo"));
             }
@@ -200,7 +208,9 @@ impl Migration<'_> {
             return self.hand_over(handing, handover, figures);
         }
         let notes = (self.fitness)()?;
-        notes.iter().for_each(|note| self.context.reporter.note(note));
+        notes
+            .iter()
+            .for_each(|note| self.context.reporter.note(note));
         if self.roles.is_running(self.vm)? {
             self.converge(&mut figures, lock)?;
         }
@@ -334,7 +344,10 @@ impl Migration<'_> {
         if generation.consistency != Consistency::Offline || self.roles.is_running(self.vm)? {
             return Err(Error::new(
                 Kind::Busy,
-                format!("VM {} was started while it was synced for the last time", self.vm),
+                format!(
+                    "VM {} was started while it was synced for the last time",
+                    self.vm
+                ),
             )
             .advise("run again"));
         }
@@ -357,8 +370,8 @@ impl Migration<'_> {
     /// What is needed to know before the VM is touched.
     fn begin(&self, handing: &Handing, runs: bool) -> Result<Handover> {
         let layout = self.context.layout;
-        let target: HostDescription = handing
-            .with_target(|client| client.host(&HostRequest::Describe { keep: true }))?;
+        let target: HostDescription =
+            handing.with_target(|client| client.host(&HostRequest::Describe { keep: true }))?;
         let pair: Option<SourcePair> = source_pair(layout, self.vm, target.id)?;
         let Some(pair) = pair else {
             return Err(Error::new(
@@ -382,7 +395,10 @@ impl Migration<'_> {
         let mut ways = replica::targets_of(layout, self.vm)?;
         ways.retain(|way| way.source_host == target.id && way.vm == position.vm);
         let reverse = ways.pop().map_or_else(Uuid::new_v4, |way| way.pair);
-        let epochs = [replica::newest_epoch(layout, self.vm)?, position.standing.epoch];
+        let epochs = [
+            replica::newest_epoch(layout, self.vm)?,
+            position.standing.epoch,
+        ];
         Ok(Handover {
             pair: pair.pair,
             reverse,

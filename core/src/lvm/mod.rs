@@ -17,8 +17,8 @@ mod report;
 pub use find::{find, find_by_path, get, list};
 pub use id::{LvId, OwnerTag, Tag};
 pub use ops::{
-    activate, add_tag, claim, create_thin, deactivate, del_tag, extend, remove, remove_all, rename, seal,
-    snapshot, unseal, SnapshotOptions,
+    activate, add_tag, claim, create_thin, deactivate, del_tag, extend, remove, remove_all, rename,
+    seal, snapshot, unseal, SnapshotOptions,
 };
 pub use pool::{pool, pool_of, Pool, PoolMode, PoolStatus, POOL_PERCENT_WRITING_MAX};
 pub(crate) use pool::{pool_target, status_of_target};

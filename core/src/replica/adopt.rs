@@ -179,7 +179,10 @@ pub fn adopt(
         }
         None => become_replica(layout, hypervisor, order, stop, &mut notes)?,
     };
-    let why = format!("it is a replica of VM {} on {}", order.vm, order.source_name);
+    let why = format!(
+        "it is a replica of VM {} on {}",
+        order.vm, order.source_name
+    );
     set_guard(layout, &order.target_vm, pair.standing, &why)?;
     hypervisor.yield_to(&order.target_vm, order.pair)?;
     crash::point("adopt publish");
@@ -284,7 +287,10 @@ fn give_up(layout: &Layout, hypervisor: &dyn RoleHypervisor, order: &Adopt) -> R
     let Some(origin) = pairs.iter().find(|pair| pair.pair == order.origin) else {
         return Err(Error::new(
             Kind::NotFound,
-            format!("this host knows nothing of VM {vm} as the source of pair {}", order.origin),
+            format!(
+                "this host knows nothing of VM {vm} as the source of pair {}",
+                order.origin
+            ),
         )
         .advise("sync to it as to any host, under another VM id if the old VM is to stay"));
     };

@@ -46,8 +46,8 @@ pub use role::{Role, Standing};
 pub use stand::{newest_epoch, retire, stand, targets_of};
 pub(crate) use store::remove;
 pub use store::{
-    host_id, keep_sent_tables, newest_sent, note_sent, read_json, sent, source_pair, source_pairs, source_vms,
-    write_json, write_text, SourcePair, TargetPair,
+    host_id, keep_sent_tables, newest_sent, note_sent, read_json, sent, source_pair, source_pairs,
+    source_vms, write_json, write_text, SourcePair, TargetPair,
 };
 pub use takeover::{pending_take_over, take_over, TakeOver, TakenOver};
 pub use target::{Fork, Prepared, Proof, ReplicaTarget, SealReport};

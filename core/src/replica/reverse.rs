@@ -88,7 +88,13 @@ pub fn begin_reverse(
     let newest = store::newest_sent(layout, vm, order.host)?;
     let is_past = newest.is_some_and(|g| g.pair == order.pair && g.number > order.number);
     if !is_past {
-        know_of(layout, vm, order.host, &source_pair(order), Some(&generation))?;
+        know_of(
+            layout,
+            vm,
+            order.host,
+            &source_pair(order),
+            Some(&generation),
+        )?;
         crash::point("reverse known");
         keep_bases(layout, vm, order, &taken)?;
         crash::point("reverse bases");

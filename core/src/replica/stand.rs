@@ -3,9 +3,7 @@
 use super::guard::set_guard;
 use super::layout::Layout;
 use super::role::{Role, Standing};
-use super::store::{
-    self, pair_files, read_json, source_pairs, write_json, write_text, TargetPair,
-};
+use super::store::{self, pair_files, read_json, source_pairs, write_json, write_text, TargetPair};
 use crate::crash;
 use crate::error::Result;
 use crate::hypervisor::RoleHypervisor;

@@ -79,10 +79,13 @@ impl Folder {
 
     fn others_run(&self) -> bool {
         let hosts = self.dir.parent().map(fs::read_dir);
-        let hosts = hosts.and_then(std::result::Result::ok).into_iter().flatten();
-        hosts.flatten().any(|host| {
-            host.path() != self.dir && host.path().join(RUNNING).exists()
-        })
+        let hosts = hosts
+            .and_then(std::result::Result::ok)
+            .into_iter()
+            .flatten();
+        hosts
+            .flatten()
+            .any(|host| host.path() != self.dir && host.path().join(RUNNING).exists())
     }
 
     /// Only a guarded replica of this pair, or nothing, may be replaced.
@@ -138,7 +141,9 @@ impl TargetHypervisor for Folder {
         let disks = newest.generation.disks.iter();
         let target = |source: &String| {
             let mut disks = disks.clone();
-            disks.find(|d| d.source == *source).map(|d| d.target.clone())
+            disks
+                .find(|d| d.source == *source)
+                .map(|d| d.target.clone())
         };
         let mut mapped = BTreeMap::new();
         for (key, source) in &config {
@@ -232,9 +237,7 @@ impl RoleHypervisor for Folder {
 
     fn stop(&self, _: &str) -> Result<()> {
         match fs::remove_file(self.dir.join(RUNNING)) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::io("cannot stop", e))
-            }
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("cannot stop", e)),
             _ => Ok(()),
         }
     }

@@ -63,7 +63,12 @@ const AGENT: [&str; 9] = [
     "reverse bases",
 ];
 /// Where a failback can die before it is a migration, and the agent that it asks.
-const FAILBACK: [&str; 4] = ["journal plan", "failback pair", "journal adopt", "failback adopted"];
+const FAILBACK: [&str; 4] = [
+    "journal plan",
+    "failback pair",
+    "journal adopt",
+    "failback adopted",
+];
 const ADOPTING: [&str; 9] = [
     "adopt given-up",
     "retired standing",
@@ -90,7 +95,10 @@ fn main() -> ExitCode {
         ("the_agent_dies_at_each_step", agent),
         ("what_was_begun_can_be_undone", undo),
         ("a_vm_is_brought_back_after_a_failover", bring_back),
-        ("without_shared_blocks_it_goes_and_comes_back", without_shared_blocks),
+        (
+            "without_shared_blocks_it_goes_and_comes_back",
+            without_shared_blocks,
+        ),
         ("what_does_not_do_well_stays_where_it_is", ill),
         ("nothing_is_brought_back_while_both_run", both_run),
     ] {
@@ -110,7 +118,11 @@ fn dies_and_arrives(world: &mut World, from: usize, point: &str) {
     world.change(from);
     let content = world.content(from);
     let died = world.run(from, "migrate", point);
-    assert_eq!(died.status.code(), None, "{point} was not reached: {died:?}");
+    assert_eq!(
+        died.status.code(),
+        None,
+        "{point} was not reached: {died:?}"
+    );
     world.check();
     world.run_well(from, "migrate");
     world.check_is_on(1 - from, &content);
@@ -153,9 +165,21 @@ fn agent() {
 fn undo() {
     let mut world = World::new(true);
     world.run_well(0, "sync");
-    for point in ["stopped", "handover kept", "stand", "retired guard", "journal hand-over"] {
+    for point in [
+        "stopped",
+        "handover kept",
+        "stand",
+        "retired guard",
+        "journal hand-over",
+    ] {
         // An undo may be cut off as well.
-        for dies_at in ["", "undo begun", "undo confirmed", "undo standing", "undo started"] {
+        for dies_at in [
+            "",
+            "undo begun",
+            "undo confirmed",
+            "undo standing",
+            "undo started",
+        ] {
             world.change(0);
             let content = world.content(0);
             let died = world.run(0, "migrate", point);
@@ -168,7 +192,10 @@ fn undo() {
             if dies_at != "undo started" || !world.runs(0) {
                 let undone = world.run(0, "undo", "");
                 let is_undone = String::from_utf8_lossy(&undone.stderr).contains("no migration");
-                assert!(undone.status.success() || is_undone, "{point} {dies_at}: {undone:?}");
+                assert!(
+                    undone.status.success() || is_undone,
+                    "{point} {dies_at}: {undone:?}"
+                );
             } else {
                 world.run_well(0, "undo");
             }
@@ -191,7 +218,10 @@ fn undo() {
     world.agent_dies_at(0, "");
     let refused = world.run(1, "undo", "");
     let said = String::from_utf8_lossy(&refused.stderr);
-    assert!(!refused.status.success() && said.contains("is primary"), "{said}");
+    assert!(
+        !refused.status.success() && said.contains("is primary"),
+        "{said}"
+    );
     world.check();
 }
 
@@ -199,7 +229,9 @@ fn bring_back() {
     let mut world = World::new(true);
     world.run_well(0, "sync");
     let points = FAILBACK.iter().map(|point| (point, false));
-    let points: Vec<_> = points.chain(ADOPTING.iter().map(|point| (point, true))).collect();
+    let points: Vec<_> = points
+        .chain(ADOPTING.iter().map(|point| (point, true)))
+        .collect();
     for (case, (point, is_agents)) in points.into_iter().enumerate() {
         let (lost, heir) = (case % 2, 1 - case % 2);
         // What was written since the last sync is lost, or is it: it stays on the host that was.
@@ -249,7 +281,14 @@ fn diverged_generation(world: &World, host: usize) -> [blake3::Hash; 2] {
         let prefix = format!(".{}.rbs", config.disks[disk]);
         let mut numbers: Vec<u64> = std::fs::read_dir(&folder.dir)
             .unwrap()
-            .filter_map(|e| e.unwrap().file_name().to_str()?.strip_prefix(&prefix)?.parse().ok())
+            .filter_map(|e| {
+                e.unwrap()
+                    .file_name()
+                    .to_str()?
+                    .strip_prefix(&prefix)?
+                    .parse()
+                    .ok()
+            })
             .collect();
         numbers.sort_unstable();
         // The newest is what was synced since.
@@ -260,9 +299,15 @@ fn diverged_generation(world: &World, host: usize) -> [blake3::Hash; 2] {
 
 fn without_shared_blocks() {
     let mut world = World::new(false);
-    for (case, point) in ["", "adopt a", "handover kept", "adopt manifest", "adopt publish"]
-        .iter()
-        .enumerate()
+    for (case, point) in [
+        "",
+        "adopt a",
+        "handover kept",
+        "adopt manifest",
+        "adopt publish",
+    ]
+    .iter()
+    .enumerate()
     {
         let from = case % 2;
         match point.is_empty() {
@@ -284,14 +329,20 @@ fn ill() {
     world.health = "test \"$VMID\" = 101 && test -n \"$HOST\" && false".into();
     let failed = world.run(0, "migrate", "");
     let said = String::from_utf8_lossy(&failed.stderr);
-    assert!(!failed.status.success() && said.contains("does not do well"), "{said}");
+    assert!(
+        !failed.status.success() && said.contains("does not do well"),
+        "{said}"
+    );
     world.check_is_on(1, &content);
     world.health = "true".into();
     // One that cannot even be started is not taken back either: nobody knows what was written.
     std::fs::write(world.folder(0).dir.join(BROKEN), "").unwrap();
     let failed = world.run(1, "migrate", "");
     let said = String::from_utf8_lossy(&failed.stderr);
-    assert!(!failed.status.success() && said.contains("could not be started"), "{said}");
+    assert!(
+        !failed.status.success() && said.contains("could not be started"),
+        "{said}"
+    );
     world.check();
     assert_eq!(world.vm_is(0), Some(State::Vm));
     assert!(matches!(world.vm_is(1), Some(State::Replica(_))));
@@ -314,7 +365,10 @@ fn both_run() {
     let contents = [world.content(0), world.content(1)];
     let refused = world.run(1, "failback", "");
     let said = String::from_utf8_lossy(&refused.stderr);
-    assert!(!refused.status.success() && said.contains("runs on first as well"), "{said}");
+    assert!(
+        !refused.status.success() && said.contains("runs on first as well"),
+        "{said}"
+    );
     assert_eq!([world.content(0), world.content(1)], contents);
     // The old primary sends nothing to the new one.
     let refused = world.run(0, "sync", "");

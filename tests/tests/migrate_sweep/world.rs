@@ -142,7 +142,10 @@ impl World {
 
     /// What the VM is on a host; nothing if it was never there.
     pub fn vm_is(&self, host: usize) -> Option<State> {
-        self.folder(host).read().expect("a VM").map(|config| config.state)
+        self.folder(host)
+            .read()
+            .expect("a VM")
+            .map(|config| config.state)
     }
 
     /// What must be true whatever has happened: one host at most may run the VM.
@@ -151,7 +154,10 @@ impl World {
         assert!(startable != [true, true], "both hosts may start the VM");
         assert!(!(self.runs(0) && self.runs(1)), "both hosts run the VM");
         for host in [0, 1] {
-            assert!(!self.runs(host) || startable[host], "host {host} runs a replica");
+            assert!(
+                !self.runs(host) || startable[host],
+                "host {host} runs a replica"
+            );
         }
         let violation = self.dir.path().join("mounted/hosts").join(VIOLATION);
         assert!(!violation.exists(), "both hosts have run the VM");
@@ -163,7 +169,10 @@ impl World {
         assert!(self.runs(host), "it does not run on host {host}");
         assert!(matches!(self.vm_is(1 - host), Some(State::Replica(_))));
         assert_eq!(self.content(host), *content, "the VM's disks");
-        let handover = self.state(1 - host).join("handover").join(format!("{VM}.json"));
+        let handover = self
+            .state(1 - host)
+            .join("handover")
+            .join(format!("{VM}.json"));
         assert!(!handover.exists(), "nothing is pending");
     }
 }
