@@ -216,6 +216,70 @@ impl fmt::Display for Cmd {
     }
 }
 
+/// How a program ended that the user has named.
+#[derive(Debug)]
+pub struct Named {
+    what: String,
+    code: i32,
+    said: String,
+}
+
+impl Named {
+    /// Its exit code.
+    pub fn code(&self) -> i32 {
+        self.code
+    }
+
+    /// What it said on stdout and stderr, on one line.
+    pub fn said(&self) -> &str {
+        &self.said
+    }
+
+    /// An error, with what it said, unless it exited with 0. `what` is what it is to us.
+    pub fn check(&self, what: &str) -> Result<()> {
+        if self.code == 0 {
+            return Ok(());
+        }
+        let error = Error::new(
+            Kind::Tool,
+            format!("{what} {} failed with exit code {}", self.what, self.code),
+        );
+        Err(match self.said.is_empty() {
+            true => error,
+            false => error.because(self.said.clone()),
+        })
+    }
+}
+
+/// Runs a program that the user has named, by its absolute path, with these variables in its environment besides what
+/// every program gets. Whatever its exit code: fails only if it cannot be run, is ended by a signal, or takes longer
+/// than `timeout`.
+pub fn run_named(
+    program: &Path,
+    args: &[OsString],
+    variables: &[(&str, &str)],
+    timeout: Duration,
+) -> Result<Named> {
+    let what = program.display().to_string();
+    if !program.is_absolute() {
+        return Err(
+            Error::new(Kind::Usage, format!("{what} is not an absolute path"))
+                .advise("name the program by its whole path"),
+        );
+    }
+    let all: Vec<i32> = (0..=255).collect();
+    let (stdout, stderr, code) =
+        execute_with(program, args, variables, (timeout, &all), &what, |stdout| {
+            read_limited(stdout, &what)
+        })?;
+    let mut said = one_line(&stdout[..stdout.len().min(STDERR_MAX_BYTES)]);
+    if !said.is_empty() && !stderr.is_empty() {
+        said.push_str("; ");
+    }
+    said.push_str(&stderr);
+    Ok(Named { what, code, said })
+}
+
 /// Runs `program`; returns what `consume` made of its stdout, its stderr, and its exit code: 0 or one of `accepted`.
 fn execute<T: Send>(
     program: &Path,
@@ -224,10 +288,22 @@ fn execute<T: Send>(
     what: &str,
     consume: impl FnOnce(&mut dyn Read) -> Result<T> + Send,
 ) -> Result<(T, String, i32)> {
+    execute_with(program, args, &[], (timeout, accepted), what, consume)
+}
+
+/// The same with variables in its environment.
+fn execute_with<T: Send>(
+    program: &Path,
+    args: &[OsString],
+    variables: &[(&str, &str)],
+    (timeout, accepted): (Duration, &[i32]),
+    what: &str,
+    consume: impl FnOnce(&mut dyn Read) -> Result<T> + Send,
+) -> Result<(T, String, i32)> {
     let no_pipe = |e| Error::io(format!("cannot make a pipe for {what}"), e);
     let (stdout, stdout_end) = io::pipe().map_err(no_pipe)?;
     let (stderr, stderr_end) = io::pipe().map_err(no_pipe)?;
-    let expression = duct::cmd(program, args)
+    let mut expression = duct::cmd(program, args)
         .stdin_null()
         .stdout_file(stdout_end)
         .stderr_file(stderr_end)
@@ -239,6 +315,9 @@ fn execute<T: Send>(
             Ok(())
         })
         .unchecked();
+    for (name, value) in variables {
+        expression = expression.env(name, value);
+    }
     let started = Instant::now();
     let handle = expression
         .start()

@@ -1,9 +1,11 @@
 //! What a front end provides about its hypervisor, so that the workflows are written once.
 
 use crate::error::Result;
-use crate::replica::{Generation, Location, Placement, ReplicaRequest, TargetPair};
+use crate::image::ImageFormat;
+use crate::replica::{Generation, Location, Placement, ReplicaRequest, TargetPair, Trial};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -88,4 +90,41 @@ pub trait RoleHypervisor: TargetHypervisor {
 
     /// Whether the guest's agent answers; `None` if it has none.
     fn guest_answers(&self, vm: &str) -> Result<Option<bool>>;
+}
+
+/// The sockets of a VM that runs.
+pub struct VmSockets {
+    /// QEMU's monitor.
+    pub monitor: PathBuf,
+    /// The guest's agent.
+    pub agent: PathBuf,
+}
+
+/// What a test of a replica needs of its host: a clone that is a VM of its own.
+pub trait TrialHypervisor: RoleHypervisor {
+    /// An id that no guest has: `wanted`, or any. Refuses one that is taken.
+    fn spare_vm(&self, wanted: Option<&str>) -> Result<String>;
+
+    /// Where clones of the generation's disks go, as disks of `vm` in these formats, beside the originals.
+    fn place_clones(
+        &self,
+        vm: &str,
+        generation: &Generation,
+        formats: &[ImageFormat],
+    ) -> Result<Vec<Placement>>;
+
+    /// Makes the clone known, so that it can be started: without links to any network, without the host's devices.
+    /// Refuses an id that was taken meanwhile. Returns notes for the user.
+    fn show_clone(
+        &self,
+        pair: &TargetPair,
+        generation: &Generation,
+        trial: &Trial,
+    ) -> Result<Vec<String>>;
+
+    /// Stops the clone and forgets it. Another VM that has its id is left alone; so is what is gone.
+    fn end_clone(&self, trial: &Trial) -> Result<()>;
+
+    /// The sockets of a VM.
+    fn sockets(&self, vm: &str) -> Result<VmSockets>;
 }

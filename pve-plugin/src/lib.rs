@@ -14,6 +14,7 @@ pub mod roles;
 pub mod source;
 pub mod storage_cfg;
 pub mod target;
+pub mod trials;
 pub mod vm_config;
 pub mod volid;
 pub mod way_back;

@@ -5,6 +5,7 @@ use pvesync::fitness;
 use pvesync::node::PveTree;
 use pvesync::source::{self, PROGRAM};
 use pvesync::target::PveTarget;
+use pvesync::vm_config::VmConfig;
 use pvesync::volid::Vmid;
 use rblocksync::cli::units::{human, parse_bytes, parse_time};
 use rblocksync::cli::{
@@ -17,12 +18,14 @@ use rblocksync::job::{
     TargetService,
 };
 use rblocksync::remote::HostSpec;
-use rblocksync::replica::{self, list_generations, state_dir, Generation, Layout, TargetPair};
+use rblocksync::replica::{
+    self, list_generations, state_dir, Boot, Generation, Layout, TargetPair,
+};
 use rblocksync::snapshot::{watchdog, VmRuntime};
 use rblocksync::stop::{on_signals, Stop};
 use rblocksync::verbs::{
-    self, CheckArgs, DoctorArgs, FailbackArgs, MigrateArgs, PinArgs, Place, PruneArgs,
-    RetentionArgs, StatusArgs, UndoArgs, VerifyArgs,
+    self, CheckArgs, DoctorArgs, FailbackArgs, FailoverArgs, MigrateArgs, PinArgs, Place,
+    PruneArgs, RetentionArgs, StatusArgs, TestFailoverArgs, UndoArgs, VerifyArgs,
 };
 use serde_json::json;
 use std::io::Write;
@@ -61,6 +64,10 @@ enum Verb {
     Pin(PinArgs),
     /// Let a generation be pruned again
     Unpin(PinArgs),
+    /// Make the replica on this node the VM, because its source is lost
+    Failover(FailoverArgs),
+    /// Boot a clone of a generation of a replica on this node, without any network, and remove it
+    TestFailover(TestFailoverArgs),
     /// Read a generation again and compare it with what was sealed, here or on another host
     Verify(VerifyArgs),
     /// Move a VM to another host that has, or gets, a replica of it
@@ -212,6 +219,12 @@ fn run(cli: Cli) -> ExitCode {
         Verb::Verify(args) => at(&cli, &reporter, &stop, |place| {
             verbs::verify(args, place, &disks_with_keys)
         }),
+        Verb::Failover(args) => with_target(&cli, &reporter, &stop, |place, target| {
+            verbs::failover(args, place, target, &name_of)
+        }),
+        Verb::TestFailover(args) => with_target(&cli, &reporter, &stop, |place, target| {
+            verbs::test_failover(args, place, target)
+        }),
         Verb::Status(args) => verbs::status(args, &Layout::new(state_dir()), &reporter),
         Verb::Check(args) => return check(args),
         Verb::Doctor(args) => doctor(args, &reporter),
@@ -262,6 +275,7 @@ fn doctor(args: &DoctorArgs, reporter: &Reporter) -> Result<()> {
         hypervisor: &target,
         disks: &disks,
         needed: &source::NEEDED,
+        trials: Some(&target),
     };
     verbs::doctor(args, &patient, reporter)
 }
@@ -272,16 +286,32 @@ fn at(
     stop: &Stop,
     act: impl FnOnce(&Place) -> Result<()>,
 ) -> Result<()> {
+    with_target(cli, reporter, stop, |place, _| act(place))
+}
+
+fn with_target(
+    cli: &Cli,
+    reporter: &Reporter,
+    stop: &Stop,
+    act: impl FnOnce(&Place, &PveTarget) -> Result<()>,
+) -> Result<()> {
     let layout = Layout::new(state_dir());
     let target = PveTarget::new(PveTree::new("/"), layout.clone());
-    act(&Place {
+    let place = Place {
         program: PROGRAM,
         layout: &layout,
         hypervisor: &target,
         ssh: &cli.ssh,
         reporter,
         stop,
-    })
+    };
+    act(&place, &target)
+}
+
+/// The VM's name in a generation.
+fn name_of(generation: &Generation) -> Option<String> {
+    let config = VmConfig::parse(&generation.config).ok()?;
+    config.name().map(str::to_owned)
 }
 
 fn vm(args: &VmArgs, cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> {
@@ -388,7 +418,7 @@ fn generations(args: &GenerationsArgs, place: &Place) -> Result<()> {
         });
     }
     for (pair, generations) in &found {
-        tell(place.reporter, pair, generations);
+        tell(place, pair, generations, args.to.is_none());
     }
     Ok(())
 }
@@ -402,12 +432,14 @@ fn tell_sent(place: &Place, vm: &str) -> Result<bool> {
             json!({"event": "sent", "pair": pair}),
         );
         let newest = generations.last().map(|g| g.number);
-        tell_generations(place.reporter, generations, newest);
+        tell_generations(place.reporter, generations, newest, &|_| None);
     }
     Ok(!sent.is_empty())
 }
 
-fn tell(reporter: &Reporter, pair: &TargetPair, generations: &[Generation]) {
+/// Only of a replica `here` it is known whether its generations were seen to boot.
+fn tell(place: &Place, pair: &TargetPair, generations: &[Generation], here: bool) {
+    let reporter = place.reporter;
     reporter.say(
         format!(
             "VM {} of {}, here {}:",
@@ -415,10 +447,18 @@ fn tell(reporter: &Reporter, pair: &TargetPair, generations: &[Generation]) {
         ),
         json!({"event": "replica", "pair": pair}),
     );
-    tell_generations(reporter, generations, pair.head);
+    tell_generations(reporter, generations, pair.head, &|number| {
+        let boot = here.then(|| replica::boot_of(place.layout, pair.pair, number));
+        boot?.ok()?
+    });
 }
 
-fn tell_generations(reporter: &Reporter, generations: &[Generation], head: Option<u64>) {
+fn tell_generations(
+    reporter: &Reporter,
+    generations: &[Generation],
+    head: Option<u64>,
+    boot_of: &dyn Fn(u64) -> Option<Boot>,
+) {
     for generation in generations {
         let changed: u64 = generation.disks.iter().map(|d| d.changed).sum();
         let head = match head == Some(generation.number) {
@@ -432,6 +472,10 @@ fn tell_generations(reporter: &Reporter, generations: &[Generation], head: Optio
             generation.consistency,
             human(changed)
         );
+        let boot = boot_of(generation.number);
+        if let Some(boot) = &boot {
+            text.push_str(&format!(", booted {:.0} ({})", boot.at, boot.sign));
+        }
         for disk in &generation.disks {
             text.push_str(&format!(
                 "\n    {}: {} {} {}",
@@ -443,7 +487,7 @@ fn tell_generations(reporter: &Reporter, generations: &[Generation], head: Optio
         }
         reporter.say(
             text,
-            json!({"event": "generation", "generation": generation}),
+            json!({"event": "generation", "generation": generation, "boot": boot}),
         );
     }
 }

@@ -1,11 +1,12 @@
 //! What is unfinished, broken or missing on this host, whichever part it has in a replication.
 
+use super::trial::sweep_trials;
 use crate::error::{Error, Kind, Result};
-use crate::hypervisor::TargetHypervisor;
+use crate::hypervisor::{TargetHypervisor, TrialHypervisor};
 use crate::journal::{Journal, RunRecord, Side};
 use crate::lock::Lock;
 use crate::lvm::OwnerTag;
-use crate::replica::{inspect, source_pairs, source_vms, Finding, Layout};
+use crate::replica::{inspect, source_pairs, source_vms, trials, Finding, Layout};
 use crate::snapshot::{self, DiskSource};
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -31,6 +32,8 @@ pub struct Patient<'a> {
     pub disks: &'a dyn Fn(&str) -> Result<Vec<DiskSource>>,
     /// Programs that must be there.
     pub needed: &'a [Needed],
+    /// The hypervisor once more, if replicas can be tested on it.
+    pub trials: Option<&'a dyn TrialHypervisor>,
 }
 
 /// Looks for all of it; with `repair`, what can be put right is.
@@ -40,6 +43,30 @@ pub fn examine(patient: &Patient, repair: bool) -> Result<Vec<Finding>> {
     findings.extend(state(patient.layout, repair)?);
     findings.extend(sources(patient, repair)?);
     findings.extend(inspect(patient.layout, patient.hypervisor, repair)?);
+    findings.extend(tests(patient, repair)?);
+    Ok(findings)
+}
+
+/// What tests of replicas have left. One that is under way is passed over.
+fn tests(patient: &Patient, repair: bool) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for trial in trials(patient.layout)? {
+        let lock = patient.layout.trial_lock(&trial.vm);
+        match Lock::take(&lock, &format!("the test with VM {}", trial.vm)) {
+            Err(e) if e.kind() == Kind::Busy => continue,
+            other => drop(other?),
+        }
+        let what = format!(
+            "a test of VM {} was cut off: its clone, VM {}, may be left",
+            trial.replica, trial.vm
+        );
+        findings.push(match patient.trials {
+            Some(hypervisor) => Finding::repairable(what, repair, || {
+                sweep_trials(patient.layout, hypervisor).map(drop)
+            }),
+            None => Finding::new(what, "test-failover removes it"),
+        });
+    }
     Ok(findings)
 }
 

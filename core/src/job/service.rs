@@ -199,7 +199,13 @@ impl Service for TargetService<'_> {
                     | HostRequest::Decline(_) => {
                         reverse_service::handle(&self.layout, roles, request, driver)
                     }
-                    request => roles_service::handle(&self.layout, roles, request),
+                    request => {
+                        if matches!(request, HostRequest::TakeOver(_)) {
+                            // What was prepared and not sealed would be in its way.
+                            self.give_up();
+                        }
+                        roles_service::handle(&self.layout, roles, request)
+                    }
                 },
                 None => Err(Error::new(
                     Kind::Protocol,

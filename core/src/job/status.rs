@@ -2,7 +2,9 @@
 
 use crate::error::Result;
 use crate::journal::{Journal, RunRecord, Side};
-use crate::replica::{list_generations, source_pairs, Generation, Layout, Standing, TargetPair};
+use crate::replica::{
+    boot_of, list_generations, source_pairs, Boot, Generation, Layout, Standing, TargetPair,
+};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -31,6 +33,8 @@ pub struct PairStatus {
     pub taken_at: Option<Timestamp>,
     /// How many generations there are; only the target knows.
     pub generations: Option<usize>,
+    /// The newest generation that was seen to boot, by its number; only the target knows.
+    pub booted: Option<(u64, Boot)>,
     /// The last run, as this host has seen it.
     pub last: Option<RunRecord>,
 }
@@ -106,7 +110,15 @@ pub fn statuses(layout: &Layout, vm: Option<&str>) -> Result<Vec<PairStatus>> {
     for (pair, generations) in list_generations(layout, None)? {
         let id = pair.pair.to_string();
         let last = received.iter().rfind(|run| run.pair.as_ref() == Some(&id));
-        found.push(of_replica(pair, &generations, last.cloned()));
+        let mut status = of_replica(pair.clone(), &generations, last.cloned());
+        for generation in generations.iter().rev() {
+            let boot = boot_of(layout, pair.pair, generation.number)?;
+            status.booted = boot.map(|boot| (generation.number, boot));
+            if status.booted.is_some() {
+                break;
+            }
+        }
+        found.push(status);
     }
     for status in found.iter_mut().filter(|s| s.side == Side::Source) {
         let pairs = source_pairs(layout, &status.vm)?;
@@ -131,6 +143,7 @@ fn of_replica(pair: TargetPair, generations: &[Generation], last: Option<RunReco
         generation: pair.head,
         taken_at: head.map(|g| g.taken_at),
         generations: Some(generations.len()),
+        booted: None,
         last,
     }
 }
@@ -158,6 +171,7 @@ fn of_source(runs: Vec<RunRecord>) -> Vec<PairStatus> {
             generation: None,
             taken_at: None,
             generations: None,
+            booted: None,
             last: None,
         });
         if run.pair.is_some() && run.pair != status.pair {

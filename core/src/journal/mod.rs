@@ -63,7 +63,7 @@ pub enum State {
 
 impl State {
     /// Those of a sync, in their order.
-    pub const ALL: [State; 7] = [
+    pub const SYNC: [State; 7] = [
         State::Plan,
         State::Sweep,
         State::Fork,
@@ -73,8 +73,17 @@ impl State {
         State::Release,
     ];
 
-    /// Those of a migration from the last sync on, in their order; [`State::Stop`] comes before it.
-    pub const HANDOVER: [State; 6] = [
+    /// All of them.
+    pub const ALL: [State; 15] = [
+        State::Plan,
+        State::Sweep,
+        State::Fork,
+        State::Snap,
+        State::Transfer,
+        State::Seal,
+        State::Release,
+        State::Fence,
+        State::Stop,
         State::Retire,
         State::HandOver,
         State::Reverse,
@@ -406,7 +415,7 @@ mod tests {
         let seen = Journal::look(&path).unwrap().unwrap();
         let found = seen.runs(Side::Source).unwrap();
         assert!(found[0].running && !found[0].was_cut_off());
-        assert_eq!(found[0].state, "release");
+        assert_eq!(found[0].state, "adopt");
         assert_eq!(
             seen.steps(beginning.id).unwrap(),
             State::ALL.map(State::name)

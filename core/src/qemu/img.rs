@@ -3,6 +3,7 @@
 
 use crate::cmd::{Cmd, Tool};
 use crate::error::{Error, Kind, Result};
+use crate::image::ImageFormat;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -46,6 +47,26 @@ pub fn create(path: &Path, size: u64) -> Result<()> {
         .args(["create", "-q", "-f", "qcow2", "--"])
         .arg(absolute(path)?)
         .arg(size.to_string())
+        .run()
+        .map(drop)
+}
+
+/// Makes the file at `path`, which may exist, an empty qcow2 image over `backing`, whose format is named in it: so nobody
+/// guesses that from what a guest could write.
+pub fn overlay(path: &Path, backing: &Path, format: ImageFormat) -> Result<()> {
+    Cmd::new(Tool::QemuImg)
+        .args([
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "-F",
+            &format.to_string(),
+            "-b",
+        ])
+        .arg(absolute(backing)?)
+        .arg("--")
+        .arg(absolute(path)?)
         .run()
         .map(drop)
 }

@@ -68,6 +68,13 @@ fn has_aes(cpuinfo: &str) -> bool {
 /// The ciphers that ssh would offer with these arguments, best first. `None` if it does not say: then
 /// connecting will tell what is wrong.
 fn ciphers(args: Vec<OsString>) -> Option<String> {
+    let text = ask_config(args)?;
+    let value = text.lines().find_map(|line| line.strip_prefix("ciphers "));
+    value.map(str::to_owned)
+}
+
+/// What ssh would do with these arguments, a setting a line. `None` if it does not say.
+pub(super) fn ask_config(args: Vec<OsString>) -> Option<String> {
     let ask = duct::cmd("ssh", std::iter::once("-G".into()).chain(args))
         .stdin_null()
         .stdout_capture()
@@ -77,9 +84,8 @@ fn ciphers(args: Vec<OsString>) -> Option<String> {
         let _ = handle.kill();
         return None;
     };
-    let text = String::from_utf8_lossy(&output.stdout);
-    let value = text.lines().find_map(|line| line.strip_prefix("ciphers "));
-    value.map(str::to_owned)
+    let said = output.status.success();
+    said.then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //!
 //! * `host`: what a user may write as a host
 //! * `control`, `mux`, `master`: the ssh process behind a connection and its private control socket
+//! * `probe`: whether a host is there at all
 //! * `process`, `run`: processes on the other host
 //! * `cipher`: what ssh encrypts with
 //! * `upload`, `agent`: the agent bootstrap
@@ -17,6 +18,7 @@ mod control;
 mod host;
 mod master;
 mod mux;
+mod probe;
 mod process;
 mod run;
 mod upload;
@@ -26,6 +28,7 @@ pub use agent::{agent_id, AgentEnd, AgentHandle, AgentPipe, AgentSpec};
 pub use cipher::Cipher;
 pub use host::HostSpec;
 pub use master::SshOptions;
+pub use probe::{reach, Reach};
 pub use process::Ended;
 pub use run::{RunLimits, RunOutput};
 

@@ -11,7 +11,7 @@ pub(super) use format::{check_fork, settle_fork, Image};
 use super::manifest::generation_name;
 use super::volume::Sealed;
 use crate::error::{Error, Kind, Result};
-use crate::image::flush_parent;
+use crate::image::{flush_parent, ImageFormat};
 use rustix::fs::{fgetxattr, fsetxattr, ioctl_ficlone, XattrFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -481,6 +481,52 @@ pub(super) fn sealed(path: &Path, pair: Uuid, number: u64) -> Result<Sealed> {
         path,
         activated: None,
     })
+}
+
+/// How a writable clone of a generation is made here: the image's own format where blocks can be shared, and otherwise an
+/// overlay, which is qcow2.
+pub(super) fn clone_format(path: &Path, format: ImageFormat) -> Result<ImageFormat> {
+    Ok(match shares_blocks(path)? {
+        true => format,
+        false => ImageFormat::Qcow2,
+    })
+}
+
+/// Makes `clone`, owned by `trial`, a writable copy of generation `number` that shares its blocks, or an overlay of it.
+/// The generation is read only.
+pub(super) fn make_clone(
+    path: &Path,
+    format: ImageFormat,
+    pair: Uuid,
+    number: u64,
+    (clone, trial): (&Path, Uuid),
+) -> Result<()> {
+    let sealed = sealed(path, pair, number)?.path.clone();
+    let from = owned(&sealed, pair)?.ok_or_else(|| gone(&sealed))?;
+    let file = create(clone, trial, None)?;
+    match ioctl_ficlone(&file, &from) {
+        Ok(()) => Ok(()),
+        Err(e) if cannot_share(e) => crate::qemu::img::overlay(clone, &sealed, format),
+        Err(e) => Err(io("clone", &sealed, e)),
+    }
+}
+
+/// Removes a clone, and its directory if nothing else is in it.
+pub(super) fn remove_clone(clone: &Path, trial: Uuid) -> Result<()> {
+    if is_unmarked_and_empty(clone)? {
+        std::fs::remove_file(clone).map_err(|e| io("remove", clone, e))?;
+    } else {
+        match remove(clone, trial) {
+            // It was there before, and stopped the test.
+            Err(e) if e.kind() == Kind::Refused => {}
+            done => done?,
+        }
+    }
+    if let Some(dir) = clone.parent() {
+        // Others may use it.
+        let _ = std::fs::remove_dir(dir);
+    }
+    Ok(())
 }
 
 pub(super) fn distrust_head(path: &Path, pair: Uuid, number: u64) -> Result<()> {

@@ -101,6 +101,16 @@ fn one(
             generation.name()
         );
         findings.push(Finding::repairable(what, repair, finish));
+    } else if let Some(order) = super::takeover::pending_take_over(layout, id)? {
+        let what = format!(
+            "{name}: the take-over from generation {} was cut off",
+            order.generation
+        );
+        let mut finding = Finding::repairable(what, repair, finish);
+        if !finding.repaired {
+            finding.advice = format!("run failover {} again", pair.target_vm);
+        }
+        findings.push(finding);
     } else if layout.mending(id).exists() {
         let what = format!("{name}: the repair of a damaged generation was cut off");
         findings.push(Finding::repairable(what, repair, finish));

@@ -80,6 +80,21 @@ impl Layout {
         self.root.join("guard").join(vm)
     }
 
+    /// A test of a replica, by the id of the VM that is made for it.
+    pub fn trial(&self, vm: &str) -> PathBuf {
+        self.trials().join(format!("{vm}.json"))
+    }
+
+    /// All tests that are under way, or were cut off.
+    pub fn trials(&self) -> PathBuf {
+        self.root.join("trials")
+    }
+
+    /// Lock of a test.
+    pub fn trial_lock(&self, vm: &str) -> PathBuf {
+        self.root.join("lock").join(format!("trial-{vm}"))
+    }
+
     /// A change of roles of `vm` that this host has begun, until it is done.
     pub fn handover(&self, vm: &str) -> PathBuf {
         self.root.join("handover").join(format!("{vm}.json"))
@@ -166,6 +181,11 @@ impl Layout {
     pub fn stamp(&self, pair: Uuid, number: u64, index: usize) -> PathBuf {
         let name = format!("{number:012}-{index}.stamp");
         self.generations(pair).join(name)
+    }
+
+    /// That a sealed generation was seen to boot.
+    pub fn boot(&self, pair: Uuid, number: u64) -> PathBuf {
+        self.generations(pair).join(format!("{number:012}.boot"))
     }
 
     /// Directory of the manifests.

@@ -215,6 +215,7 @@ pub(super) fn is_unfinished(layout: &Layout, pair: Uuid) -> Result<bool> {
 fn drop_generation(layout: &Layout, pair: &mut TargetPair, old: &Generation) -> Result<()> {
     let locations = old.disks.iter().map(|d| &d.location);
     remove_generation(locations, pair.pair, old.number)?;
+    store::remove(&layout.boot(pair.pair, old.number))?;
     for index in 0..old.disks.len() {
         store::remove(&layout.table(pair.pair, old.number, index))?;
         store::remove(&layout.stamp(pair.pair, old.number, index))?;

@@ -19,12 +19,14 @@ use crate::crash;
 use crate::error::{Error, Kind, Result};
 use crate::hypervisor::{RoleHypervisor, TargetHypervisor};
 use crate::lock::Lock;
+use crate::wire::limits;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use uuid::Uuid;
 
-/// So long another process may go on with the replica: a status that looks, a run that is about to end.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// So long an agent may hold the replica whose driver has vanished, as it does if a source is lost in the middle of a sync:
+/// it notices within the links' limit of silence.
+const PATIENCE: Duration = Duration::from_secs(limits::SILENCE_S_MAX + 10);
 
 /// Which replica is to become the VM, as of when, and in which epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -333,6 +333,29 @@ pub(super) fn unseal(
     }
 }
 
+/// Makes `clone`, owned by `trial`, a writable snapshot of generation `number`.
+pub(super) fn make_clone(
+    listing: &Listing,
+    lv: &LvId,
+    owner: &OwnerTag,
+    number: u64,
+    (clone, trial): (&LvId, &OwnerTag),
+) -> Result<()> {
+    let sealed = generation_of(lv, number)?;
+    let Some(found) = listing.owned(&sealed, owner)? else {
+        return Err(gone(&sealed));
+    };
+    if let Some(pool) = &found.pool {
+        free_bytes(listing, pool)?;
+    }
+    let options = SnapshotOptions {
+        inactive: true,
+        tags: vec![trial.tag().clone()],
+        ..SnapshotOptions::default()
+    };
+    lvm::snapshot(&sealed, clone.name(), &options).map(drop)
+}
+
 /// Whether the head maps just the blocks of the generation that it was made from: dm-thin gives a shared block that is
 /// written a copy of its own. If the pool cannot tell, it is not said.
 pub(super) fn is_head_of(

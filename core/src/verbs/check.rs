@@ -117,6 +117,7 @@ mod tests {
             generation: second.map(|_| 1),
             taken_at: second.map(|s| Timestamp::new(s, 0).unwrap()),
             generations: Some(1),
+            booted: None,
             last: None,
         }
     }

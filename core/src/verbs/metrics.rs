@@ -137,6 +137,7 @@ mod tests {
             generation: Some(3),
             taken_at: Some(Timestamp::new(5, 0).unwrap()),
             generations: Some(2),
+            booted: None,
             last: None,
         }
     }

@@ -3,18 +3,22 @@
 mod check;
 mod doctor;
 mod failback;
+mod failover;
 mod metrics;
 mod migrate;
 mod place;
 mod prune;
 mod status;
+mod test_failover;
 mod verify;
 
 pub use check::{check, CheckArgs};
 pub use doctor::{doctor, DoctorArgs};
 pub use failback::{failback, FailbackArgs};
 pub use migrate::{migrate, MigrateArgs, UndoArgs};
+pub use failover::{failover, FailoverArgs};
 pub use place::Place;
 pub use prune::{pin, prune, PinArgs, PruneArgs, RetentionArgs};
 pub use status::{status, StatusArgs};
+pub use test_failover::{test_failover, TestFailoverArgs};
 pub use verify::{verify, DisksOf, VerifyArgs};

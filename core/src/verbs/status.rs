@@ -82,6 +82,9 @@ fn text(status: &PairStatus, verdict: Option<Verdict>, now: Timestamp) -> String
     if let Some(count) = status.generations {
         text.push_str(&format!(", {count} kept"));
     }
+    if let Some((number, boot)) = &status.booted {
+        text.push_str(&format!(", generation {number} booted {:.0}", boot.at));
+    }
     match verdict {
         None => {}
         Some(Verdict::Ok | Verdict::Warning) => text.push_str(", young enough"),

@@ -81,7 +81,7 @@ fn run(sweep: fn(&mut World) -> u64) -> Result<(), Failed> {
 }
 
 fn driver(world: &mut World) -> u64 {
-    let mut points: Vec<String> = State::ALL
+    let mut points: Vec<String> = State::SYNC
         .iter()
         .map(|state| format!("journal {}", state.name()))
         .collect();
@@ -110,7 +110,7 @@ fn agent(world: &mut World) -> u64 {
 }
 
 fn at_records(world: &mut World, act: fn(&World, State)) -> u64 {
-    for state in State::ALL {
+    for state in State::SYNC {
         let point = format!("journal {}", state.name());
         world.change();
         let run = world.run_stopped_at(&point, |world| act(world, state));
@@ -122,7 +122,7 @@ fn at_records(world: &mut World, act: fn(&World, State)) -> u64 {
         world.check_after_a_crash(true);
         world.converge();
     }
-    State::ALL.len() as u64
+    State::SYNC.len() as u64
 }
 
 fn agent_at_records(world: &mut World) -> u64 {
@@ -365,7 +365,7 @@ fn soak(world: &mut World) -> u64 {
             continue;
         }
         faults += 1;
-        let record = format!("journal {}", random.one_of(&State::ALL).name());
+        let record = format!("journal {}", random.one_of(&State::SYNC).name());
         match random.below(5) {
             0 => drop(world.run(&record)),
             1 => drop(world.run("held")),

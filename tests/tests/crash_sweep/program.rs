@@ -199,6 +199,7 @@ fn doctor(args: &[OsString]) -> ExitCode {
         hypervisor: &folder,
         disks: &disks,
         needed: &[],
+        trials: None,
     };
     match job::examine(&patient, true) {
         Ok(found) => {

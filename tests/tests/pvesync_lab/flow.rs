@@ -318,8 +318,8 @@ pub fn a_replica_in_use_is_left_alone(lab: &Lab) -> Result<()> {
     expect(a, "pvesync vm 101 --to hvb", 3, &["VM 101 is running"])?;
     b.run_ok("qm stop 101 --skiplock")?;
 
-    // What qm unlock does.
-    b.run_ok(&format!("sed -i '/^lock:/d' {CONFIG}"))?;
+    // What qm unlock does, and somebody who takes out the hookscript, too.
+    b.run_ok(&format!("sed -i '/^lock:/d; /^hookscript:/d' {CONFIG}"))?;
     b.run_ok("qm start 101")?;
     wait_for_writes(b, THIN, sealed.writes + 20)?;
     b.run_ok("qm stop 101")?;

@@ -1,0 +1,24 @@
+//! Changes of roles between two hypervisors: who may run the VM, and that there is always just one that does. On small
+//! VMs, a thin volume and a file each.
+
+mod failover;
+mod guard;
+mod trial;
+
+use std::process::ExitCode;
+use tests::lab::{suite, Options};
+use tests::named;
+
+fn main() -> ExitCode {
+    suite::run(
+        Options::default(),
+        named![
+            trial::a_generation_boots_and_nothing_of_the_test_is_left,
+            trial::a_test_that_was_killed_is_swept,
+            guard::a_replica_does_not_start_even_if_it_is_unlocked,
+            failover::a_source_that_answers_is_not_replaced,
+            failover::killed_at_each_record_an_older_generation_takes_over,
+            failover::the_old_source_is_refused_when_it_is_back,
+        ],
+    )
+}
