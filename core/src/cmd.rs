@@ -35,7 +35,6 @@ const KILL_GRACE: Duration = Duration::from_secs(5);
 #[allow(missing_docs)]
 pub enum Tool {
     Dmsetup,
-    Env,
     Lvchange,
     Lvcreate,
     Lvextend,
@@ -54,7 +53,6 @@ impl Tool {
     fn spec(self) -> (&'static str, &'static str) {
         match self {
             Tool::Dmsetup => ("dmsetup", "dmsetup"),
-            Tool::Env => ("env", "coreutils"),
             Tool::Lvchange => ("lvchange", "lvm2"),
             Tool::Lvcreate => ("lvcreate", "lvm2"),
             Tool::Lvextend => ("lvextend", "lvm2"),

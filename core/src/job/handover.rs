@@ -8,7 +8,7 @@
 use super::messages::HostRequest;
 use super::vm::Context;
 use crate::agent::Client;
-use crate::cmd::{Cmd, Tool};
+use crate::cmd::run_named;
 use crate::crash;
 use crate::digest::HashKind;
 use crate::driver::{RemoteAgent, Streams};
@@ -22,6 +22,8 @@ use crate::replica::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -85,8 +87,9 @@ impl Handover {
 /// How it is to be found out whether the VM does well on the other host.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
-    /// A shell command, run on this host with VMID and HOST in its environment: it succeeds if all is well.
-    pub command: Option<String>,
+    /// A program by its absolute path, with arguments, run on this host with VMID and HOST in its environment: it exits with
+    /// 0 if all is well.
+    pub command: Option<(PathBuf, Vec<OsString>)>,
     /// How long to wait for it, or for the guest's agent.
     pub timeout: Duration,
 }
@@ -329,18 +332,19 @@ impl Handing<'_> {
             };
             self.wait(until, why)?;
         }
-        let Some(command) = &self.health.command else {
+        let Some((program, arguments)) = &self.health.command else {
             return Ok(());
         };
         loop {
-            let tried = Cmd::new(Tool::Env)
-                .arg(format!("VMID={}", handover.target_vm))
-                .arg(format!("HOST={}", self.context.host.host()))
-                .args(["sh", "-c", command.as_str()])
-                .timeout(HEALTH_TRY_MAX.min(self.health.timeout))
-                .run();
+            let told = [
+                ("VMID", handover.target_vm.as_str()),
+                ("HOST", self.context.host.host()),
+            ];
+            let limit = HEALTH_TRY_MAX.min(self.health.timeout);
+            let tried = run_named(program, arguments, &told, limit)
+                .and_then(|ended| ended.check("the health command"));
             match tried {
-                Ok(_) => return Ok(()),
+                Ok(()) => return Ok(()),
                 Err(e) => self.wait(until, e)?,
             }
         }

@@ -1,5 +1,6 @@
 //! `migrate`: moves a VM to the host that keeps its replica.
 
+use super::failover::{parse_command, Words};
 use crate::cli::units::parse_time;
 use crate::error::{Error, Kind, Result};
 use crate::job::{self, Health, MigrateOptions, Migration, StopMode};
@@ -20,10 +21,10 @@ pub struct MigrateArgs {
     /// Most syncs of the running VM before it is given up
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds_max: u32,
-    /// A shell command, run on this host with VMID and HOST in its environment, that succeeds if the VM does well there.
-    /// Without it the guest's agent has to answer, if there is one
-    #[arg(long, value_name = "COMMAND")]
-    health_command: Option<String>,
+    /// Program, by its absolute path, with arguments, that is run on this host with VMID and HOST in its environment, and
+    /// exits with 0 if the VM does well there. No shell reads it. Besides, the guest's agent has to answer, if there is one
+    #[arg(long, value_name = "COMMAND", value_parser = parse_command)]
+    health_command: Option<Words>,
     /// How long to wait for that
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = parse_time)]
     health_timeout: Duration,
@@ -53,7 +54,10 @@ impl MigrateArgs {
             shutdown_timeout: self.shutdown_timeout,
             rounds_max: self.rounds_max,
             health: Health {
-                command: self.health_command.clone(),
+                command: self
+                    .health_command
+                    .clone()
+                    .map(|Words(program, arguments)| (program, arguments)),
                 timeout: self.health_timeout,
             },
             no_start: self.no_start,

@@ -102,7 +102,10 @@ fn act(word: &str, config: &Path) -> Result<()> {
         shutdown_timeout: Duration::from_secs(1),
         rounds_max: 3,
         health: Health {
-            command: std::env::var(HEALTH).ok().filter(|text| !text.is_empty()),
+            command: std::env::var(HEALTH)
+                .ok()
+                .filter(|text| !text.is_empty())
+                .map(|text| ("/bin/sh".into(), vec!["-c".into(), text.into()])),
             timeout: Duration::from_secs(1),
         },
         no_start: false,
