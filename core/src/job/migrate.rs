@@ -235,7 +235,11 @@ impl Migration<'_> {
             Err(e) if handover.is_retired(self.context.layout, self.vm)? => {
                 Err(self.held(handover, e))
             }
-            Err(e) => Err(e),
+            Err(e) if handover.undoing => Err(e),
+            Err(e) => Err(match handing.start_again(handover) {
+                Ok(()) => e,
+                Err(also) => e.followed_by(also),
+            }),
         }
     }
 

@@ -183,7 +183,11 @@ impl Job<'_> {
     }
 
     fn outcome(&self, generation: Option<Generation>) -> SyncOutcome {
-        let steps = self.steps.borrow();
+        let mut steps = self.steps.borrow_mut();
+        // Making the connection comes before the first one.
+        if let Some((_, first)) = steps.first_mut() {
+            *first = self.began;
+        }
         let ends = steps.iter().skip(1).map(|(_, at)| *at);
         let ends = ends.chain(std::iter::once(Instant::now()));
         SyncOutcome {

@@ -14,6 +14,7 @@ use super::role::{Role, Standing};
 use super::seal::publish;
 use super::stand::{others_of, retire};
 use super::store::{self, newest_sent, read_json, write_json, TargetPair};
+use super::takeover::PATIENCE;
 use super::volume::Volume;
 use super::Location;
 use crate::agent::BlockEnd;
@@ -164,7 +165,7 @@ pub fn adopt(
     stop: &Stop,
 ) -> Result<Adopted> {
     let what = format!("the replica of VM {}", order.vm);
-    let _lock = Lock::take(&layout.pair_lock(order.pair), &what)?;
+    let _lock = Lock::take_within(PATIENCE, &layout.pair_lock(order.pair), &what)?;
     let mut notes = Vec::new();
     let (mut pair, generation, read) = match done_before(layout, order)? {
         Some((pair, generation)) => {

@@ -8,6 +8,7 @@ use super::role::{Role, Standing};
 use super::seal;
 use super::stand::stand;
 use super::store::{self, note_sent, read_json, write_json, SourcePair, TargetPair};
+use super::takeover::PATIENCE;
 use super::Location;
 use crate::clock;
 use crate::crash;
@@ -62,7 +63,7 @@ pub fn begin_reverse(
     order: &BeginReverse,
 ) -> Result<Reversed> {
     let what = format!("the replica {}", order.origin);
-    let _lock = Lock::take(&layout.pair_lock(order.origin), &what)?;
+    let _lock = Lock::take_within(PATIENCE, &layout.pair_lock(order.origin), &what)?;
     let target = target_of(layout, order.origin)?;
     let wanted = Standing {
         role: Role::Primary,
@@ -252,7 +253,7 @@ pub struct Decline {
 /// returns. Fails with [`Kind::Refused`] if it has taken it over already. Safe to repeat.
 pub fn decline(layout: &Layout, hypervisor: &dyn RoleHypervisor, order: &Decline) -> Result<()> {
     let what = format!("the replica {}", order.pair);
-    let _lock = Lock::take(&layout.pair_lock(order.pair), &what)?;
+    let _lock = Lock::take_within(PATIENCE, &layout.pair_lock(order.pair), &what)?;
     seal::recover(layout, hypervisor, order.pair)?;
     let mut pair = target_of(layout, order.pair)?;
     let Standing { role, epoch } = pair.standing;

@@ -1,6 +1,6 @@
 //! `failback`: brings a VM back to a host that it was taken over from.
 
-use super::migrate::MigrateArgs;
+use super::migrate::{refuse_dry_run, MigrateArgs};
 use crate::error::Result;
 use crate::job::{self, Migration};
 
@@ -23,5 +23,6 @@ impl FailbackArgs {
 
 /// Brings the VM back.
 pub fn failback(args: &FailbackArgs, migration: &Migration) -> Result<()> {
+    refuse_dry_run(migration, "failback")?;
     job::failback(migration, !args.no_migrate)
 }

@@ -65,11 +65,21 @@ impl MigrateArgs {
     }
 }
 
+/// What cannot be told beforehand is not to be done instead.
+pub(super) fn refuse_dry_run(migration: &Migration, what: &str) -> Result<()> {
+    match migration.sync.dry_run {
+        true => Err(Error::new(Kind::Usage, format!("{what} has no dry run"))
+            .advise("'status' on both hosts tells how they stand")),
+        false => Ok(()),
+    }
+}
+
 /// Moves the VM, or takes it back.
 pub fn migrate(undo: &UndoArgs, migration: &Migration) -> Result<()> {
     if !undo.undo {
         return job::migrate(migration);
     }
+    refuse_dry_run(migration, "--undo")?;
     match &undo.target_lost {
         Some(named) if named != migration.vm => Err(Error::new(
             Kind::Usage,
