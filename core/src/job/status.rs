@@ -2,7 +2,9 @@
 
 use crate::error::Result;
 use crate::journal::{Journal, RunRecord, Side};
-use crate::replica::{boot_of, list_generations, source_pairs, Boot, Generation, Layout, Role, Standing, TargetPair};
+use crate::replica::{
+    boot_of, list_generations, source_pairs, Boot, Generation, Layout, Role, Standing, TargetPair,
+};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeMap;

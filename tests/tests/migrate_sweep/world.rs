@@ -2,6 +2,8 @@
 
 use crate::folder::{Config, Folder, State, RUNNING, VIOLATION};
 use crate::program::{FOLDER, HEALTH, PROGRAM, VM};
+use rblocksync::replica::{verify, Layout, VerifiedDisk, VerifyRequest};
+use rblocksync::stop::Stop;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -174,6 +176,20 @@ impl World {
             .join("handover")
             .join(format!("{VM}.json"));
         assert!(!handover.exists(), "nothing is pending");
+        self.verify(1 - host);
+    }
+
+    /// The newest generation on a host is what its manifest says.
+    fn verify(&self, host: usize) {
+        let request = VerifyRequest {
+            vm: VM.into(),
+            generation: None,
+            slice: None,
+        };
+        let layout = Layout::new(self.state(host));
+        let verified = verify(&layout, &request, &Stop::new()).expect("a generation");
+        let right = verified.disks.iter().all(VerifiedDisk::is_right);
+        assert!(right && verified.disks.len() == 2, "{verified:?}");
     }
 }
 
