@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::image::ImageFormat;
-use crate::replica::{Generation, Placement, ReplicaRequest, TargetPair, Trial};
+use crate::replica::{Generation, Location, Placement, ReplicaRequest, TargetPair, Trial};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -69,6 +69,15 @@ pub trait RoleHypervisor: TargetHypervisor {
 
     /// Takes [`RoleHypervisor::retire`] back.
     fn reinstate(&self, vm: &str) -> Result<Vec<String>>;
+
+    /// The configuration that the VM has here.
+    fn config(&self, vm: &str) -> Result<String>;
+
+    /// What one of this host's volumes is, and the size of the guest's disk in it in bytes.
+    fn locate(&self, volume: &str) -> Result<(Location, u64)>;
+
+    /// Lets [`TargetHypervisor::publish`] put a replica of `pair` in the place of a VM that was retired here.
+    fn yield_to(&self, vm: &str, pair: Uuid) -> Result<()>;
 
     /// Starts the VM.
     fn start(&self, vm: &str) -> Result<()>;

@@ -232,6 +232,15 @@ impl PveTree {
         VmConfig::parse(&text).map_err(|e| e.context(found.path.display()))
     }
 
+    /// A file of the whole cluster below /etc/pve; `None` if there is none.
+    pub(crate) fn cluster_file(&self, name: &str) -> Result<Option<String>> {
+        match read_text(&self.pve().join(name)) {
+            Ok(text) => Ok(Some(text)),
+            Err(e) if e.kind() == Kind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Reads storage.cfg. A node without the file has the default storage only.
     pub fn storage_cfg(&self) -> Result<StorageCfg> {
         self.check_is_pve()?;

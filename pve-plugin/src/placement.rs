@@ -16,9 +16,13 @@ use rblocksync::replica::Location;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) fn mapped<'a>(map: &'a [(String, String)], storage: &'a str) -> &'a str {
-    map.iter()
-        .find(|(from, _)| from == storage)
-        .map_or(storage, |(_, to)| to.as_str())
+    mapping(map, storage).unwrap_or(storage)
+}
+
+/// The storage that `storage` is mapped to, if it is named in the map.
+pub(crate) fn mapping<'a>(map: &'a [(String, String)], storage: &str) -> Option<&'a str> {
+    let found = map.iter().find(|(from, _)| from == storage);
+    found.map(|(_, to)| to.as_str())
 }
 
 pub(crate) fn usable<'a>(

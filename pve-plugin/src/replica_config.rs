@@ -21,7 +21,7 @@ pub const GUARD_LOCK: &str = "migrate";
 /// How each line we put into the description starts, so that they are found again and replaced.
 pub(crate) const OUR_LINE: &str = "[rblocksync]";
 /// What stands before the pair's id in the description.
-const PAIR_MARK: &str = "rblocksync-pair:";
+pub(crate) const PAIR_MARK: &str = "rblocksync-pair:";
 /// The same once the replica has become the VM: no lock of Proxmox's makes it a standby again.
 pub(crate) const WAS_PAIR_MARK: &str = "rblocksync-was-pair:";
 

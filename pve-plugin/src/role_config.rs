@@ -6,9 +6,10 @@
 
 use crate::config_text::ConfigText;
 use crate::guard;
-use crate::replica_config::{mark_of, GUARD_LOCK, OUR_LINE, TAG, WAS_PAIR_MARK};
+use crate::replica_config::{mark_of, GUARD_LOCK, OUR_LINE, PAIR_MARK, TAG, WAS_PAIR_MARK};
 use crate::vm_config::VmConfig;
 use rblocksync::replica::{Generation, TargetPair};
+use uuid::Uuid;
 
 /// The tag of a VM that has gone to another host.
 pub const RETIRED_TAG: &str = "rblocksync-retired";
@@ -89,6 +90,14 @@ pub fn reinstated(now: &VmConfig, before: &VmConfig) -> String {
         text.set("hookscript", before.get("hookscript"));
     }
     drop_retired_note(&mut text);
+    text.to_string()
+}
+
+/// The configuration of a retired VM that a replica of `pair` may replace.
+pub fn yielded(config: &VmConfig, pair: Uuid) -> String {
+    let mut text = ConfigText::new(&config.to_string());
+    text.drop_notes(|note| note.starts_with(OUR_LINE));
+    text.add_note(&format!("{OUR_LINE} {PAIR_MARK} {pair}"));
     text.to_string()
 }
 

@@ -9,12 +9,14 @@ use crate::source::{has_agent, smbios_uuid};
 use crate::target::{vmid, PveTarget};
 use crate::vm_config::VmConfig;
 use crate::volid::Vmid;
+use crate::way_back;
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::hypervisor::RoleHypervisor;
 use rblocksync::qemu::agent::{GuestAgent, PING_TIMEOUT};
-use rblocksync::replica::{write_text, Generation, TargetPair};
+use rblocksync::replica::{write_text, Generation, Location, TargetPair};
 use std::path::PathBuf;
 use std::time::Duration;
+use uuid::Uuid;
 
 impl RoleHypervisor for PveTarget {
     fn is_running(&self, vm: &str) -> Result<bool> {
@@ -55,6 +57,12 @@ impl RoleHypervisor for PveTarget {
     fn retire(&self, vm: &str, why: &str) -> Result<Vec<String>> {
         let vm = vmid(vm)?;
         let lock = self.tree.hold_vm(vm)?;
+        if let Some((at, _)) = self.tree.guest(vm)? {
+            if at != self.tree.local_node()? {
+                // It has gone to another node of the cluster, configuration and all: nobody can start it here.
+                return Ok(Vec::new());
+            }
+        }
         let config = self.tree.vm_config(vm)?;
         if self.tree.is_running(vm)? {
             return Err(Error::new(Kind::Busy, format!("VM {vm} is running"))
@@ -109,6 +117,18 @@ impl RoleHypervisor for PveTarget {
             guard::chain(&self.tree, &self.layout, vm, None)?;
         }
         Ok(Vec::new())
+    }
+
+    fn config(&self, vm: &str) -> Result<String> {
+        Ok(self.tree.vm_config(vmid(vm)?)?.to_string())
+    }
+
+    fn locate(&self, volume: &str) -> Result<(Location, u64)> {
+        way_back::locate(&self.tree, volume)
+    }
+
+    fn yield_to(&self, vm: &str, pair: Uuid) -> Result<()> {
+        way_back::yield_to(&self.tree, vm, pair)
     }
 
     fn start(&self, vm: &str) -> Result<()> {

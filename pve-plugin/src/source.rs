@@ -246,7 +246,7 @@ fn device_bytes(path: &Path) -> Result<u64> {
 
 /// Size of the disk in a file, and the bytes that it takes, both in bytes. The format is known from the configuration,
 /// so nothing is guessed from what a guest could write.
-fn file_bytes(path: &Path, format: ImageFormat) -> Result<(u64, u64)> {
+pub(crate) fn file_bytes(path: &Path, format: ImageFormat) -> Result<(u64, u64)> {
     match format {
         ImageFormat::Raw => {
             let meta = std::fs::metadata(path)

@@ -6,7 +6,9 @@ use crate::drive::{DiskKey, Drive, DriveTarget};
 use crate::guard;
 use crate::node::PveTree;
 pub(crate) use crate::placement::core_location;
-use crate::placement::{self, again, check_alone, cloud_init, fresh, mapped, usable, usual_format};
+use crate::placement::{
+    self, again, check_alone, cloud_init, fresh, mapping, usable, usual_format,
+};
 use crate::replica_config::{self, ReplicaSpec, TargetVolume};
 use crate::storage_cfg::StorageCfg;
 use crate::vm_config::VmConfig;
@@ -182,11 +184,18 @@ impl TargetHypervisor for PveTarget {
         for disk in &request.disks {
             let context = |e: Error| e.context(format!("disk {}", disk.key));
             let source = Volid::parse(&disk.volume).map_err(context)?;
-            let id = mapped(&request.storage_map, source.storage());
+            let known = known.get(&disk.volume);
+            let id = match (known, mapping(&request.storage_map, source.storage())) {
+                (_, Some(to)) => to.to_owned(),
+                // It stays where it was.
+                (Some(volume), None) => Volid::parse(volume).map_err(context)?.storage().to_owned(),
+                (None, None) => source.storage().to_owned(),
+            };
+            let id = id.as_str();
             let entry = usable(&storages, id, &node).map_err(context)?;
             let wanted = request.formats.iter().find(|(key, _)| *key == disk.key);
             let wanted = wanted.map(|(_, format)| *format);
-            let volid = match known.get(&disk.volume) {
+            let volid = match known {
                 Some(volume) => again(volume, id).map_err(context)?,
                 None => {
                     let format = usual_format(entry, wanted.unwrap_or(disk.format));

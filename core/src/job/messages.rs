@@ -1,7 +1,10 @@
 //! What a driver asks of a target's agent about replicas.
 
 use crate::journal::Side;
-use crate::replica::{Generation, ReplicaRequest, Retention, Standing, TakeOver, VerifyRequest};
+use crate::replica::{
+    Adopt, BeginReverse, Decline, Generation, ReplicaRequest, Retention, Standing, TakeOver,
+    VerifyRequest,
+};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -54,6 +57,12 @@ pub enum HostRequest {
     },
     /// Which generations are there, of one VM or of all?
     Generations(Option<String>),
+    /// You have taken a VM over: prepare the way back; answers [`crate::replica::Reversed`].
+    BeginReverse(Box<BeginReverse>),
+    /// You have given a VM up: become a replica host of it; answers [`crate::replica::Adopted`].
+    Adopt(Box<Adopt>),
+    /// Obey no order to take a VM over that is older than this.
+    Decline(Decline),
     /// What are you for this pair, whichever end you are? Changes nothing; answers [`Position`].
     Position {
         /// The pair.

@@ -5,7 +5,7 @@ use super::service::value;
 use crate::error::{Error, Kind, Result};
 use crate::hypervisor::RoleHypervisor;
 use crate::journal::Side;
-use crate::replica::{self, read_json, source_pairs, source_vms, Layout, TargetPair};
+use crate::replica::{self, read_json, source_pairs, source_vms, Layout, Role, TargetPair};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -29,7 +29,11 @@ pub(super) fn handle(
 
 /// What this host is for `pair`, whichever end it is. Fails with [`Kind::NotFound`] if it has no part in it.
 pub fn position(layout: &Layout, roles: &dyn RoleHypervisor, pair: Uuid) -> Result<Position> {
-    if let Some(target) = read_json::<TargetPair>(&layout.target_pair(pair))? {
+    if let Some(mut target) = read_json::<TargetPair>(&layout.target_pair(pair))? {
+        if target.standing.role == Role::Replica && layout.adopting(pair).exists() {
+            // It becomes one, and takes nothing before that is done.
+            target.standing.role = Role::Retired;
+        }
         return Ok(Position {
             side: Side::Target,
             running: roles.is_running(&target.target_vm)?,

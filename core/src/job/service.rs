@@ -1,7 +1,7 @@
 //! The target's agent: answers a driver's requests about replicas.
 
 use super::messages::HostRequest;
-use super::roles_service;
+use super::{reverse_service, roles_service};
 use crate::agent::{while_there, Service};
 use crate::error::{Error, Kind, Result};
 use crate::hypervisor::{HostDescription, RoleHypervisor, TargetHypervisor};
@@ -193,13 +193,20 @@ impl Service for TargetService<'_> {
                 value(&replica::list_generations(&self.layout, vm.as_deref())?)
             }
             request => match self.roles {
-                Some(roles) => {
-                    if matches!(request, HostRequest::TakeOver(_)) {
-                        // What was prepared and not sealed would be in its way.
-                        self.give_up();
+                Some(roles) => match request {
+                    HostRequest::BeginReverse(_)
+                    | HostRequest::Adopt(_)
+                    | HostRequest::Decline(_) => {
+                        reverse_service::handle(&self.layout, roles, request, driver)
                     }
-                    roles_service::handle(&self.layout, roles, request)
-                }
+                    request => {
+                        if matches!(request, HostRequest::TakeOver(_)) {
+                            // What was prepared and not sealed would be in its way.
+                            self.give_up();
+                        }
+                        roles_service::handle(&self.layout, roles, request)
+                    }
+                },
                 None => Err(Error::new(
                     Kind::Protocol,
                     "this agent does not take part in changes of roles",

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::journal::{Journal, RunRecord, Side};
 use crate::replica::{
-    boot_of, list_generations, source_pairs, Boot, Generation, Layout, Standing, TargetPair,
+    boot_of, list_generations, source_pairs, Boot, Generation, Layout, Role, Standing, TargetPair,
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -61,6 +61,13 @@ impl PairStatus {
 
     /// Whether the newest generation is younger than `age_s_max`, and why not.
     pub fn judge(&self, age_s_max: u64, now: Timestamp) -> (Verdict, String) {
+        let role = self.standing.map(|standing| standing.role);
+        if (self.side, role) == (Side::Source, Some(Role::Retired)) {
+            return (
+                Verdict::Ok,
+                "the VM has gone: nothing is sent from here".into(),
+            );
+        }
         let last = self.last_problem();
         let because = match &last {
             Some(problem) => format!("; {problem}"),

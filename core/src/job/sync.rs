@@ -5,7 +5,7 @@ use super::messages::HostRequest;
 use super::retry::Patience;
 use super::track::{Track, QEMU_PREFIX};
 use super::transfer::{Carried, Transfers};
-use super::vm::{Context, SourceDisk, SourceVm, SyncOptions, SyncOutcome};
+use super::vm::{Context, Sent, SourceDisk, SourceVm, SyncOptions, SyncOutcome};
 use crate::agent::Client;
 use crate::digest::HashKind;
 use crate::driver::{RemoteAgent, Streams};
@@ -26,7 +26,7 @@ use crate::stop::Stop;
 use crate::sync::{DigestTable, Geometry, Summary};
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -41,24 +41,31 @@ pub fn sync(
     runtime: VmRuntime,
     options: &SyncOptions,
 ) -> Result<SyncOutcome> {
-    let mut job = Job {
-        context,
-        vm,
-        options,
-        run: None,
-        began: Instant::now(),
-    };
     // Looking needs no lock, and leaves neither a lock file nor a line in the journal.
     if options.dry_run {
-        return job.run(runtime);
+        return Job::new(context, vm, options, None).run(runtime);
     }
-    let lock = context.layout.vm_lock(&vm.id);
-    let _lock = Lock::take(&lock, &format!("VM {}", vm.id))?;
+    let lock = lock(context, &vm.id)?;
+    sync_holding(context, vm, runtime, options, &lock)
+}
+
+/// Takes the lock that all runs on a VM of this host take.
+pub(super) fn lock(context: &Context, vm: &str) -> Result<Lock> {
+    Lock::take(&context.layout.vm_lock(vm), &format!("VM {vm}"))
+}
+
+/// The same for somebody who holds the VM's lock: a workflow of which the sync is a part.
+pub(super) fn sync_holding(
+    context: &Context,
+    vm: &SourceVm,
+    runtime: VmRuntime,
+    options: &SyncOptions,
+    _lock: &Lock,
+) -> Result<SyncOutcome> {
     let journal = open_journal(context)?;
     tell_cut_off(context, &journal, &vm.id)?;
     let run = journal.begin(&beginning(context, &vm.id, &vm.name))?;
-    job.run = Some(&run);
-    let result = job.run(runtime);
+    let result = Job::new(context, vm, options, Some(&run)).run(runtime);
     finish(run, result)
 }
 
@@ -79,7 +86,7 @@ pub fn note_failure(context: &Context, vm: &str, error: Error) -> Error {
     }
 }
 
-fn beginning<'a>(context: &'a Context, vm: &'a str, name: &'a str) -> Beginning<'a> {
+pub(super) fn beginning<'a>(context: &'a Context, vm: &'a str, name: &'a str) -> Beginning<'a> {
     Beginning {
         id: Uuid::new_v4(),
         side: Side::Source,
@@ -89,7 +96,7 @@ fn beginning<'a>(context: &'a Context, vm: &'a str, name: &'a str) -> Beginning<
     }
 }
 
-fn open_journal(context: &Context) -> Result<Rc<Journal>> {
+pub(super) fn open_journal(context: &Context) -> Result<Rc<Journal>> {
     let (journal, note) = Journal::open(&context.layout.journal())?;
     if let Some(note) = note {
         context.reporter.note(&note);
@@ -110,12 +117,12 @@ fn tell_cut_off(context: &Context, journal: &Journal, vm: &str) -> Result<()> {
 }
 
 /// The run's end goes into the journal. If that fails, what it came to is as true as before.
-fn finish<T>(run: Run, result: Result<T>) -> Result<T> {
+pub(super) fn finish<T>(run: Run, result: Result<T>) -> Result<T> {
     match result {
         Err(e) => Err(run.fail(e)),
         Ok(done) => match run.end(None) {
             Ok(()) => Ok(done),
-            Err(e) => Err(e.context("the sync is done, but its end could not be noted")),
+            Err(e) => Err(e.context("all is done, but its end could not be noted")),
         },
     }
 }
@@ -145,11 +152,53 @@ pub(super) struct Job<'a> {
     /// Its page in the journal; none for a dry run.
     run: Option<&'a Run>,
     pub began: Instant,
+    /// When each step was begun, and what was sent.
+    steps: RefCell<Vec<(State, Instant)>>,
+    sent: Cell<Sent>,
+}
+
+impl<'a> Job<'a> {
+    fn new(
+        context: &'a Context<'a>,
+        vm: &'a SourceVm,
+        options: &'a SyncOptions,
+        run: Option<&'a Run>,
+    ) -> Self {
+        Job {
+            context,
+            vm,
+            options,
+            run,
+            began: Instant::now(),
+            steps: RefCell::default(),
+            sent: Cell::default(),
+        }
+    }
 }
 
 impl Job<'_> {
     fn enter(&self, state: State) -> Result<()> {
+        self.steps.borrow_mut().push((state, Instant::now()));
         self.run.map_or(Ok(()), |run| run.enter(state))
+    }
+
+    fn outcome(&self, generation: Option<Generation>) -> SyncOutcome {
+        let mut steps = self.steps.borrow_mut();
+        // Making the connection comes before the first one.
+        if let Some((_, first)) = steps.first_mut() {
+            *first = self.began;
+        }
+        let ends = steps.iter().skip(1).map(|(_, at)| *at);
+        let ends = ends.chain(std::iter::once(Instant::now()));
+        SyncOutcome {
+            generation,
+            sent: self.sent.get(),
+            steps: steps
+                .iter()
+                .zip(ends)
+                .map(|((state, at), end)| (*state, end.duration_since(*at)))
+                .collect(),
+        }
     }
 
     fn run(&self, runtime: VmRuntime) -> Result<SyncOutcome> {
@@ -171,9 +220,7 @@ impl Job<'_> {
             }
         };
         let Some(mut taken) = taken else {
-            return Ok(SyncOutcome {
-                generation: result?,
-            });
+            return Ok(self.outcome(result?));
         };
         let noted = match &result {
             Ok(_) => self.enter(State::Release),
@@ -197,7 +244,7 @@ impl Job<'_> {
         };
         released.map_err(sealed)?;
         noted.map_err(sealed)?;
-        Ok(SyncOutcome { generation })
+        Ok(self.outcome(generation))
     }
 
     /// Goes as far as one connection lets it. No generation results of a dry run only.
@@ -476,6 +523,11 @@ impl Job<'_> {
         taken.sealing.set(true);
         let report: SealReport = client.host(&HostRequest::Seal(Box::new(generation.clone())))?;
         let sum = |of: fn(&Summary) -> u64| summaries.iter().map(of).sum::<u64>();
+        self.sent.set(Sent {
+            changed: sum(|s| s.changed),
+            compared: sum(|s| s.compared),
+            wire: sum(|s| s.wire_out + s.wire_in),
+        });
         let noted = match self.run {
             Some(run) => run.sealed(&Sealed {
                 generation: generation.number,

@@ -4,11 +4,13 @@ use crate::cli::Reporter;
 use crate::driver::Streams;
 use crate::error::Result;
 use crate::image::ImageFormat;
+use crate::journal::State;
 use crate::remote::{HostSpec, SshOptions};
 use crate::replica::{check_pools_of, DiskSpec, Generation, Layout, Retention};
 use crate::snapshot::DiskSource;
 use crate::stop::Stop;
 use crate::sync::Tuning;
+use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -95,6 +97,21 @@ pub struct SyncOptions {
 pub struct SyncOutcome {
     /// The sealed generation; `None` after a dry run.
     pub generation: Option<Generation>,
+    /// What was sent for it.
+    pub sent: Sent,
+    /// What the run did, and how long each step took.
+    pub steps: Vec<(State, Duration)>,
+}
+
+/// Bytes that a sync moved, over all disks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Sent {
+    /// That differed, before compression.
+    pub changed: u64,
+    /// That were read to find out.
+    pub compared: u64,
+    /// On the wire, both ways.
+    pub wire: u64,
 }
 
 /// Where a workflow's state is, whom it is about, and who hears of it.

@@ -45,18 +45,20 @@ pub enum State {
     Release,
     /// Have the user's command cut the source off.
     Fence,
-    /// Stop the VM.
+    /// Shut the VM down on the host that it is to leave.
     Stop,
-    /// Keep the VM from being started here again.
+    /// Give the VM up, durably: the point of no return of a change of roles.
     Retire,
-    /// Make the replica the VM.
+    /// Have the other host take it over.
     HandOver,
-    /// Make the old source a replica.
-    Adopt,
-    /// Start the VM, or its clone in a test.
+    /// Prepare the way back on the other host.
+    Reverse,
+    /// Start the VM there.
     Start,
-    /// See how its guest fares.
+    /// See whether it does well.
     Health,
+    /// Make what was given up a replica.
+    Adopt,
 }
 
 impl State {
@@ -72,7 +74,7 @@ impl State {
     ];
 
     /// All of them.
-    pub const ALL: [State; 14] = [
+    pub const ALL: [State; 15] = [
         State::Plan,
         State::Sweep,
         State::Fork,
@@ -84,9 +86,10 @@ impl State {
         State::Stop,
         State::Retire,
         State::HandOver,
-        State::Adopt,
+        State::Reverse,
         State::Start,
         State::Health,
+        State::Adopt,
     ];
 
     /// Its name in the journal, for people too.
@@ -103,9 +106,10 @@ impl State {
             State::Stop => "stop",
             State::Retire => "retire",
             State::HandOver => "hand-over",
-            State::Adopt => "adopt",
+            State::Reverse => "reverse",
             State::Start => "start",
             State::Health => "health",
+            State::Adopt => "adopt",
         }
     }
 }
@@ -411,7 +415,7 @@ mod tests {
         let seen = Journal::look(&path).unwrap().unwrap();
         let found = seen.runs(Side::Source).unwrap();
         assert!(found[0].running && !found[0].was_cut_off());
-        assert_eq!(found[0].state, "health");
+        assert_eq!(found[0].state, "adopt");
         assert_eq!(
             seen.steps(beginning.id).unwrap(),
             State::ALL.map(State::name)

@@ -4,7 +4,8 @@
 //! [`find_by_path`], [`pool`]) works on any volume; what changes a volume that exists already
 //! ([`remove`], [`rename`], [`extend`], [`seal`], [`add_tag`], [`del_tag`], [`retag`]) takes the
 //! [`OwnerTag`] it must carry, reads it again right before, and refuses strangers' volumes and, except for
-//! tags, open ones. Where LVM can check the tag itself, under its own lock, it is told to.
+//! tags, open ones. The one exception is [`claim`], which makes a volume ours that was nobody's. Where
+//! LVM can check the tag itself, under its own lock, it is told to.
 //!
 //! Verbs are idempotent: removing what is gone, or activating what is active, is success.
 
@@ -19,8 +20,8 @@ pub use find::{find, find_by_path, get, list};
 pub use group::free_bytes;
 pub use id::{LvId, OwnerTag, Tag};
 pub use ops::{
-    activate, add_tag, create_thick, create_thin, deactivate, del_tag, extend, remove, remove_all,
-    rename, retag, seal, snapshot, unseal, SnapshotOptions,
+    activate, add_tag, claim, create_thick, create_thin, deactivate, del_tag, extend, remove,
+    remove_all, rename, retag, seal, snapshot, unseal, SnapshotOptions,
 };
 pub use pool::{pool, pool_of, Pool, PoolMode, PoolStatus, POOL_PERCENT_WRITING_MAX};
 pub(crate) use pool::{pool_target, status_of_target};

@@ -14,6 +14,10 @@ use std::time::{Duration, Instant};
 const OPEN_PATIENCE: Duration = Duration::from_secs(3);
 const OPEN_POLL: Duration = Duration::from_millis(100);
 
+/// What all our tags begin with, and those that name an owner.
+const OURS: &str = "rbs.";
+const OWNER_PREFIX: &str = "rbs.owner=";
+
 /// LVM takes sizes in whole sectors.
 const SECTOR_BYTES: u64 = 512;
 
@@ -204,6 +208,41 @@ pub fn retag(id: &LvId, prefix: &str, tag: &Tag, owner: &OwnerTag) -> Result<()>
         true => Ok(()),
         false => lvchange_owned(&what, &lv, owner),
     }
+}
+
+/// Makes a volume that was nobody's, or one of `former` owners, that of `owner`, with these further tags; what it was made
+/// from as somebody else's is forgotten. In one step: it is never without an owner. Fails with [`Kind::Refused`] if it is a
+/// stranger's, with [`Kind::Busy`] if it is open.
+pub fn claim(id: &LvId, owner: &OwnerTag, former: &[OwnerTag], tags: &[Tag]) -> Result<()> {
+    let lv = idle(get(id)?, "claim")?;
+    let mut change = Vec::new();
+    for tag in lv.tags.iter().filter(|tag| tag.starts_with(OURS)) {
+        let is_owner = tag.starts_with(OWNER_PREFIX) && *tag != owner.to_string();
+        if is_owner && !former.iter().any(|former| *tag == former.to_string()) {
+            return Err(Error::new(
+                Kind::Refused,
+                format!("will not claim {id}: it belongs to another replica ({tag})"),
+            ));
+        }
+        let stays = tags.iter().any(|new| tag == new.as_str());
+        if is_owner || (!stays && !tag.starts_with(OWNER_PREFIX)) {
+            change.extend(["--deltag".to_owned(), tag.clone()]);
+        }
+    }
+    for tag in std::iter::once(owner.tag()).chain(tags) {
+        if !lv.has_tag(tag) {
+            change.extend(["--addtag".to_owned(), tag.as_str().to_owned()]);
+        }
+    }
+    if change.is_empty() {
+        return Ok(());
+    }
+    Cmd::new(Tool::Lvchange)
+        .args(change)
+        .args(["-S", &format!("lv_uuid=\"{}\"", lv.uuid)])
+        .arg(id.to_string())
+        .run()
+        .map(drop)
 }
 
 /// Removes a volume of ours. Success if there is none of this name.

@@ -544,3 +544,65 @@ pub(super) fn distrust_head(path: &Path, pair: Uuid, number: u64) -> Result<()> 
 pub(super) fn remove_generation(path: &Path, pair: Uuid, number: u64) -> Result<()> {
     remove(&generation_of(path, number)?, pair)
 }
+
+/// Makes the file itself, whatever it holds, the head of generation `number`, and a clone of it that generation where
+/// files can share blocks.
+pub(super) fn adopt(path: &Path, pair: Uuid, former: &[Uuid], number: u64) -> Result<()> {
+    check_idle(path)?;
+    let head = OpenOptions::new()
+        .read(true)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
+        .open(path)
+        .map_err(|e| io("open", path, e))?;
+    let is_free = |owner: &str| {
+        let mut known = former.iter().chain(std::iter::once(&pair));
+        known.any(|known| known.to_string() == owner)
+    };
+    if let Some(owner) = read_mark(&head, path, OWNER)?.filter(|owner| !is_free(owner)) {
+        return Err(Error::new(
+            Kind::Refused,
+            format!("{} belongs to another replica ({owner})", path.display()),
+        ));
+    }
+    let sealed = generation_of(path, number)?;
+    if owned(&sealed, pair)?.is_none() {
+        let fresh = new_fork_of(path)?;
+        clear(&fresh, pair)?;
+        let file = create(&fresh, pair, Some(number))?;
+        match ioctl_ficlone(&file, &head) {
+            Ok(()) => {
+                file.set_permissions(Permissions::from_mode(0o440))
+                    .and_then(|()| file.sync_all())
+                    .map_err(|e| io("seal", &fresh, e))?;
+                std::fs::rename(&fresh, &sealed).map_err(|e| io("rename", &fresh, e))?;
+                flush_parent(&sealed)?;
+            }
+            Err(e) if cannot_share(e) => remove(&fresh, pair)?,
+            Err(e) => return Err(io("clone", path, e)),
+        }
+    }
+    // Only with its owner's mark does the other one count.
+    mark(&head, path, BASE, &number.to_string())?;
+    mark(&head, path, OWNER, &pair.to_string())?;
+    head.sync_all().map_err(|e| io("flush", path, e))
+}
+
+/// What changes when a file is written to, and stays when it is marked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Written {
+    inode: u64,
+    size: u64,
+    /// In seconds and nanoseconds.
+    at: (i64, i64),
+}
+
+/// When a file was written last.
+pub(super) fn written(path: &Path) -> Result<Written> {
+    let found = std::fs::metadata(path).map_err(|e| io("stat", path, e))?;
+    Ok(Written {
+        inode: found.ino(),
+        size: found.size(),
+        at: (found.mtime(), found.mtime_nsec()),
+    })
+}

@@ -100,6 +100,22 @@ impl Layout {
         self.root.join("handover").join(format!("{vm}.json"))
     }
 
+    /// The configuration that `vm` had here when it left in `epoch`.
+    pub fn retired_config(&self, vm: &str, epoch: u64) -> PathBuf {
+        self.root.join("retired").join(format!("{vm}.conf.{epoch}"))
+    }
+
+    /// The number of the generation that a VM's own disks are about to become.
+    pub fn adopting(&self, pair: Uuid) -> PathBuf {
+        self.replica(pair).join("adopting.json")
+    }
+
+    /// When the file of disk `index` of `vm` had been written last when it was sent as generation `number`.
+    pub fn sent_stamp(&self, vm: &str, target: Uuid, number: u64, index: usize) -> PathBuf {
+        let name = format!("{number:012}-{index}.written");
+        self.sent(vm, target).join(name)
+    }
+
     /// All pairs of which `vm` is the source.
     pub fn source_pairs(&self, vm: &str) -> PathBuf {
         self.pairs().join(vm)

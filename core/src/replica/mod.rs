@@ -6,6 +6,7 @@
 //! boots. The step of no return is one durable file, `sealing.json`: before it, everything can be thrown
 //! away; after it, recovery finishes what it says.
 
+mod adopt;
 mod file;
 mod guard;
 mod in_place;
@@ -19,8 +20,10 @@ mod proof;
 mod prune;
 mod replicas;
 mod retention;
+mod reverse;
 mod role;
 mod seal;
+mod stand;
 mod store;
 mod takeover;
 mod target;
@@ -30,6 +33,7 @@ mod trial;
 mod verify;
 mod volume;
 
+pub use adopt::{adopt, note_written, reserve, Adopt, Adopted, SharedDisk};
 pub use guard::{clear_guard, set_guard};
 pub use inspect::{inspect, Finding};
 pub use layout::{state_dir, Layout};
@@ -39,10 +43,13 @@ pub use plan::TargetPlan;
 pub use prune::{pin, prune, Pruned};
 pub use replicas::list_generations;
 pub use retention::Retention;
+pub use reverse::{begin_reverse, decline, know_of, BeginReverse, Decline, Reversed};
 pub use role::{Role, Standing};
+pub use stand::{newest_epoch, retire, stand, targets_of};
+pub(crate) use store::remove;
 pub use store::{
-    host_id, keep_sent_tables, newest_sent, note_sent, read_json, sent, source_pairs, source_vms,
-    write_json, write_text, SourcePair, TargetPair,
+    host_id, keep_sent_tables, newest_sent, note_sent, read_json, sent, source_pair, source_pairs,
+    source_vms, write_json, write_text, SourcePair, TargetPair,
 };
 pub use takeover::{pending_take_over, take_over, TakeOver, TakenOver};
 pub use target::{Fork, Prepared, Proof, ReplicaTarget, SealReport};

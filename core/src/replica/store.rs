@@ -87,6 +87,11 @@ pub fn host_id(layout: &Layout, keep: bool) -> Result<Uuid> {
     Ok(id)
 }
 
+/// What this host knows of the pair of `vm` and the host `target`.
+pub fn source_pair(layout: &Layout, vm: &str, target: Uuid) -> Result<Option<SourcePair>> {
+    read_json(&layout.source_pair(vm, target))
+}
+
 /// The pairs of which `vm` is the source.
 pub fn source_pairs(layout: &Layout, vm: &str) -> Result<Vec<SourcePair>> {
     let files = pair_files(layout, vm)?.into_iter();
@@ -178,12 +183,33 @@ pub fn write_text(path: &Path, text: &str) -> Result<()> {
 }
 
 /// Removes a state file durably; one that is gone is fine.
-pub(super) fn remove(path: &Path) -> Result<()> {
+pub(crate) fn remove(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Ok(()) => flush_parent(path),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(Error::io(format!("cannot remove {}", path.display()), e)),
     }
+}
+
+/// Copies a file that tells of a generation; durable when this returns.
+pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
+    let cannot = |e| Error::io(format!("cannot copy {}", from.display()), e);
+    let dir = to.parent().unwrap_or(Path::new("/"));
+    private_dir(dir)?;
+    let file = tempfile::NamedTempFile::new_in(dir).map_err(cannot)?;
+    let mut source = std::fs::File::open(from).map_err(cannot)?;
+    std::io::copy(&mut source, &mut file.as_file()).map_err(cannot)?;
+    file.as_file().sync_all().map_err(cannot)?;
+    file.persist(to).map_err(|e| cannot(e.error))?;
+    flush_parent(to)
+}
+
+/// Makes what was written to a file durable.
+pub(super) fn flush(path: &Path) -> Result<()> {
+    std::fs::File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(|e| Error::io(format!("cannot flush {}", path.display()), e))?;
+    flush_parent(path)
 }
 
 /// The sealed generations of a pair, oldest first.
@@ -202,7 +228,7 @@ pub fn sent(layout: &Layout, vm: &str) -> Result<Vec<(SourcePair, Vec<Generation
     files.map(with_generations).collect()
 }
 
-fn pair_files(layout: &Layout, vm: &str) -> Result<Vec<(PathBuf, SourcePair)>> {
+pub(super) fn pair_files(layout: &Layout, vm: &str) -> Result<Vec<(PathBuf, SourcePair)>> {
     let mut found = Vec::new();
     for path in files_in(&layout.source_pairs(vm), "json")? {
         if let Some(pair) = read_json(&path)? {

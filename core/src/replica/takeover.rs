@@ -26,7 +26,7 @@ use uuid::Uuid;
 
 /// So long an agent may hold the replica whose driver has vanished, as it does if a source is lost in the middle of a sync:
 /// it notices within the links' limit of silence.
-const PATIENCE: Duration = Duration::from_secs(limits::SILENCE_S_MAX + 10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(limits::SILENCE_S_MAX + 10);
 
 /// Which replica is to become the VM, as of when, and in which epoch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

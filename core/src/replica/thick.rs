@@ -12,7 +12,7 @@ use super::manifest::generation_name;
 use super::volume::Sealed;
 use crate::crash;
 use crate::error::{Error, Kind, Result};
-use crate::lvm::{LvId, OwnerTag, Tag};
+use crate::lvm::{self, LvId, OwnerTag, Tag};
 use group::{Found, Group};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -278,6 +278,11 @@ pub(super) fn unseal(
 ) -> Result<PathBuf> {
     let (id, _) = generation(group, lv, owner, number)?;
     group.activate(&id)
+}
+
+/// Makes a volume that was nobody's, or one of `former` owners, the head, which is generation `number`.
+pub(super) fn adopt(lv: &LvId, owner: &OwnerTag, former: &[OwnerTag], number: u64) -> Result<()> {
+    lvm::claim(lv, owner, former, &[base_tag(Some(number))?])
 }
 
 pub(super) fn is_taken(group: &dyn Group, lv: &LvId, number: u64) -> Result<bool> {

@@ -396,3 +396,27 @@ pub(super) fn distrust_head(
 pub(super) fn is_taken(listing: &Listing, lv: &LvId, number: u64) -> Result<bool> {
     Ok(listing.find(&generation_of(lv, number)?)?.is_some())
 }
+
+/// Makes the volume itself, whatever it holds, the head of generation `number`, and a snapshot of it that generation.
+pub(super) fn adopt(lv: &LvId, owner: &OwnerTag, former: &[OwnerTag], number: u64) -> Result<()> {
+    let sealed = generation_of(lv, number)?;
+    match lvm::find(&sealed)? {
+        Some(found) if found.is_owned_by(owner) => {}
+        Some(_) => {
+            return Err(Error::new(
+                Kind::Refused,
+                format!("volume {sealed} exists and was not made for this replica"),
+            ))
+        }
+        None => {
+            let options = SnapshotOptions {
+                read_only: true,
+                skip_activation: true,
+                tags: vec![owner.tag().clone()],
+                ..SnapshotOptions::default()
+            };
+            lvm::snapshot(lv, sealed.name(), &options)?;
+        }
+    }
+    lvm::claim(lv, owner, former, &[base_tag(Some(number))?])
+}

@@ -407,6 +407,17 @@ impl Volume<'_> {
         }
     }
 
+    /// Makes a disk of a VM that has left this host a volume of the replica: as it is, it becomes generation `number`, and
+    /// the head. It may be nobody's, or one of `former` pairs'.
+    pub fn adopt(&self, former: &[Uuid], number: u64) -> Result<()> {
+        let owners: Vec<_> = former.iter().map(|pair| OwnerTag::new(*pair)).collect();
+        match self.location {
+            Location::ThinLv { lv, .. } => thin::adopt(lv, &self.owner(), &owners, number),
+            Location::ThickLv { lv } => thick::adopt(lv, &self.owner(), &owners, number),
+            Location::File { path, .. } => file::adopt(path, self.pair, former, number),
+        }
+    }
+
     /// Removes the head of a disk that no generation has any more.
     pub fn remove_head(&self) -> Result<()> {
         match self.location {

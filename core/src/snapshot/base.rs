@@ -5,8 +5,9 @@
 
 use super::{PointInTime, SnapshotKind};
 use crate::error::Result;
-use crate::lvm::{self, Lv, LvId, OwnerTag, Tag};
+use crate::lvm::{self, Lv, LvId, OwnerTag, SnapshotOptions, Tag};
 use std::collections::BTreeSet;
+use uuid::Uuid;
 
 const TAG_PREFIX: &str = "rbs.sent=";
 
@@ -23,6 +24,23 @@ pub fn base_of(origin: &LvId, owner: &OwnerTag, number: u64) -> Result<Option<Lv
         lv.is_owned_by(owner) && lv.has_tag(&tag) && lv.read_only && lv.id.name().starts_with(&name)
     });
     Ok(found.pop())
+}
+
+/// Keeps what `sealed` holds, a read-only snapshot of `origin`, as the base of what comes after generation `number`. Success,
+/// too, if there is one.
+pub fn keep_as_base(origin: &LvId, sealed: &LvId, owner: &OwnerTag, number: u64) -> Result<()> {
+    if base_of(origin, owner, number)?.is_some() {
+        return Ok(());
+    }
+    let run = Uuid::new_v4().simple().to_string();
+    let options = SnapshotOptions {
+        read_only: true,
+        skip_activation: true,
+        tags: vec![owner.tag().clone(), tag(number)?],
+        ..SnapshotOptions::default()
+    };
+    let name = super::thin::name(origin, &run)?;
+    lvm::snapshot(sealed, name.name(), &options).map(drop)
 }
 
 /// Removes the bases of this owner in the groups of these volumes, but those of generation `keep`.

@@ -33,7 +33,7 @@ mod thin;
 pub mod watchdog;
 
 pub use active::ActiveChain;
-pub use base::{base_of, drop_bases};
+pub use base::{base_of, drop_bases, keep_as_base};
 pub use sweep::{leftovers, sweep, Swept};
 pub use take::{check, take, Request, Wanted};
 pub use watchdog::WatchdogLauncher;

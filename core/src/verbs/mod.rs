@@ -2,9 +2,11 @@
 
 mod check;
 mod doctor;
+mod failback;
 mod failover;
 mod fleet;
 mod metrics;
+mod migrate;
 mod place;
 mod prune;
 mod report;
@@ -15,9 +17,11 @@ mod verify;
 
 pub use check::{check, CheckArgs};
 pub use doctor::{doctor, DoctorArgs};
+pub use failback::{failback, FailbackArgs};
 pub use failover::{failover, FailoverArgs};
 pub use fleet::{fleet, tell_slow, Fleet, FleetArgs, Picked, Task};
 pub use metrics::metric_names;
+pub use migrate::{migrate, MigrateArgs, UndoArgs};
 pub use place::Place;
 pub use prune::{pin, prune, PinArgs, PruneArgs, RetentionArgs};
 pub use report::{report, ReportArgs, Writer};

@@ -108,6 +108,18 @@ impl RoleHypervisor for Folder {
         unreachable!("nor takes that back")
     }
 
+    fn config(&self, _: &str) -> Result<String> {
+        unreachable!("nor goes the other way")
+    }
+
+    fn locate(&self, _: &str) -> Result<(Location, u64)> {
+        unreachable!("nor goes the other way")
+    }
+
+    fn yield_to(&self, _: &str, _: Uuid) -> Result<()> {
+        unreachable!("nor goes the other way")
+    }
+
     fn start(&self, vm: &str) -> Result<()> {
         if let Some(why) = self.get("start-fails") {
             return Err(Error::new(Kind::Tool, why));

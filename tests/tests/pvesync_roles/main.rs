@@ -1,8 +1,10 @@
 //! Changes of roles between two hypervisors: who may run the VM, and that there is always just one that does. On small
 //! VMs, a thin volume and a file each.
 
+mod failback;
 mod failover;
 mod guard;
+mod migrate;
 mod trial;
 
 use std::process::ExitCode;
@@ -19,6 +21,12 @@ fn main() -> ExitCode {
             failover::a_source_that_answers_is_not_replaced,
             failover::killed_at_each_record_an_older_generation_takes_over,
             failover::the_old_source_is_refused_when_it_is_back,
+            migrate::a_vm_moves_with_all_its_disks,
+            migrate::what_has_gone_does_not_start,
+            migrate::the_first_sync_back_is_a_delta,
+            migrate::killed_at_its_records_it_still_arrives,
+            migrate::a_guest_that_does_not_listen_stays,
+            failback::a_vm_comes_back_after_a_failover,
         ],
     )
 }

@@ -1,0 +1,104 @@
+//! `generations`: what there is, here or on another host.
+
+use crate::args::GenerationsArgs;
+use rblocksync::cli::units::human;
+use rblocksync::cli::Reporter;
+use rblocksync::error::{Error, Kind, Result};
+use rblocksync::job::HostRequest;
+use rblocksync::replica::{self, list_generations, Boot, Generation, TargetPair};
+use rblocksync::verbs::Place;
+use serde_json::json;
+
+pub fn generations(args: &GenerationsArgs, place: &Place) -> Result<()> {
+    let vm = args.vmid.map(|id| id.to_string());
+    let found: Vec<(TargetPair, Vec<Generation>)> = match &args.to {
+        None => list_generations(place.layout, vm.as_deref())?,
+        Some(host) => place.ask(host, &HostRequest::Generations(vm.clone()))?,
+    };
+    if found.is_empty() && args.to.is_none() {
+        if let Some(vm) = &vm {
+            if tell_sent(place, vm)? {
+                return Ok(());
+            }
+        }
+    }
+    if found.is_empty() {
+        return Err(match vm {
+            Some(vm) => Error::new(Kind::NotFound, format!("there is no replica of VM {vm}")),
+            None => Error::new(Kind::NotFound, "there are no replicas"),
+        });
+    }
+    for (pair, generations) in &found {
+        tell(place, pair, generations, args.to.is_none());
+    }
+    Ok(())
+}
+
+/// What this node knows of the generations that it has sent. False if there are none.
+fn tell_sent(place: &Place, vm: &str) -> Result<bool> {
+    let sent = replica::sent(place.layout, vm)?;
+    for (pair, generations) in &sent {
+        place.reporter.say(
+            format!("VM {vm}, as it was last sent to {}:", pair.target_name),
+            json!({"event": "sent", "pair": pair}),
+        );
+        let newest = generations.last().map(|g| g.number);
+        tell_generations(place.reporter, generations, newest, &|_| None);
+    }
+    Ok(!sent.is_empty())
+}
+
+/// Only of a replica `here` it is known whether its generations were seen to boot.
+fn tell(place: &Place, pair: &TargetPair, generations: &[Generation], here: bool) {
+    let reporter = place.reporter;
+    reporter.say(
+        format!(
+            "VM {} of {}, here {}:",
+            pair.vm, pair.source_name, pair.target_vm
+        ),
+        json!({"event": "replica", "pair": pair}),
+    );
+    tell_generations(reporter, generations, pair.head, &|number| {
+        let boot = here.then(|| replica::boot_of(place.layout, pair.pair, number));
+        boot?.ok()?
+    });
+}
+
+fn tell_generations(
+    reporter: &Reporter,
+    generations: &[Generation],
+    head: Option<u64>,
+    boot_of: &dyn Fn(u64) -> Option<Boot>,
+) {
+    for generation in generations {
+        let changed: u64 = generation.disks.iter().map(|d| d.changed).sum();
+        let head = match head == Some(generation.number) {
+            true => ", head",
+            false => "",
+        };
+        let mut text = format!(
+            "  {}  {:.0}  {}  {} sent{head}",
+            generation.name(),
+            generation.taken_at,
+            generation.consistency,
+            human(changed)
+        );
+        let boot = boot_of(generation.number);
+        if let Some(boot) = &boot {
+            text.push_str(&format!(", booted {:.0} ({})", boot.at, boot.sign));
+        }
+        for disk in &generation.disks {
+            text.push_str(&format!(
+                "\n    {}: {} {} {}",
+                disk.key,
+                disk.target,
+                human(disk.size),
+                disk.digest
+            ));
+        }
+        reporter.say(
+            text,
+            json!({"event": "generation", "generation": generation, "boot": boot}),
+        );
+    }
+}

@@ -1,0 +1,263 @@
+//! `pvesync`: replicas of Proxmox VE's virtual machines on other nodes.
+
+mod args;
+mod fleets;
+mod generations;
+mod syncs;
+
+use args::{Cli, Verb};
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use fleets::{front, promised, vms, FLEETS_OWN};
+use generations::generations;
+use pvesync::disks::Choice;
+use pvesync::fleet;
+use pvesync::node::PveTree;
+use pvesync::source::{self, PROGRAM};
+use pvesync::target::PveTarget;
+use pvesync::vm_config::VmConfig;
+use pvesync::workstation::{self, Output, RELAYED};
+use rblocksync::cli::{exit_code, run_agent, Reporter};
+use rblocksync::error::{Error, Kind, Result};
+use rblocksync::job::{Patient, SourceDisk, TargetService};
+use rblocksync::replica::{state_dir, Generation, Layout};
+use rblocksync::snapshot::watchdog;
+use rblocksync::stop::{on_signals, Stop};
+use rblocksync::verbs::{self, CheckArgs, DoctorArgs, Place, ReportArgs};
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+use syncs::{moving, vm};
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    match args.next().as_deref().and_then(|a| a.to_str()) {
+        Some("agent") => {
+            let layout = Layout::new(state_dir());
+            let target = PveTarget::new(PveTree::new("/"), layout.clone());
+            let mut service = TargetService::new(layout, &target).with_roles(&target);
+            run_agent(PROGRAM, &args.collect::<Vec<_>>(), &mut service)
+        }
+        Some("watchdog") => {
+            let code = watchdog::main_from_args(args);
+            ExitCode::from(u8::try_from(code).unwrap_or(1))
+        }
+        // What a workstation has started here: see `workstation`.
+        Some(RELAYED) => {
+            let words: Vec<OsString> = std::iter::once(PROGRAM.into()).chain(args).collect();
+            parsed(Cli::command().get_matches_from(words), true)
+        }
+        _ => parsed(Cli::command().get_matches(), false),
+    }
+}
+
+fn parsed(matches: ArgMatches, relayed: bool) -> ExitCode {
+    match Cli::from_arg_matches(&matches) {
+        Ok(cli) => run(cli, &matches, relayed),
+        Err(e) => e.exit(),
+    }
+}
+
+fn run(cli: Cli, matches: &ArgMatches, relayed: bool) -> ExitCode {
+    let reporter = Reporter::new(cli.output);
+    let signals = on_signals().and_then(|stop| match relayed {
+        true => workstation::obey_stdin(&stop).map(|()| stop),
+        false => Ok(stop),
+    });
+    let stop = match signals {
+        Ok(stop) => stop,
+        Err(error) => {
+            reporter.fail(PROGRAM, &error);
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = match &cli.verb {
+        verb if cli.api.api.is_some() => {
+            return done_with(elsewhere(verb, &cli, &stop), &reporter, &stop)
+        }
+        Verb::Vm(args) => match args.selection.single() {
+            Some(vmid) => vm(vmid, args, &cli, &reporter, &stop),
+            None => {
+                let without = &FLEETS_OWN;
+                let done = front(
+                    &cli,
+                    (matches, &["vm"], without),
+                    &reporter,
+                    &stop,
+                    |front| vms(args, front),
+                );
+                return done_with(done, &reporter, &stop);
+            }
+        },
+        Verb::Job(args) => {
+            let verb = match matches.subcommand() {
+                Some((_, job)) => job.subcommand_name().unwrap_or_default(),
+                None => "",
+            };
+            let without = &["dry_run", "json", "quiet", "progress"];
+            let done = front(
+                &cli,
+                (matches, &["job", verb], without),
+                &reporter,
+                &stop,
+                |front| fleet::job(args, front),
+            );
+            return done_with(done, &reporter, &stop);
+        }
+        Verb::Schedule(args) => front(&cli, (matches, &[], &[]), &reporter, &stop, |front| {
+            fleet::schedule(args, front)
+        }),
+        Verb::Migrate(args) => moving(
+            (args.vmid, &args.sync),
+            &args.migrate,
+            &cli,
+            &reporter,
+            &stop,
+            |migration| verbs::migrate(&args.undo, migration),
+        ),
+        Verb::Failback(args) => {
+            let how = args.failback.migrate();
+            moving(
+                (args.vmid, &args.sync),
+                how,
+                &cli,
+                &reporter,
+                &stop,
+                |migration| verbs::failback(&args.failback, migration),
+            )
+        }
+        Verb::Generations(args) => at(&cli, &reporter, &stop, |place| generations(args, place)),
+        Verb::Verify(args) => at(&cli, &reporter, &stop, |place| {
+            verbs::verify(args, place, &disks_with_keys)
+        }),
+        Verb::Failover(args) => with_target(&cli, &reporter, &stop, |place, target| {
+            verbs::failover(args, place, target, &name_of)
+        }),
+        Verb::TestFailover(args) => with_target(&cli, &reporter, &stop, |place, target| {
+            verbs::test_failover(args, place, target)
+        }),
+        Verb::Status(args) => verbs::status(args, &Layout::new(state_dir()), &reporter, &promised),
+        Verb::Check(args) => return check(args),
+        Verb::Report(args) => report(args, &reporter),
+        Verb::Doctor(args) => doctor(args, &reporter),
+        Verb::Prune(args) => at(&cli, &reporter, &stop, |place| verbs::prune(args, place)),
+        Verb::Pin(args) => at(&cli, &reporter, &stop, |place| {
+            verbs::pin(args, true, place)
+        }),
+        Verb::Unpin(args) => at(&cli, &reporter, &stop, |place| {
+            verbs::pin(args, false, place)
+        }),
+    };
+    done_with(result.map(|()| 0), &reporter, &stop)
+}
+
+/// The exit code, after an error has been told.
+fn done_with(result: Result<u8>, reporter: &Reporter, stop: &Stop) -> ExitCode {
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let error = match stop.is_stopped() && error.kind() != Kind::Cancelled {
+                true => stop.error().because(error),
+                false => error,
+            };
+            reporter.fail(PROGRAM, &error);
+            ExitCode::from(exit_code(&error, stop))
+        }
+    }
+}
+
+/// Runs the verb on the node that has the VM, and gives the exit code of that run.
+fn elsewhere(verb: &Verb, cli: &Cli, stop: &Stop) -> Result<u8> {
+    let Verb::Vm(args) = verb else {
+        return Err(
+            Error::new(Kind::Usage, "with --api there is only the verb vm")
+                .advise("for the others, log in on the node"),
+        );
+    };
+    let words = workstation::words_for_node(std::env::args_os())?;
+    let (ssh, output) = (cli.ssh.options(stop), Output::inherited()?);
+    let Some(vmid) = args.selection.single() else {
+        return Err(
+            Error::new(Kind::Usage, "with --api one VM is synced at a time")
+                .advise("for more, log in on the node, or make a job there"),
+        );
+    };
+    workstation::run(&cli.api, vmid, &words, &ssh, output, stop)
+}
+
+/// The disks of a VM of this node that can be replicated.
+fn disks_with_keys(vm: &str) -> Result<Vec<SourceDisk>> {
+    let vmid = vm.parse()?;
+    Ok(source::resolve_with(&PveTree::new("/"), vmid, &Choice::everything())?.disks)
+}
+
+/// The line is the answer, whatever was said about output.
+fn check(args: &CheckArgs) -> ExitCode {
+    let (line, code) = verbs::check(args, &Layout::new(state_dir()), &promised);
+    match writeln!(std::io::stdout(), "{line}") {
+        Ok(()) => ExitCode::from(code),
+        // Nobody can read it: unknown.
+        Err(_) => ExitCode::from(3),
+    }
+}
+
+fn report(args: &ReportArgs, reporter: &Reporter) -> Result<()> {
+    let layout = Layout::new(state_dir());
+    let target = PveTarget::new(PveTree::new("/"), layout.clone());
+    let writer = verbs::Writer {
+        program: PROGRAM,
+        layout: &layout,
+        hypervisor: &target,
+        name_of: &name_of,
+        reporter,
+    };
+    verbs::report(args, &writer)
+}
+
+fn doctor(args: &DoctorArgs, reporter: &Reporter) -> Result<()> {
+    let layout = Layout::new(state_dir());
+    let tree = PveTree::new("/");
+    let target = PveTarget::new(tree.clone(), layout.clone());
+    let disks = |vm: &str| source::disks_of(&tree, vm);
+    let patient = Patient {
+        layout: &layout,
+        hypervisor: &target,
+        disks: &disks,
+        needed: &source::NEEDED,
+        trials: Some(&target),
+    };
+    verbs::doctor(args, &patient, reporter)
+}
+
+fn at(
+    cli: &Cli,
+    reporter: &Reporter,
+    stop: &Stop,
+    act: impl FnOnce(&Place) -> Result<()>,
+) -> Result<()> {
+    with_target(cli, reporter, stop, |place, _| act(place))
+}
+
+fn with_target(
+    cli: &Cli,
+    reporter: &Reporter,
+    stop: &Stop,
+    act: impl FnOnce(&Place, &PveTarget) -> Result<()>,
+) -> Result<()> {
+    let layout = Layout::new(state_dir());
+    let target = PveTarget::new(PveTree::new("/"), layout.clone());
+    let place = Place {
+        program: PROGRAM,
+        layout: &layout,
+        hypervisor: &target,
+        ssh: &cli.ssh,
+        reporter,
+        stop,
+    };
+    act(&place, &target)
+}
+
+/// The VM's name in a generation.
+fn name_of(generation: &Generation) -> Option<String> {
+    let config = VmConfig::parse(&generation.config).ok()?;
+    config.name().map(str::to_owned)
+}
