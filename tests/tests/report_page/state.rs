@@ -90,7 +90,6 @@ fn replica(layout: &Layout, dir: &Path, vm: &str, source: &str, count: u64, ever
                     subvolume: false,
                     path: dir.join(format!("vm-{vm}-disk-0.raw")),
                     format: ImageFormat::Raw,
-                    subvolume: false,
                 },
                 size: 32 << 30,
                 digest: of_pieces(HashKind::Blake3, &[b"x"]),
