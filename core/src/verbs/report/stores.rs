@@ -108,7 +108,6 @@ mod tests {
             subvolume: false,
             path: dir.path().join(name),
             format: ImageFormat::Raw,
-            subvolume: false,
         };
         let places = [file("a"), file("101/b"), file("none/c")];
         let (stores, notes) = look(&places);

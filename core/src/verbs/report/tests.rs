@@ -87,7 +87,6 @@ fn replication(vm: &str, side: Side, count: i64, every_s: i64) -> Replication {
             generation: (count > 0).then_some(count.unsigned_abs()),
             taken_at: generations.last().map(|p| p.taken_at),
             generations: None,
-            booted: None,
             last: runs.last().cloned(),
         },
         source_vm: vm.into(),
