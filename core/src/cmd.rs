@@ -35,6 +35,7 @@ const KILL_GRACE: Duration = Duration::from_secs(5);
 #[allow(missing_docs)]
 pub enum Tool {
     Dmsetup,
+    Getent,
     Lvchange,
     Lvcreate,
     Lvextend,
@@ -53,6 +54,7 @@ impl Tool {
     fn spec(self) -> (&'static str, &'static str) {
         match self {
             Tool::Dmsetup => ("dmsetup", "dmsetup"),
+            Tool::Getent => ("getent", "libc-bin"),
             Tool::Lvchange => ("lvchange", "lvm2"),
             Tool::Lvcreate => ("lvcreate", "lvm2"),
             Tool::Lvextend => ("lvextend", "lvm2"),

@@ -284,9 +284,9 @@ mod tests {
 
     #[test]
     fn a_clone_reaches_nothing_and_may_be_removed() {
-        let rendered = "#[rblocksync] rblocksync-pair%3A x\n#mine\nagent: 1\nargs: -device vfio-pci\nide2: s:vm-90000-cloudinit,media=cdrom\n\
+        let rendered = "#[rblocksync] rblocksync-pair%3A x\n#mine\nagent: 1\nargs: -device vfio-pci\nide2: st:vm-90000-cloudinit,media=cdrom\n\
                         lock: migrate\nname: web\nnet0: virtio=AA:BB:CC:DD:EE:FF,bridge=vmbr0,link_down=0,firewall=1\nnet11: e1000\n\
-                        onboot: 0\nprotection: 1\nscsi0: s:vm-90000-disk-0,size=8M\ntags: a;rblocksync-replica\n";
+                        onboot: 0\nprotection: 1\nscsi0: st:vm-90000-disk-0,size=8M\ntags: a;rblocksync-replica\n";
         let generation = Generation {
             version: Generation::VERSION,
             pair: Uuid::nil(),
@@ -315,7 +315,7 @@ mod tests {
              #[rblocksync] rblocksync-test%3A 00000000-0000-0000-0000-000000000000\n\
              agent: 1\nide2: none,media=cdrom\nname: web-test\n\
              net0: virtio=AA:BB:CC:DD:EE:FF,bridge=vmbr0,firewall=1,link_down=1\nnet11: e1000,link_down=1\n\
-             onboot: 0\nscsi0: s:vm-90000-disk-0,size=8M\ntags: rblocksync-test\n"
+             onboot: 0\nscsi0: st:vm-90000-disk-0,size=8M\ntags: rblocksync-test\n"
         );
         assert_eq!(notes.len(), 1);
     }

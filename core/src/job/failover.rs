@@ -274,6 +274,8 @@ impl Failover<'_> {
     fn make_sure(&self, run: &Run, plan: &Plan, options: &FailoverOptions) -> Result<()> {
         let sure = options.sure.is_some();
         match (&plan.decision, &options.fence) {
+            // The source was cut off before this host became primary; it may be under repair by now.
+            (Decision::Safe(_), _) if plan.pair.standing.role == Role::Primary => Ok(()),
             // It has said itself that it has given the VM up.
             (Decision::Safe(_), _) if matches!(plan.source, SourceState::Says(_)) => Ok(()),
             (_, Some(fence)) => {
@@ -428,10 +430,16 @@ fn decide(pair: &TargetPair, source: &SourceState, runs_here: bool) -> Decision 
     let host = &pair.source_name;
     let ours = pair.standing;
     match source {
+        SourceState::Says(theirs) if theirs.running => {
+            Decision::Unsafe(format!("{host} says: {}", position_in_words(theirs)))
+        }
+        // Nothing is left to be decided.
+        _ if ours.role == Role::Primary && runs_here => {
+            Decision::Safe("it runs on this host already".to_owned())
+        }
         SourceState::Says(theirs) => {
             let words = format!("{host} says: {}", position_in_words(theirs));
             match theirs.standing.role {
-                _ if theirs.running => Decision::Unsafe(words),
                 Role::Retired if theirs.standing.epoch >= ours.epoch => Decision::Safe(words),
                 // It was away when this host took over, and does not know yet.
                 _ if ours.role == Role::Primary && theirs.standing.epoch < ours.epoch => {
@@ -441,10 +449,6 @@ fn decide(pair: &TargetPair, source: &SourceState, runs_here: bool) -> Decision 
             }
         }
         SourceState::Answers(how) => Decision::Unsafe(format!("{host} is up: {how}")),
-        // Nothing is left to be decided.
-        _ if ours.role == Role::Primary && runs_here => {
-            Decision::Safe("it runs on this host already".to_owned())
-        }
         SourceState::Silent(how) => Decision::Safe(format!("{host} does not answer: {how}")),
         SourceState::Unknown(why) => {
             Decision::Unsafe(format!("it cannot be told whether {host} is up: {why}"))

@@ -154,7 +154,10 @@ impl TrialRun<'_> {
         crash::point("trial cloned");
         let lock = match trial.reads_original(generation)? {
             true => Some(lock),
-            false => None,
+            false => {
+                drop(lock);
+                None
+            }
         };
         let notes = self.hypervisor.show_clone(pair, generation, trial)?;
         notes.iter().for_each(|note| self.reporter.note(note));

@@ -3,9 +3,15 @@
 use super::cipher::ask_config;
 use super::master::host_arguments;
 use super::{HostSpec, SshOptions};
+use crate::cmd::{Cmd, Tool};
+use crate::error::Result;
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
+
+/// Longest time that the resolution of a name may take.
+const RESOLVE_TIME: Duration = Duration::from_secs(20);
 
 /// What is known of a host from its network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,12 +39,13 @@ pub fn reach(host: &HostSpec, options: &SshOptions, limit: Duration) -> Reach {
     }
     let name = setting("hostname").unwrap_or_else(|| host.host().to_owned());
     let port = setting("port").and_then(|p| p.parse().ok()).unwrap_or(22);
-    let addresses = match (name.as_str(), port).to_socket_addrs() {
+    let addresses = match addresses_of(&name) {
         Ok(addresses) => addresses,
-        Err(e) => return Reach::Unknown(format!("{name} has no address: {e}")),
+        Err(e) => return Reach::Unknown(format!("{name} has no address: {}", e.message())),
     };
     let mut silence = Vec::new();
     for address in addresses {
+        let address = SocketAddr::new(address, port);
         match TcpStream::connect_timeout(&address, limit) {
             Ok(_) => return Reach::Answers(format!("{address} takes connections")),
             Err(e) => match e.kind() {
@@ -57,6 +64,22 @@ pub fn reach(host: &HostSpec, options: &SshOptions, limit: Duration) -> Reach {
         true => Reach::Unknown(format!("{name} has no address")),
         false => Reach::Silent(silence.join("; ")),
     }
+}
+
+/// Asked of the host's own program: ours is linked statically, and could not load what a host resolves names with.
+fn addresses_of(name: &str) -> Result<BTreeSet<IpAddr>> {
+    if let Ok(address) = name.parse() {
+        return Ok(BTreeSet::from([address]));
+    }
+    let found = Cmd::new(Tool::Getent)
+        .args(["ahosts", name])
+        .timeout(RESOLVE_TIME)
+        // 2: it knows no such name.
+        .accept(&[2])
+        .run()?;
+    let text = String::from_utf8_lossy(&found.stdout);
+    let first = |line: &str| line.split_whitespace().next()?.parse().ok();
+    Ok(text.lines().filter_map(first).collect())
 }
 
 #[cfg(test)]

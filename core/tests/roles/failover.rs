@@ -97,7 +97,8 @@ fn a_silent_source_is_replaced_by_its_newest_generation() {
     assert_eq!(done, expected);
     assert_eq!(world.heads(), [2, 2]);
     // Again: nothing is left to be done, whatever the source says by now.
-    for source in [silent(), says(Role::Primary, 1, false)] {
+    let up = SourceState::Answers("it takes connections".into());
+    for source in [silent(), up, says(Role::Primary, 1, false)] {
         assert_eq!(
             run(&world, source, &options()).unwrap(),
             Some(expected.clone())
@@ -191,6 +192,9 @@ fn a_fence_must_succeed_and_is_told_whom_it_is_about() {
         std::fs::read_to_string(said).unwrap(),
         "there 101 1 one two\n"
     );
+    // Not once more, when it is done.
+    let done = run(&world, silent(), &with(script(&world, "exit 1")));
+    assert!(done.unwrap().unwrap().running);
 }
 
 #[test]

@@ -124,6 +124,18 @@ fn a_script_judges_and_is_told_what() {
         world.folder.dir.display()
     ));
     assert_eq!(run(&world, &good).unwrap().sign, BootSign::Script);
+    // Syncs go on meanwhile, unless the clone reads the generation's own file.
+    let look = with(&format!(
+        "flock -n {} true && echo free > {1} || echo held > {1}",
+        world.layout.pair_lock(PAIR).display(),
+        world.folder.dir.join("lock").display()
+    ));
+    run(&world, &look).unwrap();
+    let expected = match world.keeps_generations() {
+        true => "free\n",
+        false => "held\n",
+    };
+    assert_eq!(world.folder.get("lock").as_deref(), Some(expected));
     let error = run(&world, &with("echo the database is empty; exit 4")).unwrap_err();
     assert!(error.message().contains("the database is empty"), "{error}");
     assert_nothing_left(&world, &before);
