@@ -395,6 +395,11 @@ impl Migration<'_> {
                 ),
             ));
         }
+        // What stays behind becomes a replica. That it cannot is to be found out while the VM runs.
+        for disk in newest.iter().flat_map(|newest| &newest.disks) {
+            let located = self.roles.locate(&disk.source);
+            located.map_err(|e| e.context(format!("disk {}: no way back", disk.key)))?;
+        }
         // The way back is the one by which the VM came, if it did.
         let mut ways = replica::targets_of(layout, self.vm)?;
         ways.retain(|way| way.source_host == target.id && way.vm == position.vm);
