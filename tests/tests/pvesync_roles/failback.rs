@@ -51,7 +51,7 @@ pub fn a_vm_comes_back_after_a_failover(lab: &Lab) -> Result<()> {
     expect(a, &format!("qm start {VMID}"), 255, &["locked (migrate)"])?;
     assert_running(b, VMID)?;
 
-    let done = events(b, &format!("{failback} --max-downtime 60s"))?;
+    let done = events(b, &format!("{failback} --max-downtime 10m"))?;
     println!("{}", event(&done, "migrated"));
     assert_off(b, VMID)?;
     assert_running(a, VMID)?;

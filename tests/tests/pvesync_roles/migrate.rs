@@ -1,6 +1,7 @@
 //! `migrate`: a VM with four disks on two storages, there and back again.
 
 use serde_json::Value;
+use std::time::Duration;
 use tests::lab::{Guest, Lab, Result};
 use tests::pair::{small, *};
 
@@ -14,8 +15,8 @@ const DISKS: [&str; 4] = [
     "/dev/pve/vm-113-disk-1",
     "/var/lib/vz/images/113/vm-113-disk-1.raw",
 ];
-/// Emulated without acceleration, things take their time.
-const SLOWLY: &str = "--max-downtime 60s";
+/// Emulated without acceleration, beside other tests, things take as long as they take.
+const SLOWLY: &str = "--max-downtime 10m";
 
 /// With an EFI disk and the state of a TPM, which no guest of the lab's touches.
 fn make(guest: &Guest) -> Result<()> {
@@ -40,9 +41,14 @@ fn make(guest: &Guest) -> Result<()> {
     )
 }
 
+/// How long one of them may take: it is several syncs.
+const MOVE_MAX: Duration = Duration::from_secs(900);
+
 /// Runs a command that must succeed; its events.
 pub fn events(guest: &Guest, command: &str) -> Result<Vec<Value>> {
-    let text = guest.run_ok(&format!("{command} --json"))?;
+    let done = guest.run_for(MOVE_MAX, &format!("{command} --json"))?;
+    assert_eq!(done.status, 0, "{command}: {}{}", done.stdout, done.stderr);
+    let text = done.stdout;
     let parse = |line: &str| -> Value {
         serde_json::from_str(line).unwrap_or_else(|e| panic!("{line:?} is no event: {e}"))
     };
@@ -174,7 +180,8 @@ pub fn killed_at_its_records_it_still_arrives(lab: &Lab) -> Result<()> {
         "journal start",
         "adopt manifest",
     ] {
-        let killed = b.run(&format!("RBLOCKSYNC_CRASH_AT='{point}' {migrate}; exit $?"))?;
+        let killed = format!("RBLOCKSYNC_CRASH_AT='{point}' {migrate}; exit $?");
+        let killed = b.run_for(MOVE_MAX, &killed)?;
         assert_eq!(
             killed.status, 137,
             "{point}: {}{}",
