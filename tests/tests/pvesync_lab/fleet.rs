@@ -1,10 +1,13 @@
 //! Many VMs in one run. `FLEET_VMS` tells how many, 4 if it is not set: docs/benchmarks.md has the figures of 20.
 
 use serde_json::Value;
+use std::time::Duration;
 use tests::lab::{Lab, Result};
 use tests::pair::{small, *};
 
 const FIRST: u32 = 180;
+/// How long a run of all of them may take.
+const FLEET_MAX: Duration = Duration::from_secs(1800);
 /// At once.
 const PARALLEL: usize = 2;
 
@@ -38,10 +41,11 @@ pub fn one_broken_vm_does_not_stop_the_rest_of_a_fleet(lab: &Lab) -> Result<()> 
         "lvremove -qq -y pve/vm-{broken}-disk-0; rm -f /tmp/fleet.end"
     ))?;
     let watch = a.spawn(WATCH)?;
-    let run = a.run(&format!(
+    let fleet = format!(
         "pvesync vm {FIRST}-{} --to hvb --parallel {PARALLEL} --rpo 1h --json",
         FIRST + count - 1
-    ))?;
+    );
+    let run = a.run_for(FLEET_MAX, &fleet)?;
     a.run_ok("touch /tmp/fleet.end")?;
     watch.wait_for(LONG)?;
     let text = format!("{}{}", run.stdout, run.stderr);

@@ -170,8 +170,8 @@ pub fn a_running_vms_disk_that_has_no_snapshots_needs_scratch_space(lab: &Lab) -
     let a = lab.a();
     let make = "set -e; cp /etc/pve/storage.cfg /root/storage.cfg; mkdir -p /var/lib/plain/images/105
         printf '\\ndir: plain\\n\\tpath /var/lib/plain\\n\\tcontent images\\n' >> /etc/pve/storage.cfg
-        truncate -s 8M /var/lib/plain/images/105/vm-105-disk-0.raw
-        sed 's|^scsi1:.*|scsi1: plain:105/vm-105-disk-0.raw,size=8M|; s/vm-104-disk-0,/vm-105-disk-0,/; s/name: .*/name: plain/; s/104/105/g' \
+        truncate -s 16M /var/lib/plain/images/105/vm-105-disk-0.raw
+        sed 's|^scsi1:.*|scsi1: plain:105/vm-105-disk-0.raw,size=16M|; s/vm-104-disk-0,/vm-105-disk-0,/; s/name: .*/name: plain/; s/104/105/g' \
             /etc/pve/qemu-server/104.conf > /etc/pve/qemu-server/105.conf
         lvcreate -qq -V 8M -n vm-105-disk-0 --thinpool pve/data; qm start 105";
     let undo = "qm stop 105; rm -r /etc/pve/qemu-server/105.conf /var/lib/plain; lvremove -qq -y pve/vm-105-disk-0

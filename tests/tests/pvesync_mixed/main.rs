@@ -37,10 +37,17 @@ fn make(lab: &Lab) -> Result<()> {
              mkdir -p /var/lib/plain/images",
         )?;
     }
+    // All that the guest will write to is there already: what a disk maps anew is lost when QEMU is killed or the power cut
+    // before a flush, and the lab's writer never flushes.
     lab.a().run_ok(&format!(
         "set -e; lvcreate -qq -V 64M -n vm-170-disk-0 --thinpool pve/data; lvchange -qq --setautoactivation n pve/vm-170-disk-0
          mkdir -p {IMAGES}; truncate -s 64M {IMAGES}/vm-170-disk-1.raw
-         qemu-img create -q -f qcow2 {IMAGES}/vm-170-disk-2.qcow2 64M"
+         qemu-img create -q -f qcow2 {IMAGES}/vm-170-disk-2.qcow2 64M
+         for d in /dev/pve/vm-170-disk-0 {IMAGES}/vm-170-disk-1.raw; do
+             dd if=/dev/zero of=$d bs=1M seek=1 count=2 conv=notrunc,fsync status=none
+         done
+         lvchange -qq -an pve/vm-170-disk-0
+         qemu-io -f qcow2 -c 'write -q -P 0 1M 2M' -c flush {IMAGES}/vm-170-disk-2.qcow2"
     ))?;
     lab.a().write_file(
         "/etc/pve/qemu-server/170.conf",
