@@ -11,17 +11,14 @@ const FLEET_MAX: Duration = Duration::from_secs(1800);
 /// At once.
 const PARALLEL: usize = 2;
 
-/// Notes twice a second how many of our processes there are, and how many KiB they have together. The watchdogs and agents
+/// Notes every second how many of our processes there are, and how many KiB they have together. The watchdogs and agents
 /// of ssh count, too.
 const WATCH: &str = "
     while [ ! -e /tmp/fleet.end ]; do
-        n=0 kib=0
-        for p in $(pidof pvesync); do
-            rss=$(sed -n 's/^VmRSS: *\\([0-9]*\\).*/\\1/p' /proc/$p/status 2> /dev/null)
-            [ -z \"$rss\" ] || { n=$((n + 1)); kib=$((kib + rss)); }
-        done
-        echo $n $kib
-        sleep 0.5
+        for p in $(ls -l /proc/[0-9]*/exe 2> /dev/null | sed -n 's|.* /proc/\\([0-9]*\\)/exe -> .*/pvesync$|\\1|p'); do
+            cat /proc/$p/status 2> /dev/null
+        done | awk '/^VmRSS/ { n++; kib += $2 } END { print n + 0, kib + 0 }'
+        sleep 1
     done > /tmp/fleet.watch";
 
 pub fn one_broken_vm_does_not_stop_the_rest_of_a_fleet(lab: &Lab) -> Result<()> {
