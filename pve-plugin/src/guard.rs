@@ -7,11 +7,11 @@
 use crate::node::PveTree;
 use crate::storage_cfg::{Storage, StorageCfg, StorageEntry};
 use crate::volid::Vmid;
+use rblocksync::cli::replace_file;
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::replica::{write_text, Layout};
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Its file name among the snippets.
 const NAME: &str = "pvesync-guard.sh";
@@ -43,21 +43,9 @@ pub fn install(tree: &PveTree, layout: &Layout) -> Result<Option<String>> {
     let is_there = std::fs::metadata(&path).is_ok_and(|m| m.permissions().mode() & 0o111 == 0o111)
         && std::fs::read_to_string(&path).is_ok_and(|found| found == text);
     if !is_there {
-        write_script(&dir, &path, &text)
-            .map_err(|e| Error::io(format!("cannot write {}", path.display()), e))?;
+        replace_file(&path, &text, 0o755)?;
     }
     Ok(Some(format!("{}:snippets/{NAME}", entry.id)))
-}
-
-fn write_script(dir: &Path, path: &Path, text: &str) -> std::io::Result<()> {
-    std::fs::create_dir_all(dir)?;
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    file.write_all(text.as_bytes())?;
-    file.as_file()
-        .set_permissions(std::fs::Permissions::from_mode(0o755))?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|e| e.error)?;
-    Ok(())
 }
 
 /// The storage for it, and its directory: one of this node's own first, which is there when others are not.

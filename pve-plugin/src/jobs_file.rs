@@ -8,8 +8,9 @@ mod fields;
 pub use fields::{Hosts, Rate, TimeSpan};
 
 use crate::fleet::IdList;
+use rblocksync::cli::replace_file;
 use rblocksync::error::{Error, Kind, Result};
-use rblocksync::verbs::schedule::{check_name, replace_file, Calendar};
+use rblocksync::verbs::schedule::{check_name, Calendar};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -241,7 +242,7 @@ impl<'a> JobsDir<'a> {
         let text = toml::to_string(job).map_err(|e| {
             Error::new(Kind::Usage, format!("cannot write {}", path.display())).because(e)
         })?;
-        replace_file(&path, &text)?;
+        replace_file(&path, &text, 0o644)?;
         Ok(true)
     }
 

@@ -173,7 +173,7 @@ impl PveTarget {
         generation: &Generation,
     ) -> Result<Option<Option<VmConfig>>> {
         let node = self.tree.local_node()?;
-        let aside = self.aside(pair, target)?;
+        let aside = self.aside(pair.pair, target)?;
         match self.tree.guest(target)? {
             None => return Ok(Some(aside)),
             Some((at, "qemu-server")) if at == node => {}
@@ -219,16 +219,6 @@ impl PveTarget {
                 .tree
                 .check_replaceable(target, pair.pair)
                 .map(|()| Some(Some(present))),
-        }
-    }
-
-    /// The replica's configuration that was kept aside, if it was.
-    fn aside(&self, pair: &TargetPair, target: Vmid) -> Result<Option<VmConfig>> {
-        let path = self.aside_path(pair.pair, target);
-        match std::fs::read_to_string(&path) {
-            Ok(text) => VmConfig::parse(&text).map(Some),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(Error::io(format!("cannot read {}", path.display()), e)),
         }
     }
 }

@@ -88,15 +88,20 @@ impl PveTarget {
         self.layout.replica(pair).join(format!("{vmid}.conf"))
     }
 
+    /// The replica's configuration that was kept aside, if it was.
+    pub(crate) fn aside(&self, pair: Uuid, vmid: Vmid) -> Result<Option<VmConfig>> {
+        let path = self.aside_path(pair, vmid);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => VmConfig::parse(&text).map(Some),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io(format!("cannot read {}", path.display()), e)),
+        }
+    }
+
     /// The replica's configuration as it is now, if there is one.
     fn previous(&self, pair: Uuid, vmid: Vmid, aside: bool) -> Result<Option<VmConfig>> {
         if aside {
-            let path = self.aside_path(pair, vmid);
-            return match std::fs::read_to_string(&path) {
-                Ok(text) => VmConfig::parse(&text).map(Some),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-                Err(e) => Err(Error::io(format!("cannot read {}", path.display()), e)),
-            };
+            return self.aside(pair, vmid);
         }
         match self.tree.guest(vmid)? {
             Some(_) => self.tree.vm_config(vmid).map(Some),

@@ -1,6 +1,7 @@
 //! The status in Prometheus' text format, for the textfile collector of its node exporter
 //! (prometheus.io/docs/instrumenting/exposition_formats).
 
+use crate::cli::output_file::parent;
 use crate::error::{Error, Kind, Result};
 use crate::job::PairStatus;
 use jiff::Timestamp;
@@ -82,11 +83,7 @@ pub(super) fn write(
         )
         .advise("the node exporter reads only such files"));
     }
-    let dir = match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
-    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(cannot)?;
+    let mut file = tempfile::NamedTempFile::new_in(parent(path)).map_err(cannot)?;
     file.write_all(text(found, expected, now).as_bytes())
         .map_err(cannot)?;
     file.as_file()

@@ -8,11 +8,11 @@ mod calendar;
 
 pub use calendar::Calendar;
 
+use crate::cli::replace_file;
 use crate::cmd::{Cmd, Tool};
 use crate::error::{Error, Kind, Result};
 use std::fs;
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -286,7 +286,7 @@ impl Schedules<'_> {
                 .advise("remove it, or give the job another name"));
             }
         }
-        replace_file(path, text)?;
+        replace_file(path, text, 0o644)?;
         Ok(true)
     }
 
@@ -318,21 +318,6 @@ impl Properties {
         let seconds = self.get(key).strip_prefix('@')?.parse().ok()?;
         (seconds > 0).then_some(seconds)
     }
-}
-
-/// Writes a file that anybody may read, so that there is the old one or the new one, also after a power cut.
-pub fn replace_file(path: &Path, text: &str) -> Result<()> {
-    let cannot = |e| Error::io(format!("cannot write {}", path.display()), e);
-    let dir = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(dir).map_err(cannot)?;
-    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(cannot)?;
-    file.write_all(text.as_bytes()).map_err(cannot)?;
-    let mode = fs::Permissions::from_mode(0o644);
-    file.as_file().set_permissions(mode).map_err(cannot)?;
-    file.as_file().sync_all().map_err(cannot)?;
-    file.persist(path).map_err(|e| cannot(e.error))?;
-    let dir = fs::File::open(dir).map_err(cannot)?;
-    dir.sync_all().map_err(cannot)
 }
 
 fn remove_file(path: &Path) -> Result<()> {

@@ -2,12 +2,13 @@
 //! is complete.
 
 use super::{png, svg, Caption};
+use crate::cli::output_file::{parent, Replacing};
 use crate::cli::Endpoint;
 use crate::error::{Error, Kind, Result};
 use crate::sync::BlockMap;
 use std::ffi::OsStr;
 use std::fs::Permissions;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
@@ -35,7 +36,7 @@ impl MapFile {
                 is_not(path, image)?;
             }
         }
-        replaceable(path)?;
+        MAP.check(path)?;
         let file = tempfile::Builder::new()
             .prefix(".rblocksync-map-")
             .permissions(Permissions::from_mode(0o666))
@@ -84,13 +85,6 @@ fn format(path: &Path) -> Result<Format> {
     }
 }
 
-fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    }
-}
-
 /// The entry of a directory that a path names, links to that directory followed.
 fn entry(path: &Path) -> Option<PathBuf> {
     let dir = parent(path).canonicalize().ok()?;
@@ -111,34 +105,16 @@ fn is_not(path: &Path, image: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What is there already may only be a picture, or empty: an image of that name may be on its way from
-/// another side.
-fn replaceable(path: &Path) -> Result<()> {
-    let Ok(meta) = std::fs::symlink_metadata(path) else {
-        return Ok(());
-    };
-    let refused = |why: &str| {
-        Err(
-            Error::new(Kind::Refused, format!("{} is {why}", path.display()))
-                .advise("the map would take its place: give another name after --map"),
-        )
-    };
-    if meta.is_symlink() {
-        return refused("a symbolic link");
-    }
-    if !meta.is_file() {
-        return refused("not a file");
-    }
-    let mut head = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(8).read_to_end(&mut head))
-        .map_err(|e| Error::io(format!("cannot read {}", path.display()), e))?;
-    let known: [&[u8]; 3] = [b"\x89PNG\r\n\x1a\n", b"<svg", b"<?xml"];
-    match head.is_empty() || known.iter().any(|k| head.starts_with(k)) {
-        true => Ok(()),
-        false => refused("there and not a picture"),
-    }
-}
+/// An image of that name may be on its way from another side.
+const MAP: Replacing = Replacing {
+    name: "map",
+    kind: "picture",
+    option: "--map",
+    is_one: |head| {
+        let known: [&[u8]; 3] = [b"\x89PNG\r\n\x1a\n", b"<svg", b"<?xml"];
+        known.iter().any(|k| head.starts_with(k))
+    },
+};
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -1,8 +1,9 @@
 //! The file that the page goes into: complete, or not there.
 
+use crate::cli::output_file::{parent, Replacing};
 use crate::error::{Error, Kind, Result};
 use std::fs::Permissions;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
@@ -31,15 +32,11 @@ pub(super) struct PageFile {
 impl PageFile {
     /// Makes sure that a page can be written to `path`, and that nothing else is there.
     pub(super) fn create(path: &Path, mode: u32) -> Result<PageFile> {
-        replaceable(path)?;
+        PAGE.check(path)?;
         let cannot = |e| Error::io(format!("cannot write {}", path.display()), e);
-        let dir = match path.parent() {
-            Some(dir) if !dir.as_os_str().is_empty() => dir,
-            _ => Path::new("."),
-        };
         let file = tempfile::Builder::new()
             .prefix(".rblocksync-report-")
-            .tempfile_in(dir)
+            .tempfile_in(parent(path))
             .map_err(cannot)?;
         // After the creation, so that the umask has no say.
         file.as_file()
@@ -61,32 +58,15 @@ impl PageFile {
     }
 }
 
-/// The page takes the place of what has its name. With a slip of the finger that could be a disk image.
-fn replaceable(path: &Path) -> Result<()> {
-    let Ok(meta) = std::fs::symlink_metadata(path) else {
-        return Ok(());
-    };
-    let refused = |why: &str| {
-        Err(
-            Error::new(Kind::Refused, format!("{} is {why}", path.display()))
-                .advise("the page would take its place: give another name after --html"),
-        )
-    };
-    if meta.is_symlink() {
-        return refused("a symbolic link");
-    }
-    if !meta.is_file() {
-        return refused("not a file");
-    }
-    let mut head = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(BEGINNING.len() as u64).read_to_end(&mut head))
-        .map_err(|e| Error::io(format!("cannot read {}", path.display()), e))?;
-    match head.is_empty() || head.eq_ignore_ascii_case(BEGINNING.as_bytes()) {
-        true => Ok(()),
-        false => refused("there and not a page"),
-    }
-}
+const PAGE: Replacing = Replacing {
+    name: "page",
+    kind: "page",
+    option: "--html",
+    is_one: |head| {
+        let begins = head.get(..BEGINNING.len());
+        begins.is_some_and(|begins| begins.eq_ignore_ascii_case(BEGINNING.as_bytes()))
+    },
+};
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
