@@ -1,0 +1,3 @@
+//! What the suite knows of libvirt.
+
+pub mod xml;
