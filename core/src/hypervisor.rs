@@ -45,6 +45,11 @@ pub trait TargetHypervisor {
         known: &BTreeMap<String, String>,
     ) -> Result<Vec<Placement>>;
 
+    /// What will be missing here that the VM asks for, once it is to run: no reason to refuse a replica.
+    fn remarks(&self, _request: &ReplicaRequest) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     /// Keeps the replica from being started or taken over while its head is replaced. Refuses if that has
     /// happened already, or if its id is another VM's by now.
     fn hold(&self, pair: &TargetPair) -> Result<Box<dyn Hold>>;
@@ -69,6 +74,18 @@ pub trait RoleHypervisor: TargetHypervisor {
 
     /// Takes [`RoleHypervisor::retire`] back.
     fn reinstate(&self, vm: &str) -> Result<Vec<String>>;
+
+    /// Keeps the VM from being started until [`RoleHypervisor::let_start`], while it is not known whether this host may run
+    /// it; `why` is told to whoever tries. Less than [`RoleHypervisor::retire`] where the hypervisor can do with less.
+    /// Returns notes for the user.
+    fn keep_off(&self, vm: &str, why: &str) -> Result<Vec<String>> {
+        self.retire(vm, why)
+    }
+
+    /// Takes [`RoleHypervisor::keep_off`] back. It does not start the VM.
+    fn let_start(&self, vm: &str) -> Result<Vec<String>> {
+        self.reinstate(vm)
+    }
 
     /// The configuration that the VM has here.
     fn config(&self, vm: &str) -> Result<String>;

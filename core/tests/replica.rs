@@ -115,6 +115,7 @@ impl World {
             disks: vec![disk("scsi0", "a.raw"), disk("scsi1", "b.raw")],
             excluded: Vec::new(),
             storage_map: Vec::new(),
+            maps: Default::default(),
             formats: Vec::new(),
             retention: Retention {
                 keep: 2,

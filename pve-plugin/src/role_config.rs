@@ -15,6 +15,8 @@ use uuid::Uuid;
 pub const RETIRED_TAG: &str = "rblocksync-retired";
 /// What stands before the reason in the description of such a VM.
 const RETIRED_MARK: &str = "rblocksync-retired:";
+/// The same of a VM that is locked by us as long as it is not known whether this host may run it.
+const HELD_MARK: &str = "rblocksync-held:";
 /// Lines of a replica's description that stay true of the VM that it becomes.
 const STAYS: [&str; 2] = ["Not part of it:", "cicustom names"];
 
@@ -26,6 +28,36 @@ pub fn is_retired(config: &VmConfig) -> bool {
 /// Whether the VM was retired by us, and not reinstated since; somebody may have unlocked it.
 pub fn was_retired(config: &VmConfig) -> bool {
     mark_of(config, RETIRED_MARK).is_some()
+}
+
+/// Whether the lock of the VM is ours, put there by [`held`].
+pub fn is_locked_while_held(config: &VmConfig) -> bool {
+    config.lock() == Some(GUARD_LOCK) && mark_of(config, HELD_MARK).is_some()
+}
+
+/// The configuration of a VM that is to be kept off for now. The hookscript is enough, and may stay; without one the VM is
+/// locked.
+pub fn held(config: &VmConfig, why: &str, hookscript: Option<&str>) -> String {
+    let mut text = ConfigText::new(&config.to_string());
+    match hookscript {
+        Some(_) => text.set("hookscript", hookscript),
+        None => {
+            text.set("lock", Some(GUARD_LOCK));
+            drop_note(&mut text, HELD_MARK);
+            text.add_note(&format!("{OUR_LINE} {HELD_MARK} {why}"));
+        }
+    }
+    text.to_string()
+}
+
+/// The configuration of a VM that is not kept off any more.
+pub fn released(config: &VmConfig) -> String {
+    let mut text = ConfigText::new(&config.to_string());
+    if is_locked_while_held(config) {
+        text.set("lock", None);
+    }
+    drop_note(&mut text, HELD_MARK);
+    text.to_string()
 }
 
 /// The configuration that a replica's text becomes: without guards, with what the source's said of its start. `present`
@@ -74,7 +106,7 @@ pub fn retired(config: &VmConfig, why: &str, hookscript: Option<&str>) -> String
     if hookscript.is_some() {
         text.set("hookscript", hookscript);
     }
-    drop_retired_note(&mut text);
+    drop_note(&mut text, RETIRED_MARK);
     text.add_note(&format!("{OUR_LINE} {RETIRED_MARK} {why}"));
     text.to_string()
 }
@@ -89,7 +121,7 @@ pub fn reinstated(now: &VmConfig, before: &VmConfig) -> String {
     if now.get("hookscript").is_some_and(guard::is_ours) {
         text.set("hookscript", before.get("hookscript"));
     }
-    drop_retired_note(&mut text);
+    drop_note(&mut text, RETIRED_MARK);
     text.to_string()
 }
 
@@ -101,10 +133,10 @@ pub fn yielded(config: &VmConfig, pair: Uuid) -> String {
     text.to_string()
 }
 
-fn drop_retired_note(text: &mut ConfigText) {
+fn drop_note(text: &mut ConfigText, mark: &str) {
     text.drop_notes(|note| {
         note.strip_prefix(OUR_LINE)
-            .is_some_and(|ours| ours.trim_start().starts_with(RETIRED_MARK))
+            .is_some_and(|ours| ours.trim_start().starts_with(mark))
     });
 }
 

@@ -4,7 +4,7 @@ use crate::guard;
 use crate::node::VmLock;
 use crate::qm;
 use crate::replica_config::{standing, was_pair_of, Standing};
-use crate::role_config::{self, is_retired, was_retired};
+use crate::role_config::{self, is_locked_while_held, is_retired, was_retired};
 use crate::source::{has_agent, smbios_uuid};
 use crate::target::{vmid, PveTarget};
 use crate::vm_config::VmConfig;
@@ -57,19 +57,20 @@ impl RoleHypervisor for PveTarget {
     fn retire(&self, vm: &str, why: &str) -> Result<Vec<String>> {
         let vm = vmid(vm)?;
         let lock = self.tree.hold_vm(vm)?;
-        if let Some((at, _)) = self.tree.guest(vm)? {
-            if at != self.tree.local_node()? {
-                // It has gone to another node of the cluster, configuration and all: nobody can start it here.
-                return Ok(Vec::new());
-            }
+        if self.is_on_another_node(vm)? {
+            // It has gone, configuration and all: nobody can start it here.
+            return Ok(Vec::new());
         }
-        let config = self.tree.vm_config(vm)?;
+        let mut config = self.tree.vm_config(vm)?;
         if self.tree.is_running(vm)? {
             return Err(Error::new(Kind::Busy, format!("VM {vm} is running"))
                 .advise("it must be stopped before it can be retired"));
         }
         if is_retired(&config) {
             return Ok(Vec::new());
+        }
+        if is_locked_while_held(&config) {
+            config = VmConfig::parse(&role_config::released(&config))?;
         }
         if let Some(other) = config.lock() {
             return Err(
@@ -78,17 +79,7 @@ impl RoleHypervisor for PveTarget {
                 )),
             );
         }
-        let mut notes = Vec::new();
-        let hookscript = guard::install(&self.tree, &self.layout)?;
-        match &hookscript {
-            None => notes.push(guard::NO_SNIPPETS.to_owned()),
-            Some(_) => {
-                let own = config.get("hookscript");
-                if !own.is_some_and(guard::is_ours) {
-                    guard::chain(&self.tree, &self.layout, vm, own)?;
-                }
-            }
-        }
+        let (hookscript, notes) = self.hookscript_for(vm, &config)?;
         // Somebody may have unlocked a retired one; what it was like before is known then.
         if !was_retired(&config) {
             write_text(&self.retired_path(vm), &config.to_string())?;
@@ -115,6 +106,44 @@ impl RoleHypervisor for PveTarget {
             .replace_config(&lock, vm, &role_config::reinstated(&now, &before))?;
         if !before.get("hookscript").is_some_and(guard::is_ours) {
             guard::chain(&self.tree, &self.layout, vm, None)?;
+        }
+        Ok(Vec::new())
+    }
+
+    fn keep_off(&self, vm: &str, why: &str) -> Result<Vec<String>> {
+        let vm = vmid(vm)?;
+        let lock = self.tree.hold_vm(vm)?;
+        if self.is_on_another_node(vm)? {
+            return Ok(Vec::new());
+        }
+        let config = self.tree.vm_config(vm)?;
+        if self.tree.is_running(vm)? {
+            return Err(Error::new(Kind::Busy, format!("VM {vm} is running")));
+        }
+        let (hookscript, notes) = self.hookscript_for(vm, &config)?;
+        let is_guarded = match &hookscript {
+            Some(_) => config.get("hookscript") == hookscript.as_deref(),
+            // Whoever has locked it keeps it off as well.
+            None => config.lock().is_some(),
+        };
+        if !is_guarded {
+            let text = role_config::held(&config, why, hookscript.as_deref());
+            self.tree.replace_config(&lock, vm, &text)?;
+        }
+        Ok(notes)
+    }
+
+    fn let_start(&self, vm: &str) -> Result<Vec<String>> {
+        let vm = vmid(vm)?;
+        let lock = self.tree.hold_vm(vm)?;
+        if self.is_on_another_node(vm)? {
+            return Ok(Vec::new());
+        }
+        let config = self.tree.vm_config(vm)?;
+        if is_locked_while_held(&config) {
+            // The hookscript stays: it lets a primary's VM start.
+            self.tree
+                .replace_config(&lock, vm, &role_config::released(&config))?;
         }
         Ok(Vec::new())
     }
@@ -155,6 +184,26 @@ impl RoleHypervisor for PveTarget {
 }
 
 impl PveTarget {
+    fn is_on_another_node(&self, vm: Vmid) -> Result<bool> {
+        match self.tree.guest(vm)? {
+            Some((at, _)) => Ok(at != self.tree.local_node()?),
+            None => Ok(false),
+        }
+    }
+
+    /// Puts our hookscript in its place, to call the one that the VM has. `None`: there is no place for it, as the notes
+    /// tell.
+    fn hookscript_for(&self, vm: Vmid, config: &VmConfig) -> Result<(Option<String>, Vec<String>)> {
+        let Some(hookscript) = guard::install(&self.tree, &self.layout)? else {
+            return Ok((None, vec![guard::NO_SNIPPETS.to_owned()]));
+        };
+        let own = config.get("hookscript");
+        if !own.is_some_and(guard::is_ours) {
+            guard::chain(&self.tree, &self.layout, vm, own)?;
+        }
+        Ok((Some(hookscript), Vec::new()))
+    }
+
     /// What a VM was like before it was retired.
     fn retired_path(&self, vm: Vmid) -> PathBuf {
         self.layout

@@ -283,6 +283,11 @@ pub(crate) fn smbios_uuid(config: &VmConfig) -> Option<String> {
     uuid.map(str::to_ascii_lowercase)
 }
 
+/// The same of a configuration's text; `None` also of one that cannot be read.
+pub fn identity_of(config: &str) -> Option<String> {
+    smbios_uuid(&VmConfig::parse(config).ok()?)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

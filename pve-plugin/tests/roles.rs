@@ -96,6 +96,7 @@ fn pair(role: Role, epoch: u64) -> TargetPair {
         target_vm: "101".into(),
         volumes: BTreeMap::new(),
         storage_map: Vec::new(),
+        maps: Default::default(),
         forks: Vec::new(),
         pinned: BTreeSet::new(),
         head: Some(2),

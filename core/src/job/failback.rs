@@ -16,7 +16,7 @@ use crate::lock::Lock;
 use crate::remote::Remote;
 use crate::replica::{
     self, host_id, know_of, source_pair, targets_of, Adopt, Adopted, Layout, Role, SharedDisk,
-    SourcePair, Standing, TargetPair,
+    SourcePair, Standing, TargetPair, WayBack,
 };
 use crate::stop::Stop;
 use serde_json::json;
@@ -72,6 +72,7 @@ fn turn(migration: &Migration, run: &Run, client: &mut Client) -> Result<()> {
         pair: known.map_or_else(Uuid::new_v4, |known| known.pair),
         vm_identity: vm.identity.clone(),
         target_name: host.name.clone(),
+        address: Some(migration.context.host.to_string()),
         standing: Standing {
             role: Role::Primary,
             epoch,
@@ -207,6 +208,7 @@ fn order(
         config: vm.config.clone(),
         excluded,
         disks,
+        back: WayBack::of(origin),
         hash: migration.sync.tuning.hash,
         leaf_bytes: LEAF_BYTES,
     })

@@ -299,6 +299,7 @@ impl Handing<'_> {
             config: reversed.config.clone(),
             excluded: Vec::new(),
             disks: reversed.disks.clone(),
+            back: reversed.back.clone(),
             hash: self.hash,
             leaf_bytes: super::sync::LEAF_BYTES,
         })

@@ -1,6 +1,7 @@
 //! The workflows, written once against the traits of [`crate::hypervisor`].
 
 mod base;
+mod boot;
 mod converge;
 mod doctor;
 mod failback;
@@ -23,6 +24,7 @@ mod transfer;
 mod trial;
 mod vm;
 
+pub use boot::{Answer, BootCheck, BootOptions, Fate, Question, Unreachable};
 pub use doctor::{examine, Needed, Patient};
 pub use failback::failback;
 pub use failover::{FailedOver, Failover, FailoverOptions, Fence, SourceState};

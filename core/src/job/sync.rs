@@ -428,6 +428,7 @@ impl Job<'_> {
             pair,
             vm_identity: self.vm.identity.clone(),
             target_name: target.name.clone(),
+            address: Some(self.context.host.to_string()),
             standing,
         };
         match read_json::<SourcePair>(&path)? {
@@ -454,6 +455,7 @@ impl Job<'_> {
                 .map(|(key, _)| key.clone())
                 .collect(),
             storage_map: self.options.storage_map.clone(),
+            maps: self.options.maps.clone(),
             formats: self.options.formats.clone(),
             retention: self.options.retention,
             in_place: self.options.in_place,

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::image::ImageFormat;
 use crate::journal::State;
 use crate::remote::{HostSpec, SshOptions};
-use crate::replica::{check_pools_of, DiskSpec, Generation, Layout, Retention};
+use crate::replica::{check_pools_of, DiskSpec, Generation, Layout, Maps, Retention};
 use crate::snapshot::DiskSource;
 use crate::stop::Stop;
 use crate::sync::Tuning;
@@ -65,6 +65,8 @@ pub struct SyncOptions {
     pub target_vm: Option<String>,
     /// Source storage to target storage.
     pub storage_map: Vec<(String, String)>,
+    /// What else is called otherwise on the target.
+    pub maps: Maps,
     /// Disk keys to formats on the target, where they are not the usual ones.
     pub formats: Vec<(String, ImageFormat)>,
     /// Generations to keep.

@@ -10,6 +10,8 @@ use super::guard::set_guard;
 use super::layout::Layout;
 use super::listing::Listing;
 use super::manifest::{DiskRecord, Generation};
+use super::maps::with_known;
+use super::reverse::WayBack;
 use super::role::{Role, Standing};
 use super::seal::publish;
 use super::stand::{others_of, retire};
@@ -57,6 +59,9 @@ pub struct Adopt {
     pub excluded: Vec<String>,
     /// The disks that both have.
     pub disks: Vec<SharedDisk>,
+    /// What is called otherwise here.
+    #[serde(default)]
+    pub back: WayBack,
     /// Kind of the digests of what has to be read.
     pub hash: HashKind,
     /// Their leaf size in bytes.
@@ -184,6 +189,7 @@ pub fn adopt(
         "it is a replica of VM {} on {}",
         order.vm, order.source_name
     );
+    notes.extend(order.back.lost.iter().cloned());
     set_guard(layout, &order.target_vm, pair.standing, &why)?;
     hypervisor.yield_to(&order.target_vm, order.pair)?;
     crash::point("adopt publish");
@@ -328,6 +334,14 @@ fn target_pair(order: &Adopt, known: Option<TargetPair>) -> TargetPair {
     let volumes: BTreeMap<_, _> = disks
         .map(|disk| (disk.there.clone(), disk.here.clone()))
         .collect();
+    // What this pair has been told before is more than what can be made out from the way there.
+    let (storage_map, maps) = match &known {
+        Some(known) => (
+            with_known(&known.storage_map, &order.back.storages),
+            known.maps.settled(&order.back.maps),
+        ),
+        None => (order.back.storages.clone(), order.back.maps.clone()),
+    };
     let known = known.map(|known| (known.pinned, known.head, known.last));
     let (pinned, head, last) = known.unwrap_or((BTreeSet::new(), None, 0));
     TargetPair {
@@ -337,7 +351,8 @@ fn target_pair(order: &Adopt, known: Option<TargetPair>) -> TargetPair {
         vm: order.vm.clone(),
         target_vm: order.target_vm.clone(),
         volumes,
-        storage_map: Vec::new(),
+        storage_map,
+        maps,
         forks: Vec::new(),
         pinned,
         head,

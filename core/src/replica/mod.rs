@@ -14,6 +14,7 @@ mod inspect;
 mod layout;
 mod listing;
 mod manifest;
+mod maps;
 mod mend;
 mod plan;
 mod proof;
@@ -34,22 +35,23 @@ mod verify;
 mod volume;
 
 pub use adopt::{adopt, note_written, reserve, Adopt, Adopted, SharedDisk};
-pub use guard::{clear_guard, set_guard};
+pub use guard::{clear_guard, guard_of, set_guard};
 pub use inspect::{inspect, Finding};
 pub use layout::{state_dir, Layout};
 pub use manifest::{DiskRecord, Generation, GENERATION_PREFIX};
+pub use maps::{inverse, mapped, Maps, NameMap};
 pub use mend::{Mending, Unsealed};
 pub use plan::TargetPlan;
 pub use prune::{pin, prune, Pruned};
 pub use replicas::list_generations;
 pub use retention::Retention;
-pub use reverse::{begin_reverse, decline, know_of, BeginReverse, Decline, Reversed};
+pub use reverse::{begin_reverse, decline, know_of, BeginReverse, Decline, Reversed, WayBack};
 pub use role::{Role, Standing};
-pub use stand::{newest_epoch, retire, stand, targets_of};
+pub use stand::{newest_epoch, retire, stand, target_pairs, targets_of};
 pub(crate) use store::remove;
 pub use store::{
     host_id, keep_sent_tables, newest_sent, note_sent, read_json, sent, source_pair, source_pairs,
-    source_vms, write_json, write_text, SourcePair, TargetPair,
+    source_pairs_to, source_vms, write_json, write_text, SourcePair, TargetPair,
 };
 pub use takeover::{pending_take_over, take_over, TakeOver, TakenOver};
 pub use target::{Fork, Prepared, Proof, ReplicaTarget, SealReport};
@@ -86,6 +88,9 @@ pub struct ReplicaRequest {
     pub excluded: Vec<String>,
     /// Source storage to target storage, where they differ.
     pub storage_map: Vec<(String, String)>,
+    /// What else is called otherwise there.
+    #[serde(default)]
+    pub maps: Maps,
     /// Disk keys to formats, for disks that are new there and are to have another one than usual.
     #[serde(default)]
     pub formats: Vec<(String, ImageFormat)>,

@@ -4,6 +4,7 @@ use super::in_place;
 use super::layout::Layout;
 use super::listing::Listing;
 use super::manifest::Generation;
+use super::maps::with_known;
 use super::store::{read_json, TargetPair};
 use super::volume::{lost_disks, Volume};
 use super::{Placement, ReplicaRequest, Standing};
@@ -55,6 +56,7 @@ pub(super) fn lost(request: &ReplicaRequest) -> Result<Option<TargetPair>> {
             .map(|d| (d.source.clone(), d.target.clone()))
             .collect(),
         storage_map: request.storage_map.clone(),
+        maps: request.maps.clone(),
         forks: Vec::new(),
         pinned: BTreeSet::new(),
         head: Some(newest.number),
@@ -88,11 +90,8 @@ pub(super) fn settle(
         }
         _ => settled.target_vm = Some(known.target_vm.clone()),
     }
-    for (from, to) in &known.storage_map {
-        if !request.storage_map.iter().any(|(f, _)| f == from) {
-            settled.storage_map.push((from.clone(), to.clone()));
-        }
-    }
+    settled.storage_map = with_known(&request.storage_map, &known.storage_map);
+    settled.maps = request.maps.settled(&known.maps);
     Ok(settled)
 }
 

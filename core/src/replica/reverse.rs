@@ -4,6 +4,7 @@
 use super::adopt::SharedDisk;
 use super::layout::Layout;
 use super::manifest::{DiskRecord, Generation};
+use super::maps::{inverse, Maps, NameMap};
 use super::role::{Role, Standing};
 use super::seal;
 use super::stand::stand;
@@ -53,6 +54,35 @@ pub struct Reversed {
     pub disks: Vec<SharedDisk>,
     /// Keys of the disks that the first sync back has to compare.
     pub compared: Vec<String>,
+    /// What is called otherwise on the way back.
+    #[serde(default)]
+    pub back: WayBack,
+}
+
+/// The maps of the way back: those of the way there, turned round.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WayBack {
+    /// Storages.
+    pub storages: NameMap,
+    /// What else.
+    pub maps: Maps,
+    /// What cannot be told of them.
+    pub lost: Vec<String>,
+}
+
+impl WayBack {
+    /// From the maps of the pair by which this host got the VM.
+    pub fn of(origin: &TargetPair) -> WayBack {
+        let (storages, mut lost) = inverse(&origin.storage_map);
+        let (maps, more) = origin.maps.inverse();
+        lost.extend(more);
+        WayBack {
+            storages,
+            maps,
+            lost,
+        }
+    }
 }
 
 /// Notes what the other host has, and keeps what is needed to send only what the guest changes from now on: what was sealed
@@ -115,6 +145,7 @@ pub fn begin_reverse(
         config,
         disks: generation.disks.iter().map(shared).collect(),
         compared,
+        back: WayBack::of(&target),
     })
 }
 
@@ -127,8 +158,13 @@ pub fn know_of(
     newest: Option<&Generation>,
 ) -> Result<()> {
     let path = layout.source_pair(vm, target);
-    if read_json::<SourcePair>(&path)?.as_ref() != Some(pair) {
-        write_json(&path, pair)?;
+    let known = read_json::<SourcePair>(&path)?;
+    let mut pair = pair.clone();
+    if let (None, Some(known)) = (&pair.address, &known) {
+        pair.address.clone_from(&known.address);
+    }
+    if known.as_ref() != Some(&pair) {
+        write_json(&path, &pair)?;
     }
     if let Some(newest) = newest {
         // What was known of older generations is of no use, and must not be taken for newer.
@@ -156,6 +192,8 @@ fn source_pair(order: &BeginReverse) -> SourcePair {
         pair: order.pair,
         vm_identity: order.vm_identity.clone(),
         target_name: order.host_name.clone(),
+        // It has come to us, so we have never had to find it.
+        address: None,
         standing: Standing {
             role: Role::Primary,
             epoch: order.epoch,

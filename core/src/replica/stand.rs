@@ -20,11 +20,17 @@ pub fn newest_epoch(layout: &Layout, vm: &str) -> Result<u64> {
 
 /// The pairs in which `vm` is the VM's id here, and this host is or was the target.
 pub fn targets_of(layout: &Layout, vm: &str) -> Result<Vec<TargetPair>> {
+    let mut found = target_pairs(layout)?;
+    found.retain(|pair| pair.target_vm == vm);
+    Ok(found)
+}
+
+/// All pairs in which this host is or was the target.
+pub fn target_pairs(layout: &Layout) -> Result<Vec<TargetPair>> {
     let mut found = Vec::new();
     for id in store::replicas(layout)? {
         found.extend(read_json::<TargetPair>(&layout.target_pair(id))?);
     }
-    found.retain(|pair| pair.target_vm == vm);
     Ok(found)
 }
 

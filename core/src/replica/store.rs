@@ -2,6 +2,7 @@
 
 use super::layout::Layout;
 use super::manifest::Generation;
+use super::maps::Maps;
 use super::role::Standing;
 use crate::error::{Error, Kind, Result};
 use crate::image::flush_parent;
@@ -27,6 +28,9 @@ pub struct SourcePair {
     pub vm_identity: Option<String>,
     /// Name of the target host as it was last reached.
     pub target_name: String,
+    /// How it was reached, for whoever has to ask it without being told: `[USER@]HOST`, `ssh://...`. By its name if `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
     /// What this host is for the VM.
     #[serde(default = "Standing::primary")]
     pub standing: Standing,
@@ -50,6 +54,9 @@ pub struct TargetPair {
     pub volumes: BTreeMap<String, String>,
     /// Source storage to target storage, where they differ.
     pub storage_map: Vec<(String, String)>,
+    /// What else is called otherwise here.
+    #[serde(default, skip_serializing_if = "Maps::is_empty")]
+    pub maps: Maps,
     /// Where there may be forks of a run that was not sealed.
     #[serde(default)]
     pub forks: Vec<super::Location>,
@@ -96,6 +103,16 @@ pub fn source_pair(layout: &Layout, vm: &str, target: Uuid) -> Result<Option<Sou
 pub fn source_pairs(layout: &Layout, vm: &str) -> Result<Vec<SourcePair>> {
     let files = pair_files(layout, vm)?.into_iter();
     Ok(files.map(|(_, pair)| pair).collect())
+}
+
+/// The same, with the id of each pair's target host.
+pub fn source_pairs_to(layout: &Layout, vm: &str) -> Result<Vec<(Uuid, SourcePair)>> {
+    let with_host = |(path, pair): (PathBuf, SourcePair)| {
+        let host = path.file_stem()?.to_str()?.parse().ok()?;
+        Some((host, pair))
+    };
+    let files = pair_files(layout, vm)?.into_iter();
+    Ok(files.filter_map(with_host).collect())
 }
 
 /// The VMs of which there is a pair, sorted.

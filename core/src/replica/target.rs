@@ -92,14 +92,16 @@ impl<'a> ReplicaTarget<'a> {
             known => known,
         };
         let request = settle(request, known.as_ref())?;
-        Planner {
+        let planner = Planner {
             layout,
             hypervisor,
             request: &request,
             known: known.as_ref(),
             listing: &Listing::default(),
-        }
-        .plan()
+        };
+        let mut plan = planner.plan()?;
+        plan.notes.extend(hypervisor.remarks(&request)?);
+        Ok(plan)
     }
 
     /// Takes the pair's lock and finishes what an earlier run left half done. `patience` is for an agent
@@ -159,6 +161,7 @@ impl<'a> ReplicaTarget<'a> {
             target_vm: plan.vm,
             volumes,
             storage_map: request.storage_map.clone(),
+            maps: request.maps.clone(),
             forks: wanted,
             pinned,
             head,

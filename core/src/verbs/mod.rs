@@ -1,5 +1,6 @@
 //! Verbs that all front ends for VMs share: their options, what they do, and what they say.
 
+mod boot_check;
 mod check;
 mod doctor;
 mod failback;
@@ -15,6 +16,7 @@ mod status;
 mod test_failover;
 mod verify;
 
+pub use boot_check::{boot_check, BootCheckArgs};
 pub use check::{check, CheckArgs};
 pub use doctor::{doctor, DoctorArgs};
 pub use failback::{failback, FailbackArgs};

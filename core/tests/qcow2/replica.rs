@@ -114,6 +114,7 @@ impl World {
             }],
             excluded: Vec::new(),
             storage_map: Vec::new(),
+            maps: Default::default(),
             formats: Vec::new(),
             retention: Retention {
                 keep: 2,

@@ -100,16 +100,38 @@ impl RoleHypervisor for Folder {
         Ok(Vec::new())
     }
 
-    fn retire(&self, _: &str, _: &str) -> Result<Vec<String>> {
-        unreachable!("no failover retires anything")
+    fn retire(&self, vm: &str, why: &str) -> Result<Vec<String>> {
+        if self.is_running(vm)? {
+            return Err(Error::new(Kind::Busy, "it runs"));
+        }
+        if let Some(why) = self.get("retire-fails") {
+            return Err(Error::new(Kind::Busy, why));
+        }
+        self.set(&format!("retired-{vm}"), why);
+        Ok(Vec::new())
     }
 
     fn reinstate(&self, _: &str) -> Result<Vec<String>> {
-        unreachable!("nor takes that back")
+        unreachable!("nobody takes that back here")
     }
 
-    fn config(&self, _: &str) -> Result<String> {
-        unreachable!("nor goes the other way")
+    fn keep_off(&self, vm: &str, why: &str) -> Result<Vec<String>> {
+        if self.is_running(vm)? {
+            return Err(Error::new(Kind::Busy, "it runs"));
+        }
+        self.set(&format!("off-{vm}"), why);
+        Ok(Vec::new())
+    }
+
+    fn let_start(&self, vm: &str) -> Result<Vec<String>> {
+        let _ = fs::remove_file(self.file(&format!("off-{vm}")));
+        Ok(Vec::new())
+    }
+
+    /// The identity is all that it says.
+    fn config(&self, vm: &str) -> Result<String> {
+        let config = self.get(&format!("config-{vm}"));
+        config.ok_or_else(|| Error::new(Kind::NotFound, format!("there is no VM {vm}")))
     }
 
     fn locate(&self, _: &str) -> Result<(Location, u64)> {
@@ -253,6 +275,7 @@ impl World {
                 .collect(),
             excluded: Vec::new(),
             storage_map: Vec::new(),
+            maps: Default::default(),
             formats: Vec::new(),
             retention: Retention {
                 keep: 3,

@@ -3,6 +3,7 @@
 //! again.
 #![allow(clippy::unwrap_used)]
 
+mod boot;
 mod failover;
 mod folder;
 mod takeover;
@@ -41,6 +42,7 @@ fn child() {
     };
     let world = folder::World::at(Path::new(&dir));
     match std::env::var(TASK).unwrap().as_str() {
+        "boot" => boot::task(&world),
         "take-over" => takeover::task(&world),
         "failover" => failover::task(&world),
         "trial" => trial::task(&world),

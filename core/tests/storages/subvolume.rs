@@ -112,6 +112,7 @@ fn request(with_disk: bool) -> ReplicaRequest {
         disks: with_disk.then_some(disk).into_iter().collect(),
         excluded: Vec::new(),
         storage_map: Vec::new(),
+        maps: Default::default(),
         formats: Vec::new(),
         retention: Retention {
             keep: if with_disk { 2 } else { 1 },

@@ -112,6 +112,7 @@ impl Node {
             target_vm: "101".into(),
             volumes: BTreeMap::new(),
             storage_map: request.storage_map.clone(),
+            maps: request.maps.clone(),
             forks: Vec::new(),
             pinned: BTreeSet::new(),
             head: Some(1),

@@ -94,6 +94,7 @@ fn try_sync(source: &Path, monitor: &Path, config: &Path) -> Result<()> {
     let options = SyncOptions {
         target_vm: None,
         storage_map: Vec::new(),
+        maps: Default::default(),
         formats: Vec::new(),
         retention: Retention {
             keep: KEEP,

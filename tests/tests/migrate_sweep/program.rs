@@ -78,6 +78,7 @@ fn act(word: &str, config: &Path) -> Result<()> {
     let sync = SyncOptions {
         target_vm: None,
         storage_map: Vec::new(),
+        maps: Default::default(),
         formats: Vec::new(),
         retention: Retention {
             keep: 2,

@@ -110,6 +110,7 @@ fn replica(layout: &Layout, dir: &Path, vm: &str, source: &str, count: u64, ever
         target_vm: vm.into(),
         volumes: Default::default(),
         storage_map: Vec::new(),
+        maps: Default::default(),
         forks: Vec::new(),
         pinned: [1].into(),
         head: Some(count),

@@ -9,8 +9,9 @@ use rblocksync::cli::units::{parse_bytes, parse_time};
 use rblocksync::cli::{EngineArgs, OutputOptions, SshArgs, EXIT_CODES};
 use rblocksync::image::ImageFormat;
 use rblocksync::verbs::{
-    CheckArgs, DoctorArgs, FailbackArgs, FailoverArgs, FleetArgs, MigrateArgs, PinArgs, PruneArgs,
-    ReportArgs, RetentionArgs, StatusArgs, TestFailoverArgs, UndoArgs, VerifyArgs,
+    BootCheckArgs, CheckArgs, DoctorArgs, FailbackArgs, FailoverArgs, FleetArgs, MigrateArgs,
+    PinArgs, PruneArgs, ReportArgs, RetentionArgs, StatusArgs, TestFailoverArgs, UndoArgs,
+    VerifyArgs,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -52,6 +53,9 @@ pub enum Verb {
     Unpin(PinArgs),
     /// Make the replica on this node the VM, because its source is lost
     Failover(FailoverArgs),
+    /// Before this node starts its VMs: ask the hosts that keep their replicas whether they have taken one over, and keep it
+    /// off if so. The unit pvesync-boot.service does this
+    BootCheck(BootCheckArgs),
     /// Boot a clone of a generation of a replica on this node, without any network, and remove it
     TestFailover(TestFailoverArgs),
     /// Read a generation again and compare it with what was sealed, here or on another host

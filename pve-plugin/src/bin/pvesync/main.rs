@@ -132,6 +132,9 @@ fn run(cli: Cli, matches: &ArgMatches, relayed: bool) -> ExitCode {
         Verb::Failover(args) => with_target(&cli, &reporter, &stop, |place, target| {
             verbs::failover(args, place, target, &name_of)
         }),
+        Verb::BootCheck(args) => with_target(&cli, &reporter, &stop, |place, target| {
+            verbs::boot_check(args, place, target, &source::identity_of)
+        }),
         Verb::TestFailover(args) => with_target(&cli, &reporter, &stop, |place, target| {
             verbs::test_failover(args, place, target)
         }),
