@@ -13,6 +13,7 @@ pub mod node;
 mod placement;
 pub mod qm;
 mod rbd;
+pub mod renamed;
 pub mod replica_config;
 pub mod role_config;
 pub mod roles;

@@ -12,17 +12,12 @@ use crate::volid::{Format, Vmid, Volid};
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::image::ImageFormat;
 use rblocksync::lvm::LvId;
+pub(crate) use rblocksync::replica::mapped as mapping;
 use rblocksync::replica::Location;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) fn mapped<'a>(map: &'a [(String, String)], storage: &'a str) -> &'a str {
     mapping(map, storage).unwrap_or(storage)
-}
-
-/// The storage that `storage` is mapped to, if it is named in the map.
-pub(crate) fn mapping<'a>(map: &'a [(String, String)], storage: &str) -> Option<&'a str> {
-    let found = map.iter().find(|(from, _)| from == storage);
-    found.map(|(_, to)| to.as_str())
 }
 
 pub(crate) fn usable<'a>(

@@ -8,9 +8,11 @@
 
 use crate::disks::{Resolved, SkipReason};
 use crate::drive::{format_size, DiskKey, Drive, DriveTarget};
+use crate::renamed;
 use crate::vm_config::{encode_text, is_snapshot_name, Section, VmConfig};
 use crate::volid::{Vmid, Volid};
 use rblocksync::error::{Error, Kind, Result};
+use rblocksync::replica::Maps;
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
@@ -62,6 +64,8 @@ pub struct ReplicaSpec<'a> {
     pub volumes: &'a BTreeMap<Volid, TargetVolume>,
     /// The kept generations, oldest first. Those with a snapshot of every disk appear as snapshots of the VM.
     pub generations: &'a [Generation],
+    /// What is called otherwise on the target.
+    pub maps: &'a Maps,
     /// The replica's present configuration: its snapshot sections say what the VM was like back then.
     pub previous: Option<&'a VmConfig>,
 }
@@ -169,8 +173,11 @@ fn replica_keys(spec: &ReplicaSpec, left_out: &mut Vec<String>) -> Result<Keys> 
         } else if let Some(why) = bound_to_host(key, value) {
             left_out.push(format!("{key} ({why})"));
         } else if !is_bookkeeping(key) {
-            keys.insert(key.to_owned(), value.to_owned());
+            keys.insert(key.to_owned(), renamed::line(key, value, spec.maps));
         }
+    }
+    if let (None, Some(cpu)) = (keys.get("cpu"), renamed::missing_cpu(spec.maps)) {
+        keys.insert("cpu".to_owned(), cpu);
     }
     keys.insert("onboot".to_owned(), "0".to_owned());
     for skipped in &spec.resolved.skipped {

@@ -9,6 +9,7 @@ pub(crate) use crate::placement::core_location;
 use crate::placement::{
     self, again, check_alone, cloud_init, fresh, mapping, usable, usual_format,
 };
+use crate::renamed;
 use crate::replica_config::{self, ReplicaSpec, TargetVolume};
 use crate::storage_cfg::StorageCfg;
 use crate::vm_config::VmConfig;
@@ -142,6 +143,7 @@ impl PveTarget {
             target_vmid,
             volumes: &volumes,
             generations: kept,
+            maps: &pair.maps,
             previous,
         })
     }
@@ -232,6 +234,11 @@ impl TargetHypervisor for PveTarget {
         let config = VmConfig::parse(&request.config)?;
         cloud_init(&config, &storages, &node, &request.storage_map, vmid)?;
         Ok(placements)
+    }
+
+    fn remarks(&self, request: &ReplicaRequest) -> Result<Vec<String>> {
+        let config = VmConfig::parse(&request.config)?;
+        renamed::lacking(&self.tree, &config, &request.maps)
     }
 
     fn hold(&self, pair: &TargetPair) -> Result<Box<dyn Hold>> {

@@ -405,3 +405,114 @@ fn a_clone_has_an_id_and_a_mark_of_its_own() {
     assert!(!node.path("pve1", 90001).exists());
     node.target.end_clone(&trial).unwrap();
 }
+
+#[test]
+fn a_vm_is_kept_off_by_the_hook_until_it_may_start() {
+    let node = Node::new(false);
+    node.write("pve1", 101, CONFIG);
+    let notes = node
+        .target
+        .keep_off("101", "pve2 could not be asked")
+        .unwrap();
+    assert!(notes.is_empty(), "{notes:?}");
+    let held = node.config(101);
+    assert_eq!(held.lock(), None);
+    assert_eq!(held.get("onboot"), Some("1"));
+    assert_eq!(
+        held.get("hookscript"),
+        Some("local:snippets/pvesync-guard.sh")
+    );
+    let chain = fs::read_to_string(node.layout.guard("101.chain")).unwrap();
+    assert_eq!(chain, "/var/lib/vz/snippets/own.sh\n");
+    let text = node.text(101);
+    node.target.keep_off("101", "again").unwrap();
+    assert_eq!(node.text(101), text);
+    assert_eq!(
+        fs::read_to_string(node.layout.guard("101.chain")).unwrap(),
+        chain
+    );
+    node.target.let_start("101").unwrap();
+    assert_eq!(node.text(101), text, "the hook stays, and lets it start");
+    node.runs(101);
+    assert_eq!(
+        node.target.keep_off("101", "x").unwrap_err().kind(),
+        Kind::Busy
+    );
+}
+
+#[test]
+fn without_a_place_for_the_hook_it_is_locked() {
+    let node = Node::new(false);
+    let storages = node.dir.path().join("etc/pve/storage.cfg");
+    fs::write(
+        &storages,
+        "dir: local\n\tpath /var/lib/vz\n\tcontent images\n",
+    )
+    .unwrap();
+    node.write("pve1", 101, CONFIG);
+    let notes = node
+        .target
+        .keep_off("101", "pve2 could not be asked")
+        .unwrap();
+    assert!(notes[0].contains("no hookscript"), "{notes:?}");
+    assert_eq!(node.config(101).lock(), Some("migrate"));
+    node.target.let_start("101").unwrap();
+    assert_eq!(node.text(101), CONFIG);
+    // A lock that is not ours is nobody's business, and keeps it off as well.
+    let locked = format!("{CONFIG}lock: backup\n");
+    node.write("pve1", 101, &locked);
+    node.target.keep_off("101", "x").unwrap();
+    node.target.let_start("101").unwrap();
+    assert_eq!(node.text(101), locked);
+    // What was kept off may turn out to have gone.
+    node.write("pve1", 101, CONFIG);
+    node.target
+        .keep_off("101", "pve2 could not be asked")
+        .unwrap();
+    node.target.retire("101", "it has gone to pve2").unwrap();
+    let retired = node.config(101);
+    assert_eq!(retired.get("onboot"), Some("0"));
+    let description = retired.main().description();
+    assert!(!description.contains("rblocksync-held"), "{description}");
+    node.target.reinstate("101").unwrap();
+    assert_eq!(node.config(101).lock(), None);
+}
+
+#[test]
+fn names_of_the_other_host_are_put_in_when_it_is_published_and_promoted() {
+    let node = Node::new(false);
+    let mut replica = pair(Role::Replica, 1);
+    let names = |from: &str, to: &str| vec![(from.to_owned(), to.to_owned())];
+    replica.maps.networks = names("vmbr0", "vmbr1");
+    replica.maps.cpus = names("kvm64", "x86-64-v2-AES");
+    let generation = generation(2, CONFIG);
+    let published = [Published {
+        generation: &generation,
+        snapshots: ["scsi0".to_owned()].into(),
+    }];
+    node.target.publish(&replica, &published).unwrap();
+    let there = |config: &VmConfig| {
+        let net = config.get("net0").unwrap().to_owned();
+        (net, config.get("cpu").unwrap().to_owned())
+    };
+    let expected = (
+        "virtio=BC:24:11:5A:10:02,bridge=vmbr1".to_owned(),
+        "x86-64-v2-AES".to_owned(),
+    );
+    let config = node.config(101);
+    assert_eq!(there(&config), expected);
+    let (_, snapshot) = config.snapshots().next().unwrap();
+    assert!(
+        snapshot.get("net0").unwrap().ends_with("vmbr1"),
+        "a rollback too"
+    );
+    let primary = TargetPair {
+        standing: Standing {
+            role: Role::Primary,
+            epoch: 2,
+        },
+        ..replica
+    };
+    node.target.promote(&primary, &generation).unwrap();
+    assert_eq!(there(&node.config(101)), expected);
+}

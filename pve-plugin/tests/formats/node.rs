@@ -181,6 +181,7 @@ pub fn request(
             .iter()
             .map(|(a, b)| ((*a).into(), (*b).into()))
             .collect(),
+        maps: Default::default(),
         formats: Vec::new(),
         retention: Retention {
             keep: 3,

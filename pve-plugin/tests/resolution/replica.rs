@@ -71,6 +71,7 @@ impl Setup {
             target_vmid: self.target_vmid,
             volumes: &self.volumes,
             generations,
+            maps: &Default::default(),
             previous,
         })
     }

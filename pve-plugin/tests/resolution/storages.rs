@@ -142,6 +142,7 @@ fn replica_of(config: &VmConfig, resolved: &Resolved, with_snapshots: bool) -> S
         target_vmid,
         volumes: &volumes,
         generations: &generations,
+        maps: &Default::default(),
         previous: None,
     })
     .unwrap()

@@ -89,6 +89,12 @@ pub struct SyncArgs {
     /// Put disks of storage SRC on storage DST there; may be given more than once
     #[arg(long, value_name = "SRC=DST", value_parser = parse_map)]
     pub storage: Vec<(String, String)>,
+    /// Attach network cards on bridge SRC to bridge DST there; may be given more than once. Kept until told otherwise
+    #[arg(long, value_name = "SRC=DST", value_parser = parse_map)]
+    pub bridge: Vec<(String, String)>,
+    /// Type of the processor there: TYPE, or SRC=DST for a VM that has SRC here. Kept until told otherwise
+    #[arg(long, value_name = "[SRC=]TYPE", value_parser = parse_cpu)]
+    pub cpu: Vec<(Option<String>, String)>,
     /// Format of a disk there, by its key (scsi1=qcow2): raw or qcow2, on directory storages; by default what it is
     /// here. May be given more than once; counts when the disk is sent for the first time
     #[arg(long, value_name = "DISK=FORMAT", value_parser = parse_format)]
@@ -183,6 +189,19 @@ fn parse_map(text: &str) -> std::result::Result<(String, String), String> {
     match text.split_once('=') {
         Some((from, to)) if !from.is_empty() && !to.is_empty() => Ok((from.into(), to.into())),
         _ => Err("write SRC=DST".into()),
+    }
+}
+
+/// A name of a type has neither commas nor equals signs, which divide the settings of a processor.
+fn parse_cpu(text: &str) -> std::result::Result<(Option<String>, String), String> {
+    let (from, to) = match text.split_once('=') {
+        Some((from, to)) => (Some(from), to),
+        None => (None, text),
+    };
+    let is_name = |name: &str| !name.is_empty() && !name.contains([',', '=', '\n', ' ']);
+    match is_name(to) && from.is_none_or(is_name) {
+        true => Ok((from.map(str::to_owned), to.to_owned())),
+        false => Err("write TYPE or SRC=DST".into()),
     }
 }
 

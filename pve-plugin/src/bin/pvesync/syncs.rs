@@ -4,6 +4,7 @@ use crate::args::{Cli, SyncArgs, VmArgs};
 use pvesync::disks::Choice;
 use pvesync::fitness;
 use pvesync::node::PveTree;
+use pvesync::renamed::cpu_type;
 use pvesync::source::{self, PROGRAM};
 use pvesync::target::PveTarget;
 use pvesync::volid::Vmid;
@@ -11,7 +12,7 @@ use rblocksync::cli::Reporter;
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::job::{self, Context, Migration, SourceVm, SyncOptions};
 use rblocksync::remote::HostSpec;
-use rblocksync::replica::{state_dir, Layout};
+use rblocksync::replica::{state_dir, Layout, Maps};
 use rblocksync::snapshot::VmRuntime;
 use rblocksync::stop::Stop;
 use rblocksync::verbs::{self, MigrateArgs};
@@ -36,7 +37,8 @@ pub fn vm(vmid: Vmid, args: &VmArgs, cli: &Cli, reporter: &Reporter, stop: &Stop
             true => e,
             false => job::note_failure(&context, &vmid.to_string(), e),
         })?;
-    let synced = job::sync(&context, &vm, runtime, &sync_options(sync)).map(drop);
+    let options = sync_options(sync, &cpu_of(&tree, vmid, sync)?);
+    let synced = job::sync(&context, &vm, runtime, &options).map(drop);
     if let Some(rpo) = args.fleet.rpo {
         verbs::tell_slow(reporter, (&vm.id, &sync.to), began.elapsed(), rpo);
     }
@@ -58,6 +60,14 @@ fn look(tree: &PveTree, vmid: Vmid, args: &SyncArgs) -> Result<(SourceVm, VmRunt
         return Err(Error::new(Kind::Usage, what));
     }
     Ok((vm, source::runtime(tree, vmid)?))
+}
+
+/// The type of the VM's processor, if it is needed.
+fn cpu_of(tree: &PveTree, vmid: Vmid, args: &SyncArgs) -> Result<String> {
+    match args.cpu.is_empty() {
+        true => Ok(String::new()),
+        false => Ok(cpu_type(&tree.vm_config(vmid)?).to_owned()),
+    }
 }
 
 /// A VM of this node that goes, or comes back.
@@ -87,15 +97,24 @@ pub fn moving(
         roles: &target,
         look: &|| look(&tree, vmid, args),
         fitness: &|| fitness::check(&tree, vmid),
-        sync: &sync_options(args),
+        sync: &sync_options(args, &cpu_of(&tree, vmid, args)?),
         options: &how.get(),
     })
 }
 
-fn sync_options(args: &SyncArgs) -> SyncOptions {
+/// `cpu_here` is the type of the VM's processor: what is to be another one whatever it is here.
+fn sync_options(args: &SyncArgs, cpu_here: &str) -> SyncOptions {
+    let cpu = |(from, to): &(Option<String>, String)| {
+        let from = from.as_deref().unwrap_or(cpu_here);
+        (from.to_owned(), to.clone())
+    };
     SyncOptions {
         target_vm: args.target_vmid.map(|id| id.to_string()),
         storage_map: args.storage.clone(),
+        maps: Maps {
+            networks: args.bridge.clone(),
+            cpus: args.cpu.iter().map(cpu).collect(),
+        },
         formats: args.format.clone(),
         retention: args.retention.get(),
         jobs: args.jobs as usize,
