@@ -99,3 +99,37 @@ fn the_board_is_about_metrics_that_are_written() {
     // All of them are shown.
     assert_eq!(found.len(), metric_names().len());
 }
+
+/// A unit that is ordered against nothing, or waits longer than systemd lets it, keeps nothing off.
+#[test]
+fn the_boot_check_comes_before_guests_and_ends_in_time() {
+    let text = std::fs::read_to_string(packaged("systemd/pvesync-boot.service")).unwrap();
+    let value = |key: &str| -> Vec<&str> {
+        let mut values = text
+            .lines()
+            .filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        values.next().unwrap_or_default().split(' ').collect()
+    };
+    assert!(value("Before").contains(&"pve-guests.service"));
+    assert_eq!(value("WantedBy"), ["pve-guests.service"]);
+    for earlier in ["network-online.target", "pve-cluster.service"] {
+        assert!(value("After").contains(&earlier));
+    }
+    assert_eq!(value("Type"), ["oneshot"]);
+    let limit: u64 = value("TimeoutStartSec")[0].parse().unwrap();
+    assert!(
+        limit > 60,
+        "it asks for 30 s, and has something to do afterwards"
+    );
+    // systemd's own opinion of it, with a program that is there.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pvesync-boot.service");
+    std::fs::write(&path, text.replace("/usr/bin/pvesync", "/bin/true")).unwrap();
+    let verified = Command::new("systemd-analyze")
+        .args(["verify", "--man=no", "--recursive-errors=one"])
+        .arg(&path)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&verified.stderr);
+    assert!(verified.status.success() && said.is_empty(), "{said}");
+}

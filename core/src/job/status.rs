@@ -3,7 +3,8 @@
 use crate::error::Result;
 use crate::journal::{Journal, RunRecord, Side};
 use crate::replica::{
-    boot_of, list_generations, source_pairs, Boot, Generation, Layout, Role, Standing, TargetPair,
+    boot_of, checked, list_generations, source_pairs, Boot, Checked, Generation, Layout, Role,
+    Standing, TargetPair,
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -35,6 +36,8 @@ pub struct PairStatus {
     pub generations: Option<usize>,
     /// The newest generation that was seen to boot, by its number; only the target knows.
     pub booted: Option<(u64, Boot)>,
+    /// The newest generation that was read again, by its number; only the target knows.
+    pub checked: Option<(u64, Checked)>,
     /// The last run, as this host has seen it.
     pub last: Option<RunRecord>,
 }
@@ -68,6 +71,9 @@ impl PairStatus {
                 "the VM has gone: nothing is sent from here".into(),
             );
         }
+        if let Some(damage) = self.damage() {
+            return (Verdict::Critical, damage);
+        }
         let last = self.last_problem();
         let because = match &last {
             Some(problem) => format!("; {problem}"),
@@ -90,6 +96,17 @@ impl PairStatus {
                 None => (Verdict::Ok, format!("{age} s old")),
             },
         }
+    }
+
+    /// Damage that the newest verification has found. Later generations share what did not change, so they have it, too.
+    pub fn damage(&self) -> Option<String> {
+        let (number, checked) = self.checked.as_ref()?;
+        (!checked.damaged.is_empty()).then(|| {
+            format!(
+                "generation {number} is damaged: {}",
+                checked.damaged.join(", ")
+            )
+        })
     }
 
     /// What was wrong with the last run.
@@ -118,11 +135,13 @@ pub fn statuses(layout: &Layout, vm: Option<&str>) -> Result<Vec<PairStatus>> {
         let id = pair.pair.to_string();
         let last = received.iter().rfind(|run| run.pair.as_ref() == Some(&id));
         let mut status = of_replica(pair.clone(), &generations, last.cloned());
-        for generation in generations.iter().rev() {
-            let boot = boot_of(layout, pair.pair, generation.number)?;
-            status.booted = boot.map(|boot| (generation.number, boot));
-            if status.booted.is_some() {
-                break;
+        for generation in &generations {
+            let number = generation.number;
+            if let Some(boot) = boot_of(layout, pair.pair, number)? {
+                status.booted = Some((number, boot));
+            }
+            if let Some(found) = checked(layout, pair.pair, number)? {
+                status.checked = Some((number, found));
             }
         }
         found.push(status);
@@ -151,6 +170,7 @@ fn of_replica(pair: TargetPair, generations: &[Generation], last: Option<RunReco
         taken_at: head.map(|g| g.taken_at),
         generations: Some(generations.len()),
         booted: None,
+        checked: None,
         last,
     }
 }
@@ -179,6 +199,7 @@ fn of_source(runs: Vec<RunRecord>) -> Vec<PairStatus> {
             taken_at: None,
             generations: None,
             booted: None,
+            checked: None,
             last: None,
         });
         if run.pair.is_some() && run.pair != status.pair {
@@ -275,6 +296,23 @@ mod tests {
         let found = of_source(vec![sealed(run("host2", Some("B"), Some("p")), 1, 10_000)]);
         assert_eq!(found[0].judge(900, at(9_000)).0, Verdict::Unknown);
         assert_eq!(found[0].judge(900, at(9_970)).0, Verdict::Ok);
+    }
+
+    #[test]
+    fn a_replica_that_was_found_damaged_is_no_replica() {
+        let mut status =
+            of_source(vec![sealed(run("host2", Some("B"), Some("p")), 4, 100)]).remove(0);
+        let found = |damaged: &[&str]| Checked {
+            at: at(90),
+            whole: None,
+            damaged: damaged.iter().map(|key| (*key).to_owned()).collect(),
+        };
+        status.checked = Some((3, found(&["scsi0"])));
+        let (verdict, why) = status.judge(900, at(100));
+        assert_eq!(verdict, Verdict::Critical);
+        assert_eq!(why, "generation 3 is damaged: scsi0");
+        status.checked = Some((4, found(&[])));
+        assert_eq!(status.judge(900, at(100)).0, Verdict::Ok);
     }
 
     #[test]

@@ -188,6 +188,11 @@ impl Layout {
         self.generations(pair).join(format!("{number:012}.boot"))
     }
 
+    /// What the last verification of a sealed generation found.
+    pub fn checked(&self, pair: Uuid, number: u64) -> PathBuf {
+        self.generations(pair).join(format!("{number:012}.checked"))
+    }
+
     /// Directory of the manifests.
     pub fn generations(&self, pair: Uuid) -> PathBuf {
         self.replica(pair).join("generations")

@@ -7,6 +7,7 @@
 //! away; after it, recovery finishes what it says.
 
 mod adopt;
+mod checked;
 mod file;
 mod guard;
 mod in_place;
@@ -35,6 +36,7 @@ mod verify;
 mod volume;
 
 pub use adopt::{adopt, note_written, reserve, Adopt, Adopted, SharedDisk};
+pub use checked::{checked, Checked};
 pub use guard::{clear_guard, guard_of, set_guard};
 pub use inspect::{inspect, Finding};
 pub use layout::{state_dir, Layout};

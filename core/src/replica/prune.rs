@@ -216,6 +216,7 @@ fn drop_generation(layout: &Layout, pair: &mut TargetPair, old: &Generation) -> 
     let locations = old.disks.iter().map(|d| &d.location);
     remove_generation(locations, pair.pair, old.number)?;
     store::remove(&layout.boot(pair.pair, old.number))?;
+    store::remove(&layout.checked(pair.pair, old.number))?;
     for index in 0..old.disks.len() {
         store::remove(&layout.table(pair.pair, old.number, index))?;
         store::remove(&layout.stamp(pair.pair, old.number, index))?;

@@ -7,6 +7,7 @@ use super::store::{read_json, write_json};
 use super::volume::Volume;
 use super::{Layout, TargetPair};
 use crate::agent::BlockEnd;
+use crate::clock;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::range::ByteRange;
@@ -112,15 +113,18 @@ pub fn verify(layout: &Layout, request: &VerifyRequest, stop: &Stop) -> Result<V
         };
         disks.push(looking.verified(part, stop)?);
     }
+    let is_slice = slice.is_some();
     if let Some(slice) = slice {
         slice.done(layout, &pair)?;
     }
-    Ok(Verified {
+    let verified = Verified {
         vm: pair.target_vm,
         generation: generation.name(),
         number: generation.number,
         disks,
-    })
+    };
+    super::checked::note(layout, pair.pair, &verified, is_slice, clock::now())?;
+    Ok(verified)
 }
 
 pub(super) fn find(

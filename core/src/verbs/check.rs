@@ -135,6 +135,7 @@ mod tests {
             taken_at: second.map(|s| Timestamp::new(s, 0).unwrap()),
             generations: Some(1),
             booted: None,
+            checked: None,
             last: None,
         }
     }

@@ -19,7 +19,7 @@ const WRITTEN: (&str, &str) = ("status_timestamp_seconds", "When this was writte
 type Value = fn(&PairStatus) -> Option<f64>;
 
 /// Name without prefix, help, and where the value is.
-const METRICS: [(&str, &str, Value); 7] = [
+const METRICS: [(&str, &str, Value); 9] = [
     (
         "last_generation_timestamp_seconds",
         "When the newest generation was taken.",
@@ -56,6 +56,19 @@ const METRICS: [(&str, &str, Value); 7] = [
         "last_run_wire_bytes",
         "Bytes that the last run had on the wire.",
         |s| s.last.as_ref()?.wire.map(|n| n as f64),
+    ),
+    (
+        "last_verified_timestamp_seconds",
+        "When all of a generation was read again last, and was what had been sealed.",
+        |s| {
+            let whole = s.checked.as_ref()?.1.whole?;
+            Some(whole.as_millisecond() as f64 / 1e3)
+        },
+    ),
+    (
+        "damaged_disks",
+        "Disks that were not what had been sealed, when a generation was read again last.",
+        |s| Some(s.checked.as_ref()?.1.damaged.len() as f64),
     ),
 ];
 
@@ -163,6 +176,7 @@ mod tests {
             taken_at: Some(Timestamp::new(5, 0).unwrap()),
             generations: Some(2),
             booted: None,
+            checked: None,
             last: None,
         }
     }

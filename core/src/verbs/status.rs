@@ -93,8 +93,14 @@ fn text(status: &PairStatus, verdict: Option<Verdict>, now: Timestamp) -> String
     if let Some((number, boot)) = &status.booted {
         text.push_str(&format!(", generation {number} booted {:.0}", boot.at));
     }
+    if let Some((number, checked)) = &status.checked {
+        if let Some(whole) = checked.whole {
+            text.push_str(&format!(", generation {number} verified {whole:.0}"));
+        }
+    }
     match verdict {
         None => {}
+        Some(_) if status.damage().is_some() => {}
         Some(Verdict::Ok | Verdict::Warning) => text.push_str(", young enough"),
         Some(Verdict::Critical) => text.push_str(", too old"),
         Some(Verdict::Unknown) => text.push_str(", of the future: a clock was set back"),
@@ -103,6 +109,12 @@ fn text(status: &PairStatus, verdict: Option<Verdict>, now: Timestamp) -> String
         if last.running {
             text.push_str(&format!("\n  a run is in its step {}", last.state));
         }
+    }
+    if let Some(damage) = status.damage() {
+        text.push_str(&format!(
+            "\n  {}: do not boot it; 'verify' tells more",
+            printable(&damage)
+        ));
     }
     if let Some(problem) = status.last_problem() {
         text.push_str(&format!("\n  {}", printable(&problem)));

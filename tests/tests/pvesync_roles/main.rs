@@ -5,6 +5,7 @@ mod failback;
 mod failover;
 mod guard;
 mod migrate;
+mod returned;
 mod trial;
 
 use std::process::ExitCode;
@@ -27,6 +28,8 @@ fn main() -> ExitCode {
             migrate::killed_at_its_records_it_still_arrives,
             migrate::a_guest_that_does_not_listen_stays,
             failback::a_vm_comes_back_after_a_failover,
+            returned::a_host_that_cannot_ask_does_as_it_is_told,
+            returned::a_source_that_was_replaced_does_not_start_its_vm,
         ],
     )
 }

@@ -40,6 +40,7 @@ pub fn with_status(
             taken_at: None,
             generations: None,
             booted: None,
+            checked: None,
             last: None,
         })
     };

@@ -18,15 +18,17 @@ pub(super) const TARGET_DEAD: Runbook = ("target-host-dead", "Is it dead?");
 pub(super) const POOL_FULL: Runbook = ("pool-full", "See what fills it");
 pub(super) const SPLIT_BRAIN: Runbook = ("split-brain", "Stop both first");
 pub(super) const WRONG_VMID: Runbook = ("wrong-vmid", "What is there?");
+pub(super) const DAMAGED: Runbook = ("replica-damaged", "See what is damaged");
 pub(super) const BOTH_BACK: Runbook = ("both-back", "Look before anything syncs");
 #[cfg(test)]
-pub(super) const RUNBOOKS: [Runbook; 6] = [
+pub(super) const RUNBOOKS: [Runbook; 7] = [
     SOURCE_DEAD,
     TARGET_DEAD,
     POOL_FULL,
     SPLIT_BRAIN,
     WRONG_VMID,
     BOTH_BACK,
+    DAMAGED,
 ];
 
 /// Something that somebody has to do something about.
@@ -100,10 +102,14 @@ fn say(state: State, replication: &Replication, facts: &Facts) -> String {
             Side::Target => "There is no generation of it here yet.".into(),
         },
         State::Late => {
-            let limit = span(facts.rpo_s.unwrap_or(0));
+            let limit = span(replication.rpo_s.unwrap_or(0));
             format!("The newest generation is {age} old; the limit is {limit}.")
         }
         State::Clock => "The newest generation is of the future: a clock was set back.".into(),
+        State::Damaged => {
+            let damage = status.damage().unwrap_or_default();
+            format!("When it was verified, {}.", clip(&damage, TEXT_MAX))
+        }
         State::Failed => {
             let error = last_error(replication).unwrap_or_default();
             format!("The last run failed: {}.", clip(&error, TEXT_MAX))
@@ -153,6 +159,16 @@ fn commands(
             commands.push(on(&here, format!("{program} vm {vm} --to {peer}")));
             commands
         }
+        (State::Damaged, Side::Target) => vec![
+            on(&here, format!("{program} verify {vm}")),
+            on(
+                &there,
+                format!(
+                    "{program} verify {there_vm} --to {} --repair",
+                    shell(&facts.host)
+                ),
+            ),
+        ],
         (State::Failed | State::CutOff, Side::Target) => vec![
             on(&here, format!("{program} doctor")),
             on(&there, format!("{program} status {there_vm}")),
@@ -168,6 +184,7 @@ fn runbook(state: State, side: Side, error: &str) -> Runbook {
     match (state, side) {
         (State::Held, _) => SPLIT_BRAIN,
         (State::Clock, _) => BOTH_BACK,
+        (State::Damaged, _) => DAMAGED,
         _ if has(&["epoch", "taken over"]) => SPLIT_BRAIN,
         _ if has(&[
             "nearly full",

@@ -31,7 +31,7 @@ pub(super) fn card(replication: &Replication, id: &str, facts: &Facts) -> Markup
                 h3 id={ (id) "-h" } { (ends(replication)) }
                 p.chips { @for state in &states { (chip(*state)) } }
             }
-            @if let (Some(rpo_s), Some(age_s)) = (facts.rpo_s, status.age_s(facts.now)) {
+            @if let (Some(rpo_s), Some(age_s)) = (replication.rpo_s, status.age_s(facts.now)) {
                 @if !states.contains(&State::Over) { (meter(age_s, rpo_s)) }
             }
             dl {
@@ -54,7 +54,7 @@ pub(super) fn card(replication: &Replication, id: &str, facts: &Facts) -> Markup
                     (fact("Id at its source", html! { (name(&replication.source_vm)) }))
                 }
             }
-            (timeline::draw(&replication.generations, &replication.runs, facts.now, facts.rpo_s))
+            (timeline::draw(&replication.generations, &replication.runs, facts.now, replication.rpo_s))
             @if let Some(newest) = &replication.newest { (disks(newest)) }
             (generations(&replication.generations, facts))
             (runs(&replication.runs, facts))
@@ -112,8 +112,9 @@ fn generations(points: &[Point], facts: &Facts) -> Markup {
         return html! {};
     }
     let newest = points.iter().rev().take(GENERATIONS_MAX);
-    let is_marked =
-        |p: &&Point| p.marks.pinned || p.marks.verified.is_some() || p.marks.booted.is_some();
+    let is_marked = |p: &&Point| {
+        p.marks.pinned || p.marks.verified.or(p.marks.damaged).is_some() || p.marks.booted.is_some()
+    };
     let older = points.iter().rev().skip(GENERATIONS_MAX);
     let marked = older.filter(is_marked).take(MARKED_MAX);
     let listed: Vec<&Point> = newest.chain(marked).collect();
@@ -146,6 +147,9 @@ fn marks(point: &Point) -> String {
     let mut words = Vec::new();
     if point.marks.pinned {
         words.push("pinned".to_owned());
+    }
+    if let Some(at) = point.marks.damaged {
+        words.push(format!("found damaged {}", minute(at)));
     }
     if let Some(at) = point.marks.verified {
         words.push(format!("verified {}", minute(at)));

@@ -3,9 +3,10 @@
 
 use super::stores::{self, Store};
 use crate::error::Result;
+use crate::job::fleet::{with_status, Ages, Expected};
 use crate::job::{statuses, PairStatus};
 use crate::journal::{Journal, RunRecord, Side};
-use crate::replica::{boot_of, list_generations, sent, Generation, Layout, Location};
+use crate::replica::{boot_of, checked, list_generations, sent, Generation, Layout, Location};
 use crate::snapshot::Consistency;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -21,10 +22,21 @@ pub(super) struct Facts {
     pub host: String,
     /// When the page is written.
     pub now: Timestamp,
-    /// How old a newest generation may be, in seconds.
-    pub rpo_s: Option<u64>,
+    /// How old newest generations may be.
+    pub limit: Limit,
     /// What was found here.
     pub found: Found,
+}
+
+/// How old a newest generation may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Limit {
+    /// That was not said.
+    None,
+    /// All of them so many seconds.
+    All(u64),
+    /// Each as its job says; others may be as old as they like.
+    Jobs,
 }
 
 /// What was found on this host.
@@ -42,6 +54,8 @@ pub(super) struct Found {
 pub(super) struct Replication {
     /// How it stands.
     pub status: PairStatus,
+    /// How old its newest generation may be, in seconds.
+    pub rpo_s: Option<u64>,
     /// The VM's id on its source.
     pub source_vm: String,
     /// Generations that are kept, as far as this side knows, oldest first.
@@ -76,6 +90,8 @@ pub(super) struct Marks {
     pub pinned: bool,
     /// When it was read again and found to be what was sealed.
     pub verified: Option<Timestamp>,
+    /// When it was read again and found to be something else.
+    pub damaged: Option<Timestamp>,
     /// When it was booted in a test.
     pub booted: Option<Timestamp>,
 }
@@ -106,7 +122,14 @@ pub(super) struct DiskPart {
 pub(super) type NameOf<'a> = &'a dyn Fn(&Generation) -> Option<String>;
 
 /// Reads it all.
-pub(super) fn collect(layout: &Layout, name_of: NameOf) -> Result<Found> {
+///
+/// What jobs promise shows even where nothing was ever tried. `rpo_s` is for all, if it is said.
+pub(super) fn collect(
+    layout: &Layout,
+    name_of: NameOf,
+    promised: &[Expected],
+    rpo_s: Option<u64>,
+) -> Result<Found> {
     let runs = Runs::read(layout)?;
     let mut kept = BTreeMap::new();
     let mut places: Vec<Location> = Vec::new();
@@ -114,23 +137,29 @@ pub(super) fn collect(layout: &Layout, name_of: NameOf) -> Result<Found> {
         if let Some(head) = generations.last() {
             places.extend(head.disks.iter().map(|d| d.location.clone()));
         }
-        let mut booted = BTreeMap::new();
+        let mut marked = BTreeMap::new();
         for generation in &generations {
-            if let Some(boot) = boot_of(layout, pair.pair, generation.number)? {
-                booted.insert(generation.number, boot.at);
-            }
+            let number = generation.number;
+            let boot = boot_of(layout, pair.pair, number)?;
+            let found = checked(layout, pair.pair, number)?;
+            let damaged = found.as_ref().filter(|found| !found.damaged.is_empty());
+            let marks = Marks {
+                pinned: pair.pinned.contains(&number),
+                verified: found.as_ref().and_then(|found| found.whole),
+                damaged: damaged.map(|found| found.at),
+                booted: boot.map(|boot| boot.at),
+            };
+            marked.insert(number, marks);
         }
-        let marks = |g: &Generation| Marks {
-            pinned: pair.pinned.contains(&g.number),
-            booted: booted.get(&g.number).copied(),
-            ..Marks::default()
-        };
+        let marks = |g: &Generation| marked.get(&g.number).copied().unwrap_or_default();
         let history = History::of(&generations, marks);
         let name = generations.last().and_then(name_of).unwrap_or_default();
         kept.insert(pair.pair.to_string(), (pair.vm.clone(), name, history));
     }
     let mut found = Found::default();
-    for mut status in statuses(layout, None)? {
+    let mut statuses = statuses(layout, None)?;
+    let limits = limits(promised, &mut statuses, &Ages::read(layout)?);
+    for (at, mut status) in statuses.into_iter().enumerate() {
         let (source_vm, history) = match status.side {
             Side::Target => {
                 let here = status.pair.as_ref().and_then(|id| kept.remove(id));
@@ -154,6 +183,7 @@ pub(super) fn collect(layout: &Layout, name_of: NameOf) -> Result<Found> {
         };
         found.replications.push(Replication {
             runs: runs.of(&status),
+            rpo_s: rpo_s.or(limits.get(&at).copied()),
             status,
             source_vm,
             generations: history.points,
@@ -162,6 +192,28 @@ pub(super) fn collect(layout: &Layout, name_of: NameOf) -> Result<Found> {
     }
     (found.stores, found.notes) = stores::look(&places);
     Ok(found)
+}
+
+/// The limits of those among the statuses that jobs are about, by their place. Those that nothing is known of are added.
+/// Where two jobs are about one, the stricter counts.
+fn limits(
+    promised: &[Expected],
+    statuses: &mut Vec<PairStatus>,
+    ages: &Ages,
+) -> BTreeMap<usize, u64> {
+    let mut limits = BTreeMap::new();
+    for (expected, rpo_s) in with_status(promised, statuses, ages) {
+        let is_it = |s: &PairStatus| {
+            s.side == expected.side && s.vm == expected.vm && s.peer == expected.peer
+        };
+        let at = statuses.iter().position(is_it).unwrap_or_else(|| {
+            statuses.push(expected.clone());
+            statuses.len() - 1
+        });
+        let least = limits.entry(at).or_insert(rpo_s);
+        *least = rpo_s.min(*least);
+    }
+    limits
 }
 
 /// The generations of a replication, without what takes up room.

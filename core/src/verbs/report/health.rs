@@ -16,6 +16,8 @@ pub(super) enum State {
     Late,
     /// It cannot be told how old it is: a clock was set back.
     Clock,
+    /// The replica was read again, and is not what was sealed.
+    Damaged,
     /// The last run failed.
     Failed,
     /// The last run neither ended nor goes on.
@@ -30,11 +32,12 @@ pub(super) enum State {
 
 impl State {
     /// All of them, in their order.
-    pub(super) const ALL: [State; 9] = [
+    pub(super) const ALL: [State; 10] = [
         State::Held,
         State::Never,
         State::Late,
         State::Clock,
+        State::Damaged,
         State::Failed,
         State::CutOff,
         State::Running,
@@ -49,6 +52,7 @@ impl State {
             State::Never => "never",
             State::Late => "late",
             State::Clock => "clock",
+            State::Damaged => "damaged",
             State::Failed => "failed",
             State::CutOff => "cut off",
             State::Running => "running",
@@ -64,6 +68,7 @@ impl State {
             State::Never => "no generation has been sealed yet",
             State::Late => "the newest generation is older than the limit",
             State::Clock => "the newest generation is of the future: a clock was set back",
+            State::Damaged => "a generation was read again, and is not what was sealed",
             State::Failed => "the last run ended with an error",
             State::CutOff => "the last run did not end, and its process is gone",
             State::Running => "a run goes on, as this page is written",
@@ -80,7 +85,7 @@ impl State {
     /// How it is shown: its icon and its colours go by this name.
     pub(super) fn class(self) -> &'static str {
         match self {
-            State::Held | State::Never | State::Late => "bad",
+            State::Held | State::Never | State::Late | State::Damaged => "bad",
             State::Clock | State::Failed | State::CutOff => "warn",
             State::Running => "busy",
             State::Ok => "good",
@@ -103,9 +108,10 @@ pub(super) fn states(replication: &Replication, facts: &Facts) -> Vec<State> {
     }
     let mut found = Vec::new();
     // Without a limit nothing is too old.
-    let age_s_max = facts.rpo_s.unwrap_or(u64::MAX);
+    let age_s_max = replication.rpo_s.unwrap_or(u64::MAX);
     let is_running = status.last.as_ref().is_some_and(|run| run.running);
     match status.judge(age_s_max, facts.now).0 {
+        _ if status.damage().is_some() => found.push(State::Damaged),
         // The first sync takes its time.
         Verdict::Critical if status.taken_at.is_none() && is_running => {}
         Verdict::Critical if status.taken_at.is_none() => found.push(State::Never),

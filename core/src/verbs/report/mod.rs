@@ -17,13 +17,14 @@ mod words;
 #[cfg(test)]
 mod tests;
 
+use super::Promised;
 use crate::cli::units::{human, parse_time};
 use crate::cli::Reporter;
 use crate::clock;
 use crate::error::Result;
 use crate::hypervisor::TargetHypervisor;
 use crate::replica::{Generation, Layout};
-use facts::Facts;
+use facts::{Facts, Limit};
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -34,7 +35,8 @@ pub struct ReportArgs {
     /// The file; it is replaced as a whole
     #[arg(long, value_name = "FILE")]
     html: PathBuf,
-    /// The oldest that a newest generation may be, for all of them: 15m. Without it none is called late
+    /// The oldest that a newest generation may be, for all of them: 15m. By default each with the RPO of its job; where
+    /// there is none, none is called late
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     rpo: Option<Duration>,
     /// Who may read the file: 600 for its owner only, 644 for everybody, such as a web server
@@ -52,6 +54,8 @@ pub struct Writer<'a> {
     pub hypervisor: &'a dyn TargetHypervisor,
     /// Finds the VM's name in the configuration of a generation.
     pub name_of: &'a dyn Fn(&Generation) -> Option<String>,
+    /// What the jobs of this host promise.
+    pub promised: Promised<'a>,
     /// Who is told.
     pub reporter: &'a Reporter,
 }
@@ -64,13 +68,30 @@ pub fn report(args: &ReportArgs, writer: &Writer) -> Result<()> {
     let host = writer.hypervisor.describe().map(|(_, name)| name);
     let host = host.unwrap_or_else(|_| "this host".to_owned());
     let rpo_s = args.rpo.map(|time| time.as_secs());
-    let facts = match facts::collect(writer.layout, writer.name_of) {
-        Ok(found) => Facts {
+    let mut notes = Vec::new();
+    let promised = match rpo_s {
+        Some(_) => Vec::new(),
+        // A job that cannot be read is no reason to show nothing of what is.
+        None => (writer.promised)().unwrap_or_else(|e| {
+            notes.push(format!("how old generations may be: {}", e.message()));
+            Vec::new()
+        }),
+    };
+    let limit = match rpo_s {
+        Some(rpo_s) => Limit::All(rpo_s),
+        None if promised.is_empty() => Limit::None,
+        None => Limit::Jobs,
+    };
+    let facts = match facts::collect(writer.layout, writer.name_of, &promised, rpo_s) {
+        Ok(mut found) => Facts {
             program: writer.program,
             host,
             now,
-            rpo_s,
-            found,
+            limit,
+            found: {
+                found.notes.extend(notes);
+                found
+            },
         },
         Err(e) => {
             place.write(&page::failure(&host, now, &e))?;

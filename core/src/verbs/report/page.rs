@@ -2,7 +2,7 @@
 
 use super::advice::Problem;
 use super::card::{card, last_run};
-use super::facts::{Facts, Replication};
+use super::facts::{Facts, Limit, Replication};
 use super::health::{states, State};
 use super::stores::Store;
 use super::words::{ago, clip, minute, name, span, TEXT_MAX};
@@ -56,7 +56,7 @@ pub(super) fn render(facts: &Facts, problems: &[Problem]) -> String {
                 (legend())
             }
         }
-        (foot_line(facts.rpo_s))
+        (foot_line(facts.limit))
     };
     frame(&facts.host, body)
 }
@@ -73,7 +73,7 @@ pub(super) fn failure(host: &str, now: Timestamp, error: &Error) -> String {
                 p { "Whether the replicas are well is not known." }
             }
         }
-        (foot_line(None))
+        (foot_line(Limit::None))
     };
     frame(host, body)
 }
@@ -115,13 +115,14 @@ fn head_line(host: &str, now: Timestamp) -> Markup {
     }
 }
 
-fn foot_line(rpo_s: Option<u64>) -> Markup {
+fn foot_line(limit: Limit) -> Markup {
     html! {
         footer.bottom {
             p {
-                @match rpo_s {
-                    Some(rpo_s) => { "A newest generation may be " (span(rpo_s)) " old. " }
-                    None => { "No limit was given for the age of a newest generation, so none is called late (--rpo). " }
+                @match limit {
+                    Limit::All(rpo_s) => { "A newest generation may be " (span(rpo_s)) " old. " }
+                    Limit::Jobs => { "A newest generation may be as old as the rpo of its job says; where there is none, none is called late (--rpo). " }
+                    Limit::None => { "No limit was given for the age of a newest generation, so none is called late (--rpo). " }
                 }
                 "All times are UTC, by the clocks of the hosts that took them. rblocksync " (env!("CARGO_PKG_VERSION")) "."
             }
@@ -133,12 +134,18 @@ fn foot_line(rpo_s: Option<u64>) -> Markup {
 fn verdict(facts: &Facts, order: &[(State, &Replication)]) -> Markup {
     let all = order.len();
     let bad = order.iter().filter(|(state, _)| state.is_problem()).count();
-    let said = match (all, bad, facts.rpo_s) {
+    let said = match (all, bad, facts.limit) {
         (0, _, _) => "Nothing is replicated from or to this host yet.".to_owned(),
-        (1, 0, Some(rpo_s)) => format!("The one replication is younger than {}.", span(rpo_s)),
-        (n, 0, Some(rpo_s)) => format!("All {n} replications are younger than {}.", span(rpo_s)),
-        (1, 0, None) => "The last run was fine.".to_owned(),
-        (n, 0, None) => format!("The last runs of all {n} replications were fine."),
+        (1, 0, Limit::All(rpo_s)) => {
+            format!("The one replication is younger than {}.", span(rpo_s))
+        }
+        (n, 0, Limit::All(rpo_s)) => {
+            format!("All {n} replications are younger than {}.", span(rpo_s))
+        }
+        (1, 0, Limit::Jobs) => "The one replication is as young as it is to be.".to_owned(),
+        (n, 0, Limit::Jobs) => format!("All {n} replications are as young as they are to be."),
+        (1, 0, Limit::None) => "The last run was fine.".to_owned(),
+        (n, 0, Limit::None) => format!("The last runs of all {n} replications were fine."),
         (n, 1, _) => format!("1 of {n} replications needs you."),
         (n, bad, _) => format!("{bad} of {n} replications need you."),
     };

@@ -2,14 +2,14 @@
 #![allow(clippy::unwrap_used)]
 
 use super::advice::problems;
-use super::facts::{DiskPart, Facts, Found, Marks, Newest, Point, Replication};
+use super::facts::{DiskPart, Facts, Found, Limit, Marks, Newest, Point, Replication};
 use super::health::{states, State};
 use super::page;
 use super::stores::Store;
 use crate::error::{Error, Kind};
 use crate::job::PairStatus;
 use crate::journal::{RunRecord, Side};
-use crate::replica::{Role, Standing};
+use crate::replica::{Checked, Role, Standing};
 use crate::snapshot::Consistency;
 use jiff::Timestamp;
 
@@ -74,6 +74,7 @@ fn replication(vm: &str, side: Side, count: i64, every_s: i64) -> Replication {
     Replication {
         status: PairStatus {
             booted: None,
+            checked: None,
             side,
             vm: vm.into(),
             name: if side == Side::Source {
@@ -89,6 +90,7 @@ fn replication(vm: &str, side: Side, count: i64, every_s: i64) -> Replication {
             generations: None,
             last: runs.last().cloned(),
         },
+        rpo_s: None,
         source_vm: vm.into(),
         newest: (count > 0).then(|| Newest {
             disks: vec![DiskPart {
@@ -110,9 +112,12 @@ fn facts(replications: Vec<Replication>, rpo_s: Option<u64>) -> Facts {
         program: "pvesync",
         host: "host1".into(),
         now: at(NOW_S),
-        rpo_s,
+        limit: rpo_s.map_or(Limit::None, Limit::All),
         found: Found {
-            replications,
+            replications: replications
+                .into_iter()
+                .map(|r| Replication { rpo_s, ..r })
+                .collect(),
             stores: Vec::new(),
             notes: Vec::new(),
         },
@@ -124,7 +129,8 @@ fn html(facts: &Facts) -> String {
 }
 
 fn first(replication: Replication, rpo_s: Option<u64>) -> State {
-    states(&replication, &facts(Vec::new(), rpo_s))[0]
+    let facts = facts(vec![replication], rpo_s);
+    states(&facts.found.replications[0], &facts)[0]
 }
 
 #[test]
@@ -149,19 +155,21 @@ fn each_state_is_told_from_the_others() {
     };
     let running = with(goes_on);
     assert_eq!(first(running, rpo), State::Running);
-    let late = with(goes_on);
-    assert_eq!(
-        states(&late, &facts(Vec::new(), Some(10))),
-        [State::Late, State::Running]
-    );
+    let all = |r: &Replication, rpo_s: Option<u64>| states(r, &facts(Vec::new(), rpo_s));
+    let late = Replication {
+        rpo_s: Some(10),
+        ..with(goes_on)
+    };
+    // Its own limit counts, whatever is said for others.
+    assert_eq!(all(&late, Some(900)), [State::Late, State::Running]);
     let mut never = replication("101", Side::Source, 0, 1);
-    assert_eq!(states(&never, &facts(Vec::new(), rpo)), [State::Never]);
+    assert_eq!(all(&never, rpo), [State::Never]);
     never.status.last = Some(RunRecord {
         running: true,
         ended_at: None,
         ..run(5, None)
     });
-    assert_eq!(states(&never, &facts(Vec::new(), rpo)), [State::Running]);
+    assert_eq!(all(&never, rpo), [State::Running]);
     let future = with(|r| r.status.taken_at = Some(at(NOW_S + 3600)));
     assert_eq!(first(future, rpo), State::Clock);
     for (role, state) in [(Role::Held, State::Held), (Role::Retired, State::Over)] {
@@ -170,6 +178,16 @@ fn each_state_is_told_from_the_others() {
         // A VM that has gone is not late.
         assert_eq!(first(changed, Some(1)), state);
     }
+    let mut damaged = replication("101", Side::Target, 3, 600);
+    damaged.status.checked = Some((
+        3,
+        Checked {
+            at: at(NOW_S - 60),
+            whole: None,
+            damaged: vec!["scsi0".into()],
+        },
+    ));
+    assert_eq!(first(damaged, None), State::Damaged);
     let mut taken = replication("101", Side::Target, 3, 600);
     taken.status.standing = Some(Standing::primary());
     assert_eq!(first(taken, Some(1)), State::Over);
@@ -409,6 +427,16 @@ fn a_sample_page_has_all_states() {
         epoch: 2,
     });
     all.push(over);
+    let mut damaged = replication("109", Side::Target, 7, 700);
+    damaged.status.checked = Some((
+        6,
+        Checked {
+            at: at(NOW_S - 60),
+            whole: None,
+            damaged: vec!["scsi0".into()],
+        },
+    ));
+    all.push(damaged);
     let mut facts = facts(all, Some(900));
     for (name, kind, data, metadata) in [
         ("pve/data", "thin pool", 71.0, Some(34.0)),

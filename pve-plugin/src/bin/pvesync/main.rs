@@ -211,6 +211,7 @@ fn report(args: &ReportArgs, reporter: &Reporter) -> Result<()> {
         layout: &layout,
         hypervisor: &target,
         name_of: &name_of,
+        promised: &promised,
         reporter,
     };
     verbs::report(args, &writer)
