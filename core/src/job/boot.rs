@@ -170,6 +170,12 @@ impl BootCheck<'_> {
                 Err(e) => self.failed(&local.vm, &e),
             });
         }
+        if found.is_empty() {
+            self.reporter.say(
+                "no VM that this host may start is replicated",
+                json!({"event": "boot-check-empty"}),
+            );
+        }
         self.end(&found).map(|()| found)
     }
 
