@@ -71,9 +71,14 @@ impl PairStatus {
                 "the VM has gone: nothing is sent from here".into(),
             );
         }
-        if let Some(damage) = self.damage() {
-            return (Verdict::Critical, damage);
+        match self.damage() {
+            Some(damage) => (Verdict::Critical, damage),
+            None => self.judge_age(age_s_max, now),
         }
+    }
+
+    /// The same, whatever was found when it was read again.
+    pub(crate) fn judge_age(&self, age_s_max: u64, now: Timestamp) -> (Verdict, String) {
         let last = self.last_problem();
         let because = match &last {
             Some(problem) => format!("; {problem}"),

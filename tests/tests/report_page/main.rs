@@ -6,7 +6,7 @@ mod browser;
 mod state;
 
 use browser::Browser;
-use rblocksync::replica::Layout;
+use rblocksync::replica::{write_json, Checked, Layout};
 use serde_json::Value;
 use state::{fill, LONG, MARKUP};
 use std::collections::BTreeSet;
@@ -48,6 +48,7 @@ impl Host {
             .arg(self.page())
             .args(args)
             .env("RBLOCKSYNC_STATE_DIR", self.layout().root())
+            .env("RBLOCKSYNC_ROOT", self.dir.path().join("root"))
             .output()
             .unwrap()
     }
@@ -110,6 +111,7 @@ fn the_page_is_one_file_that_tells_how_it_stands() {
         "replica, epoch 1",
         "Not replicated:",
         "pinned",
+        "verified 20",
         "booted 20",
     ] {
         assert!(html.contains(text), "{text}");
@@ -122,6 +124,65 @@ fn the_page_is_one_file_that_tells_how_it_stands() {
     assert_eq!(mode & 0o777, 0o600);
     let beside = host.page().parent().unwrap().read_dir().unwrap().count();
     assert_eq!(beside, 1);
+}
+
+#[test]
+fn each_vm_is_judged_by_its_own_job() {
+    let host = Host::new();
+    let jobs = host.dir.path().join("root/etc/pvesync/jobs.d");
+    std::fs::create_dir_all(&jobs).unwrap();
+    let node = host.dir.path().join("root/etc/pve/nodes/pve1/qemu-server");
+    std::fs::create_dir_all(&node).unwrap();
+    let local = host.dir.path().join("root/etc/pve/local");
+    std::os::unix::fs::symlink("nodes/pve1", local).unwrap();
+    // The newest generations of 201 and 202 are a minute old; 204 was never synced.
+    for (name, vm, rpo) in [
+        ("quick", 201, "30s"),
+        ("slow", 202, "1h"),
+        ("new", 204, "1h"),
+    ] {
+        let text = format!("vms = \"{vm}\"\nto = \"host2\"\nrpo = \"{rpo}\"\n");
+        std::fs::write(jobs.join(format!("{name}.toml")), text).unwrap();
+    }
+    let html = host.written(&[]);
+    for text in [
+        "The newest generation is 1 min old; the limit is 30 s.",
+        "host2 has no generation of it yet.",
+        "3 of 6 replications need you.",
+        "as old as the rpo of its job says",
+    ] {
+        assert!(html.contains(text), "{text}");
+    }
+    // What is said for all counts for all.
+    assert!(host
+        .written(&["--rpo", "30d"])
+        .contains("1 of 5 replications needs you."));
+}
+
+#[test]
+fn damage_that_was_found_is_told() {
+    let host = Host::new();
+    let layout = host.layout();
+    let pairs = rblocksync::replica::target_pairs(&layout).unwrap();
+    let pair = pairs.iter().find(|pair| pair.vm == "101").unwrap();
+    let found = Checked {
+        at: jiff::Timestamp::now(),
+        whole: None,
+        damaged: vec!["scsi0".into()],
+    };
+    write_json(&layout.checked(pair.pair, 23), &found).unwrap();
+    // A newer one was read since, and is as it was sealed.
+    assert!(!host.written(&[]).contains("is damaged"));
+    std::fs::remove_file(layout.checked(pair.pair, 24)).unwrap();
+    let html = host.written(&[]);
+    for text in [
+        "By the last verification, generation 23 is damaged: scsi0.",
+        "found damaged 20",
+        "pvesync verify 101 --to",
+        "docs/runbooks/replica-damaged.md",
+    ] {
+        assert!(html.contains(text), "{text}");
+    }
 }
 
 #[test]

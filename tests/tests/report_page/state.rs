@@ -6,8 +6,8 @@ use rblocksync::error::{Error, Kind};
 use rblocksync::image::ImageFormat;
 use rblocksync::journal::{Beginning, Journal, Sealed, Side, State};
 use rblocksync::replica::{
-    host_id, note_boot, write_json, Boot, BootSign, DiskRecord, Generation, Layout, Location,
-    Standing, TargetPair,
+    host_id, note_boot, write_json, Boot, BootSign, Checked, DiskRecord, Generation, Layout,
+    Location, Standing, TargetPair,
 };
 use rblocksync::snapshot::Consistency;
 use std::path::Path;
@@ -123,4 +123,10 @@ fn replica(layout: &Layout, dir: &Path, vm: &str, source: &str, count: u64, ever
         sign: BootSign::Agent,
     };
     note_boot(layout, pair, count, &boot).unwrap();
+    let found = Checked {
+        at: before(minutes(2)),
+        whole: Some(before(minutes(2))),
+        damaged: Vec::new(),
+    };
+    write_json(&layout.checked(pair, count), &found).unwrap();
 }

@@ -108,7 +108,7 @@ fn say(state: State, replication: &Replication, facts: &Facts) -> String {
         State::Clock => "The newest generation is of the future: a clock was set back.".into(),
         State::Damaged => {
             let damage = status.damage().unwrap_or_default();
-            format!("When it was verified, {}.", clip(&damage, TEXT_MAX))
+            format!("By the last verification, {}.", clip(&damage, TEXT_MAX))
         }
         State::Failed => {
             let error = last_error(replication).unwrap_or_default();

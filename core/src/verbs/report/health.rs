@@ -110,8 +110,10 @@ pub(super) fn states(replication: &Replication, facts: &Facts) -> Vec<State> {
     // Without a limit nothing is too old.
     let age_s_max = replication.rpo_s.unwrap_or(u64::MAX);
     let is_running = status.last.as_ref().is_some_and(|run| run.running);
-    match status.judge(age_s_max, facts.now).0 {
-        _ if status.damage().is_some() => found.push(State::Damaged),
+    if status.damage().is_some() {
+        found.push(State::Damaged);
+    }
+    match status.judge_age(age_s_max, facts.now).0 {
         // The first sync takes its time.
         Verdict::Critical if status.taken_at.is_none() && is_running => {}
         Verdict::Critical if status.taken_at.is_none() => found.push(State::Never),
