@@ -71,8 +71,12 @@ pub struct JobFile {
     pub retry_for: Option<TimeSpan>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hold_max: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub storage: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub bridge: BTreeMap<String, String>,
 }
 
 fn is_false(value: &bool) -> bool {
@@ -104,6 +108,10 @@ impl JobFile {
         for (from, to) in &self.storage {
             add("storage", Some(format!("{from}={to}")));
         }
+        for (from, to) in &self.bridge {
+            add("bridge", Some(format!("{from}={to}")));
+        }
+        add("cpu", self.cpu.clone());
         for (key, is_set) in [
             ("in_place", self.in_place),
             ("no_base", self.no_base),

@@ -67,9 +67,13 @@ keep_within = "14d"
 bwlimit = "100M"
 compress = "auto"
 in_place = true
+cpu = "x86-64-v2-AES"
 
 [storage]
 local-lvm = "fast"
+
+[bridge]
+vmbr0 = "vmbr1"
 "#;
 
 #[test]
@@ -92,6 +96,8 @@ fn a_full_file_is_read_and_written() {
             "--bwlimit=100M",
             "--compress=auto",
             "--storage=local-lvm=fast",
+            "--bridge=vmbr0=vmbr1",
+            "--cpu=x86-64-v2-AES",
             "--in-place"
         ]
     );
