@@ -10,8 +10,14 @@ export LAB_BINARIES := $(abspath $(OUT))/$(TARGET)/release
 
 # The tests on two hypervisor guests, the longest first.
 LABS := pvesync_lab pvesync_endings pvesync_roles pvesync_mixed lvm_lab lab_selftest
+# Tests that take a minute or more, much of which they wait.
+SLOW := report_page migrate_sweep rblocksync_busy rblocksync_endings crash_sweep
+QUICK := $(filter-out $(LABS) $(SLOW),$(patsubst tests/tests/%,%,$(basename $(wildcard tests/tests/*.rs)) \
+	$(patsubst %/main.rs,%,$(wildcard tests/tests/*/main.rs))))
+# Of these so many at a time: each leaves the processors idle for a part of its time.
+JOBS ?= $(shell echo $$(($$(nproc) + 1)))
 
-.PHONY: all build deps demo test check bench bench-micro bench-latency fuzz fuzz-smoke fuzz-lock lab-up lab-down clean $(LABS)
+.PHONY: all build deps demo test check bench bench-micro bench-latency fuzz fuzz-smoke fuzz-lock lab-up lab-down clean units quick $(LABS) $(SLOW)
 
 all: build
 
@@ -28,13 +34,22 @@ demo: deps build
 # The page of `pvesync report` is read by a browser.
 test: deps check build
 	tests/lab/deps.sh chromium fonts-dejavu-core
-	$(CARGO) test --locked --workspace -- --test-threads=2
+	$(CARGO) test --locked --workspace --no-run
 	$(CARGO) test --locked -p tests --no-run $(LABS:%=--test %)
-	$(MAKE) -j2 --output-sync $(LABS) fuzz-smoke
+	$(MAKE) -j$(JOBS) --output-sync $(LABS) $(SLOW) units quick fuzz-smoke
 
 # Each boots a lab of its own; `make build` first.
-$(LABS):
+$(LABS) $(SLOW):
 	$(CARGO) test --locked -p tests --test $@
+
+# All that is not in a file of its own below tests/tests.
+units:
+	$(CARGO) test --locked --workspace --exclude tests -- --test-threads=2
+	$(CARGO) test --locked -p tests --lib --bins
+	$(CARGO) test --locked -p tests --doc
+
+quick:
+	$(CARGO) test --locked -p tests $(QUICK:%=--test %) -- --test-threads=2
 
 check:
 	$(CARGO) fmt --all --check

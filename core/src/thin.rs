@@ -14,7 +14,7 @@ mod xml;
 
 use crate::cmd::{Cmd, Tool};
 use crate::error::{Error, Kind, Result};
-use crate::lvm::{self, Lv, LvId, LvKind};
+use crate::lvm::{Listing, Lv, LvId, LvKind};
 use crate::range::RangeSet;
 use reserve::{Places, Reservation};
 use std::path::{Path, PathBuf};
@@ -25,37 +25,50 @@ const RESERVE_PATIENCE: Duration = Duration::from_secs(10);
 /// thin_dump reads some hundred MB of metadata at worst.
 const DUMP_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// So many origins behind each other are taken for a mistake.
+const ORIGINS_MAX: usize = 10_000;
+
 /// The bytes of the thin volume `lv` that are mapped; all others read zero.
 ///
 /// Of a very scattered volume the set is coarser than the truth, never smaller. Fails with
 /// [`Kind::Busy`] if somebody else holds the pool's metadata snapshot, with [`Kind::Refused`] if unmapped
 /// does not mean zero (an external origin shows through).
 pub fn mapped(lv: &Lv) -> Result<RangeSet> {
+    mapped_in(&Listing::default(), lv)
+}
+
+/// The same, where `listing` knows the volumes of its group.
+pub fn mapped_in(listing: &Listing, lv: &Lv) -> Result<RangeSet> {
     let doing = |e: Error| e.context(format!("cannot list what is mapped of {}", lv.id));
-    mapped_in(lv, &Places::system()).map_err(doing)
+    mapped_at(listing, lv, &Places::system()).map_err(doing)
 }
 
 /// The bytes in which the thin volume `new` may differ from `old`, another one of its pool: chunks that are not
 /// shared any more, whether or not their content differs. Both must be volumes that nobody writes. Fails as [`mapped`]
 /// does.
 pub fn changed(old: &Lv, new: &Lv) -> Result<RangeSet> {
+    changed_in(&Listing::default(), old, new)
+}
+
+/// The same, where `listing` knows the volumes of their group.
+pub fn changed_in(listing: &Listing, old: &Lv, new: &Lv) -> Result<RangeSet> {
     let doing = |e: Error| {
         e.context(format!(
             "cannot list what {} changed since {}",
             new.id, old.id
         ))
     };
-    changed_in(old, new, &Places::system()).map_err(doing)
+    changed_at(listing, old, new, &Places::system()).map_err(doing)
 }
 
-fn changed_in(old: &Lv, new: &Lv, places: &Places) -> Result<RangeSet> {
+fn changed_at(listing: &Listing, old: &Lv, new: &Lv, places: &Places) -> Result<RangeSet> {
     let (pool, left) = in_pool(old)?;
     let (other, right) = in_pool(new)?;
     if pool != other {
         return Err(Error::new(Kind::Usage, "they are in different pools"));
     }
-    check_no_external_origin(old, pool)?;
-    check_no_external_origin(new, pool)?;
+    check_no_external_origin(listing, old, pool)?;
+    check_no_external_origin(listing, new, pool)?;
     let devices = ["--snap1", &left.to_string(), "--snap2", &right.to_string()];
     with_metadata(pool, places, |device| {
         Cmd::new(Tool::ThinDelta)
@@ -106,9 +119,9 @@ pub fn parse_dump(xml: &[u8], thin_id: u32, size: u64) -> Result<RangeSet> {
     dump::parse(xml, thin_id, size)
 }
 
-fn mapped_in(lv: &Lv, places: &Places) -> Result<RangeSet> {
+fn mapped_at(listing: &Listing, lv: &Lv, places: &Places) -> Result<RangeSet> {
     let (pool, thin_id) = in_pool(lv)?;
-    check_no_external_origin(lv, pool)?;
+    check_no_external_origin(listing, lv, pool)?;
     with_metadata(pool, places, |device| {
         Cmd::new(Tool::ThinDump)
             .args(["-m", "--dev-id", &thin_id.to_string()])
@@ -118,18 +131,28 @@ fn mapped_in(lv: &Lv, places: &Places) -> Result<RangeSet> {
     })
 }
 
-/// Unmapped parts of a volume with an external origin show that origin, which is in no pool or another.
-fn check_no_external_origin(lv: &Lv, pool: &LvId) -> Result<()> {
-    let Some(origin) = &lv.origin else {
-        return Ok(());
-    };
-    match lvm::find(origin)? {
-        Some(found) if found.pool.as_ref() != Some(pool) => Err(Error::new(
-            Kind::Refused,
-            format!("it shows its external origin {origin} where nothing is mapped"),
-        )),
-        _ => Ok(()),
+/// Unmapped parts of a volume with an external origin show that origin, which is in no pool or another. So do those of
+/// its snapshots, whose own origin is a volume like any other.
+fn check_no_external_origin(listing: &Listing, lv: &Lv, pool: &LvId) -> Result<()> {
+    let mut origin = lv.origin.clone();
+    let mut seen = 0;
+    while let Some(id) = origin {
+        match listing.find(&id)? {
+            Some(found) if found.pool.as_ref() != Some(pool) => {
+                return Err(Error::new(
+                    Kind::Refused,
+                    format!("it shows its external origin {id} where nothing is mapped"),
+                ))
+            }
+            Some(found) => origin = found.origin,
+            None => return Ok(()),
+        }
+        seen += 1;
+        if seen > ORIGINS_MAX {
+            return Err(Error::new(Kind::Tool, "its origins have no end"));
+        }
     }
+    Ok(())
 }
 
 fn metadata_device(pool: &LvId) -> PathBuf {

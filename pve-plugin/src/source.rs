@@ -9,7 +9,7 @@ use rblocksync::cmd::Tool;
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::image::{qcow2, ImageFormat};
 use rblocksync::job::{Needed, SourceDisk, SourceVm};
-use rblocksync::lvm::{self, LvId};
+use rblocksync::lvm::{self, Listing, LvId};
 use rblocksync::replica::DiskSpec;
 use rblocksync::snapshot::{ActiveChain, DiskSource, VmRuntime, WatchdogLauncher};
 use rblocksync::thin;
@@ -42,10 +42,10 @@ pub fn resolve_with(tree: &PveTree, vmid: Vmid, choice: &Choice) -> Result<Sourc
     if choice.include_unused && !choice.passes_over && tree.is_running(vmid)? {
         check_unused(&resolved)?;
     }
-    let disks = resolved
-        .disks
-        .iter()
-        .map(source_disk)
+    let listing = Listing::default();
+    let disks = resolved.disks.iter();
+    let disks = disks
+        .map(|disk| source_disk(&listing, disk))
         .collect::<Result<_>>()?;
     let (excluded, notes) = left_out(&resolved);
     Ok(SourceVm {
@@ -173,17 +173,19 @@ fn left_out(resolved: &Resolved) -> (Vec<(String, String)>, Vec<String>) {
     (excluded, notes)
 }
 
-fn source_disk(disk: &Disk) -> Result<SourceDisk> {
+fn source_disk(listing: &Listing, disk: &Disk) -> Result<SourceDisk> {
     let context = |e: Error| e.context(format!("disk {}", disk.key));
     let (source, size, used, format) = match &disk.location {
         Location::LvmThin { vg, lv, .. } => {
-            let lv = lvm::get(&LvId::new(vg.as_str(), lv.as_str()).map_err(context)?)
+            let lv = listing
+                .get(&LvId::new(vg.as_str(), lv.as_str()).map_err(context)?)
                 .map_err(context)?;
-            let used = used_bytes(&lv);
+            let used = used_bytes(listing, &lv);
             (DiskSource::Lv(lv.id), lv.size, used, ImageFormat::Raw)
         }
         Location::Lvm { vg, lv, format } => {
-            let lv = lvm::get(&LvId::new(vg.as_str(), lv.as_str()).map_err(context)?)
+            let lv = listing
+                .get(&LvId::new(vg.as_str(), lv.as_str()).map_err(context)?)
                 .map_err(context)?;
             let size = lv_bytes(&lv, *format).map_err(context)?;
             // By its path: QEMU's bitmaps are for disks that have no snapshots of their own.
@@ -219,10 +221,10 @@ fn source_disk(disk: &Disk) -> Result<SourceDisk> {
 
 /// Bytes that a thin volume takes in its pool. LVM only knows it of active volumes; of the others the pool's
 /// metadata tells, or else the whole size is assumed.
-fn used_bytes(lv: &lvm::Lv) -> u64 {
+fn used_bytes(listing: &Listing, lv: &lvm::Lv) -> u64 {
     match lv.data_percent {
         Some(percent) => (lv.size as f64 * percent / 100.0) as u64,
-        None => thin::mapped(lv).map_or(lv.size, |mapped| mapped.total()),
+        None => thin::mapped_in(listing, lv).map_or(lv.size, |mapped| mapped.total()),
     }
 }
 

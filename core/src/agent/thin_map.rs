@@ -3,7 +3,7 @@
 use super::block::Role;
 use crate::error::{Kind, Result};
 use crate::image::{Room, ThinMap};
-use crate::lvm::{self, LvKind, Pool};
+use crate::lvm::{self, Listing, LvKind, Pool};
 use crate::range::{ByteRange, RangeSet};
 use crate::thin;
 use std::cell::Cell;
@@ -15,14 +15,15 @@ use std::path::Path;
 /// all of the volume is taken for data, and `note` says so: slower, never wrong. A target in a pool that does not zero its
 /// chunks is the exception: writing there without knowing the mapping could expose old bytes.
 pub(super) fn of(path: &Path, role: Role, note: &Cell<Option<String>>) -> Result<Option<ThinMap>> {
-    let Some(lv) = lvm::find_by_path(path)? else {
+    let listing = Listing::default();
+    let Some(lv) = listing.find_by_path(path)? else {
         return Ok(None);
     };
     let (LvKind::Thin, Some(pool)) = (lv.kind, &lv.pool) else {
         return Ok(None);
     };
-    let pool = lvm::pool(pool)?;
-    let mapped = match thin::mapped(&lv) {
+    let pool = lvm::pool_of(listing.get(pool)?)?;
+    let mapped = match thin::mapped_in(&listing, &lv) {
         Ok(mapped) => mapped,
         Err(e) if role == Role::Target && !pool.zeroes_new => {
             let e = match e.kind() {
@@ -39,20 +40,16 @@ pub(super) fn of(path: &Path, role: Role, note: &Cell<Option<String>>) -> Result
     let map = ThinMap::new(lv.size, pool.chunk_bytes, pool.zeroes_new, &mapped);
     Ok(Some(match role {
         Role::Source => map,
-        Role::Target => map.with_room(room_in(pool)?),
+        Role::Target => map.with_room(room_in(pool)),
     }))
 }
 
 /// What may still be written to a pool.
-fn room_in(pool: Pool) -> Result<Room> {
-    let target = lvm::pool_target(&pool.id)?;
-    Ok(Room::new(pool.id.to_string(), move || {
-        let now = Pool {
-            status: Some(lvm::status_of_target(&target)?),
-            ..pool.clone()
-        };
-        now.spare_bytes(lvm::POOL_PERCENT_WRITING_MAX)
-    }))
+fn room_in(pool: Pool) -> Room {
+    Room::new(pool.id.to_string(), move || {
+        pool.look_again()?
+            .spare_bytes(lvm::POOL_PERCENT_WRITING_MAX)
+    })
 }
 
 fn whole(size: u64) -> RangeSet {

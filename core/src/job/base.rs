@@ -14,7 +14,7 @@ use super::vm::SourceDisk;
 use crate::digest::{Digest, HashKind};
 use crate::error::{Error, Result};
 use crate::image::{Container, NbdImage, NbdOptions};
-use crate::lvm::{self, Lv, OwnerTag};
+use crate::lvm::{Listing, Lv, LvId, OwnerTag};
 use crate::qemu::{self, BitmapRecord, Export, Qcow2Disk, ReadOptions};
 use crate::range::RangeSet;
 use crate::replica::{read_json, Generation, Layout};
@@ -56,6 +56,7 @@ pub(super) struct Search<'a> {
     pub target: Uuid,
     pub newest: &'a Generation,
     pub hash: HashKind,
+    pub listing: &'a Listing,
 }
 
 impl Search<'_> {
@@ -81,7 +82,7 @@ impl Search<'_> {
         let earlier = match &disk.source {
             DiskSource::Lv(origin) => {
                 let owner = OwnerTag::new(self.newest.pair);
-                match snapshot::base_of(origin, &owner, number)? {
+                match snapshot::base_in(self.listing, origin, &owner, number)? {
                     Some(lv) => Earlier::Snapshot(Box::new(lv)),
                     None => return none("the snapshot that was sent last is gone"),
                 }
@@ -108,6 +109,14 @@ impl Search<'_> {
 }
 
 impl Base {
+    /// The snapshot that was sent, to be read with the point in time.
+    pub fn volume(&self) -> Option<&LvId> {
+        match &self.earlier {
+            Earlier::Snapshot(lv) => Some(&lv.id),
+            Earlier::Bitmap(_) => None,
+        }
+    }
+
     /// The bitmap that QEMU is to be asked for.
     pub fn bitmap(&self) -> Option<&BitmapRecord> {
         match &self.earlier {
@@ -117,12 +126,18 @@ impl Base {
     }
 
     /// How many bytes at the most are different now, without a point in time.
-    pub fn count(&self, disk: &SourceDisk, vm: &VmRuntime) -> std::result::Result<u64, String> {
+    pub fn count(
+        &self,
+        disk: &SourceDisk,
+        vm: &VmRuntime,
+        listing: &Listing,
+    ) -> std::result::Result<u64, String> {
         let said = |e: Error| e.message();
         match (&self.earlier, &disk.source) {
             (Earlier::Snapshot(lv), DiskSource::Lv(id)) => {
-                let now = lvm::get(id).map_err(said)?;
-                Ok(thin::changed(lv, &now).map_err(said)?.total())
+                let now = listing.get(id).map_err(said)?;
+                let changed = thin::changed_in(listing, lv, &now);
+                Ok(changed.map_err(said)?.total())
             }
             (Earlier::Bitmap(bitmap), DiskSource::Path(path)) => match &vm.qmp {
                 Some(monitor) => qemu::dirty_bytes(monitor, path, disk.spec.format, &bitmap.name)
@@ -133,16 +148,31 @@ impl Base {
         }
     }
 
-    /// What is different in `now`, a disk at a point in time, ready to be read; or why that cannot be told.
+    /// What is different in `now`, a disk at a point in time, ready to be read; or why that cannot be told. `listing`
+    /// knows the volumes as they are since then.
     pub fn until(
         self,
         now: &SnapshotDisk,
         point: &PointInTime,
+        listing: &Listing,
     ) -> std::result::Result<Changes, String> {
         let ranges = match (&self.earlier, &now.kind) {
             (Earlier::Snapshot(lv), SnapshotKind::Thin(id)) => {
-                let found = lvm::get(id).and_then(|now| thin::changed(lv, &now));
-                found.and_then(|ranges| lvm::activate(&lv.id).map(|()| ranges))
+                let (before, now) = match (listing.find(&lv.id), listing.get(id)) {
+                    (Ok(before), Ok(now)) => (before, now),
+                    (Err(e), _) | (_, Err(e)) => return Err(e.message()),
+                };
+                // It is what was found, and was made readable with the point in time.
+                let same = |before: &Lv| {
+                    (&before.uuid, before.thin_id) == (&lv.uuid, lv.thin_id)
+                        && before.tags == lv.tags
+                        && before.read_only
+                        && before.active
+                };
+                if !before.as_ref().is_some_and(same) {
+                    return Err("the snapshot that was sent last cannot be read".into());
+                }
+                thin::changed_in(listing, lv, &now)
             }
             (Earlier::Bitmap(bitmap), kind) => match (point.changed_since(now), kind) {
                 (Some(Ok(export)), _) => dirty(&export),
@@ -189,15 +219,6 @@ impl Changes {
         match &self.base.earlier {
             Earlier::Snapshot(lv) => Some(lv),
             Earlier::Bitmap(_) => None,
-        }
-    }
-}
-
-impl Drop for Changes {
-    fn drop(&mut self) {
-        if let Some(lv) = self.snapshot() {
-            // It goes soon, and does no harm until then.
-            let _ = lvm::deactivate(&lv.id);
         }
     }
 }

@@ -23,7 +23,7 @@ impl Job<'_> {
         let (mut total, mut all_known) = (0, true);
         for (disk, base) in self.vm.disks.iter().zip(bases) {
             let (key, used) = (&disk.spec.key, disk.spec.used);
-            let changed = base.and_then(|base| base.count(disk, vm));
+            let changed = base.and_then(|base| base.count(disk, vm, &self.listing));
             let (text, most, why) = match changed {
                 Ok(bytes) => {
                     let text = format!("at most {} changed, which alone is read", human(bytes));

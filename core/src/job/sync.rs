@@ -13,12 +13,12 @@ use crate::error::{Error, Kind, Result};
 use crate::hypervisor::HostDescription;
 use crate::journal::{Beginning, Journal, Run, Sealed, Side, State};
 use crate::lock::{private_dir, Lock};
-use crate::lvm::OwnerTag;
+use crate::lvm::{Listing, OwnerTag, Pool};
 use crate::qemu::BitmapRecord;
 use crate::remote::Remote;
 use crate::replica::{
     host_id, newest_sent, note_sent, read_json, source_pairs, write_json, DiskRecord, Fork,
-    Generation, Prepared, ReplicaRequest, SealReport, SourcePair, Standing, TargetPlan,
+    Generation, Prepared, Proof, ReplicaRequest, SealReport, SourcePair, Standing, TargetPlan,
     POOL_PERCENT_MAX,
 };
 use crate::snapshot::{self, DiskSource, PointInTime, VmRuntime};
@@ -138,6 +138,8 @@ pub(super) struct Taken {
     pub tracks: Vec<Option<Track>>,
     /// Bitmaps in the files of a VM that is off: what they mark since an earlier generation, they do since this one.
     pub bitmaps: Vec<Option<BitmapRecord>>,
+    /// The pools that keep the point in time.
+    pools: Vec<Pool>,
     /// The target may have sealed it: from here on only a new run can tell.
     sealing: Cell<bool>,
     /// Since when the transfer goes on over the present connection.
@@ -151,6 +153,8 @@ pub(super) struct Job<'a> {
     pub options: &'a SyncOptions,
     /// Its page in the journal; none for a dry run.
     run: Option<&'a Run>,
+    /// What LVM knows of this host's volumes.
+    pub listing: Listing,
     pub began: Instant,
     /// When each step was begun, and what was sent.
     steps: RefCell<Vec<(State, Instant)>>,
@@ -169,6 +173,7 @@ impl<'a> Job<'a> {
             vm,
             options,
             run,
+            listing: Listing::default(),
             began: Instant::now(),
             steps: RefCell::default(),
             sent: Cell::default(),
@@ -296,7 +301,7 @@ impl Job<'_> {
             bitmaps: format!("{QEMU_PREFIX}{}-", pair.simple()),
             bitmap_next: None,
         };
-        snapshot::check(&wanted, &runtime)?;
+        snapshot::check(&self.listing, &wanted, &runtime)?;
         let bases = self.bases(&request, target.id);
         let disks = self.vm.disks.iter().zip(&bases);
         request.tracked = disks
@@ -304,7 +309,10 @@ impl Job<'_> {
             .map(|(disk, _)| disk.spec.key.clone())
             .collect();
         let plan: TargetPlan = client.host(&HostRequest::Plan(Box::new(request.clone())))?;
-        self.vm.check_pools(POOL_PERCENT_MAX)?;
+        let pools = self.vm.pools(&self.listing)?;
+        for pool in &pools {
+            pool.spare_bytes(POOL_PERCENT_MAX)?;
+        }
         self.tell_plan(&target, &plan);
         if self.options.dry_run {
             self.predict(bases, &runtime, plan.head.is_none())?;
@@ -332,7 +340,16 @@ impl Job<'_> {
             let bitmap = base.as_ref().ok().and_then(Base::bitmap);
             disk.since = bitmap.map(|bitmap| bitmap.name.clone());
         }
-        let mut point = snapshot::take(&wanted, runtime)?;
+        let read = bases
+            .iter()
+            .zip(&prepared.forks)
+            .filter_map(|pair| match pair {
+                (Ok(base), fork) if matches!(fork.proof, Some(Proof::Sealed(_))) => base.volume(),
+                _ => None,
+            });
+        let read = read.cloned().collect();
+        let mut point = snapshot::take_in(&self.listing, &wanted, runtime, read)?;
+        self.listing.forget();
         let tracks = self.tracks(&request, &prepared, bases, &point);
         if let Err(e) = self.check_config().and_then(|()| {
             self.tell_point(&point);
@@ -351,6 +368,7 @@ impl Job<'_> {
             carried,
             tracks,
             bitmaps,
+            pools,
             sealing: Cell::new(false),
             since: Cell::new(None),
         }))
@@ -486,7 +504,7 @@ impl Job<'_> {
         let sources: Vec<DiskSource> = self.vm.disks.iter().map(|d| d.source.clone()).collect();
         let pairs = source_pairs(self.context.layout, &self.vm.id)?;
         let owners: Vec<OwnerTag> = pairs.iter().map(|p| OwnerTag::new(p.pair)).collect();
-        let swept = snapshot::sweep(&owners, &sources)?;
+        let swept = snapshot::sweep_in(&self.listing, &owners, &sources)?;
         for name in swept.removed {
             self.context.reporter.say(
                 format!("  removed {name}, left by a run that was cut off"),
@@ -510,6 +528,7 @@ impl Job<'_> {
         } = taken;
         let transfers = Transfers {
             vm: self.vm,
+            pools: &taken.pools,
             session,
             options: self.options,
             reporter: self.context.reporter,

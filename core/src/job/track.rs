@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::lvm::OwnerTag;
 use crate::qemu::ScratchSpace;
 use crate::replica::{keep_sent_tables, Generation, Prepared, Proof, ReplicaRequest};
-use crate::snapshot::{self, DiskSource, PointInTime};
+use crate::snapshot::{self, PointInTime};
 use std::path::PathBuf;
 use uuid::Uuid;
 
@@ -57,6 +57,7 @@ impl Job<'_> {
             target,
             newest,
             hash: self.options.tuning.hash,
+            listing: &self.listing,
         });
         let disks = self.vm.disks.iter();
         disks
@@ -84,7 +85,7 @@ impl Job<'_> {
                         Err("the target's newest generation is another one".into())
                     }
                     Some(Proof::Sealed(table)) => Ok(Track {
-                        changes: base.until(now, point)?,
+                        changes: base.until(now, point, &self.listing)?,
                         table: table.clone(),
                     }),
                     Some(Proof::Doubt(why)) => Err(format!("on the target: {why}")),
@@ -106,6 +107,7 @@ impl Job<'_> {
     /// Lets the snapshots that were sent stay for the next sync, and drops those of the one before.
     pub(super) fn keep_bases(&self, taken: &mut Taken, sealed: &Generation) -> Result<()> {
         taken.tracks.clear();
+        self.listing.forget();
         let owner = OwnerTag::new(sealed.pair);
         let keep = self.options.keep_base.then_some(sealed.number);
         if let Some(number) = keep {
@@ -116,12 +118,8 @@ impl Job<'_> {
                 .map(|(disk, older)| point.bitmap_of(disk).or(older.as_ref()).cloned())
                 .collect();
             keep_sent_tables(layout, &self.vm.id, taken.target, number, &bitmaps)?;
-            taken.point.keep_as_bases(number)?;
+            taken.point.keep_as_bases_in(&self.listing, number)?;
         }
-        let origins = self.vm.disks.iter().filter_map(|disk| match &disk.source {
-            DiskSource::Lv(id) => Some(id),
-            DiskSource::Path(_) => None,
-        });
-        snapshot::drop_bases(origins, &owner, keep)
+        snapshot::drop_bases_in(&self.listing, self.vm.volumes(), &owner, keep)
     }
 }

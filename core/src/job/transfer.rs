@@ -11,7 +11,7 @@ use crate::cli::Reporter;
 use crate::driver::RemoteAgent;
 use crate::error::{Error, Kind, Result};
 use crate::image::ImageFormat;
-use crate::lvm::POOL_PERCENT_WRITING_MAX;
+use crate::lvm::{Pool, POOL_PERCENT_WRITING_MAX};
 use crate::remote::Remote;
 use crate::replica::{Fork, Prepared};
 use crate::snapshot::{PointInTime, SnapshotDisk, SnapshotKind};
@@ -26,6 +26,8 @@ use uuid::Uuid;
 
 pub(super) struct Transfers<'a> {
     pub vm: &'a SourceVm,
+    /// Those that keep the point in time.
+    pub pools: &'a [Pool],
     pub session: &'a Remote,
     pub options: &'a SyncOptions,
     pub reporter: &'a Reporter,
@@ -128,7 +130,7 @@ impl Transfers<'_> {
             }
             scope.spawn(|| {
                 while !finished.wait(POOLS_LOOK_EVERY) {
-                    if let Err(e) = self.vm.check_pools(POOL_PERCENT_WRITING_MAX) {
+                    if let Err(e) = self.check_pools() {
                         return fail(e.context("the source's point in time could not be kept"));
                     }
                 }
@@ -147,6 +149,14 @@ impl Transfers<'_> {
         done.into_iter()
             .map(|summary| summary.ok_or_else(|| self.stop.error()))
             .collect()
+    }
+
+    /// The source's pools must have room for what the guest overwrites. The kernel tells: LVM would take its lock.
+    fn check_pools(&self) -> Result<()> {
+        self.pools.iter().try_for_each(|pool| {
+            let now = pool.look_again()?;
+            now.spare_bytes(POOL_PERCENT_WRITING_MAX).map(drop)
+        })
     }
 
     fn one(&self, way: &Way, jobs: usize, stop: &Stop) -> Result<Summary> {

@@ -5,12 +5,14 @@ use crate::driver::Streams;
 use crate::error::Result;
 use crate::image::ImageFormat;
 use crate::journal::State;
+use crate::lvm::{pool_of, Listing, LvId, Pool};
 use crate::remote::{HostSpec, SshOptions};
-use crate::replica::{check_pools_of, DiskSpec, Generation, Layout, Maps, Retention};
+use crate::replica::{DiskSpec, Generation, Layout, Maps, Retention};
 use crate::snapshot::DiskSource;
 use crate::stop::Stop;
 use crate::sync::Tuning;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -39,14 +41,22 @@ pub struct SourceVm {
 }
 
 impl SourceVm {
-    /// The pools here must have room for what the guest overwrites while the point in time is kept: less than
-    /// `percent_max` of them in use.
-    pub(super) fn check_pools(&self, percent_max: f64) -> Result<()> {
-        let volumes = self.disks.iter().filter_map(|d| match &d.source {
+    /// Its disks that are logical volumes.
+    pub(super) fn volumes(&self) -> impl Iterator<Item = &LvId> {
+        self.disks.iter().filter_map(|d| match &d.source {
             DiskSource::Lv(id) => Some(id),
             DiskSource::Path(_) => None,
-        });
-        check_pools_of(volumes, percent_max)
+        })
+    }
+
+    /// The pools that its disks are in, as `listing` knows them.
+    pub(super) fn pools(&self, listing: &Listing) -> Result<Vec<Pool>> {
+        let mut pools = BTreeSet::new();
+        for id in self.volumes() {
+            pools.extend(listing.find(id)?.and_then(|lv| lv.pool));
+        }
+        let pools = pools.iter();
+        pools.map(|pool| pool_of(listing.get(pool)?)).collect()
     }
 }
 

@@ -48,10 +48,18 @@ pub(super) fn no_such(id: &LvId) -> Error {
 /// The volume behind a path: a device node, a link to one, or the `/dev/VG/NAME` of a volume that is not
 /// active. `None` if the path is something else, or a layer of LVM's that is no volume by itself.
 pub fn find_by_path(path: &Path) -> Result<Option<Lv>> {
+    by_path(path, find)
+}
+
+/// The same, where `find` knows the volumes.
+pub(super) fn by_path(
+    path: &Path,
+    find: impl Fn(&LvId) -> Result<Option<Lv>>,
+) -> Result<Option<Lv>> {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            return inactive_by_path(path)?
+            return inactive_by_path(path, find)?
                 .map(Some)
                 .ok_or_else(|| Error::io(format!("cannot find {}", path.display()), e))
         }
@@ -65,7 +73,7 @@ pub fn find_by_path(path: &Path) -> Result<Option<Lv>> {
     else {
         return Ok(None);
     };
-    let lv = get(&id)?;
+    let lv = find(&id)?.ok_or_else(|| no_such(&id))?;
     if lv.uuid.replace('-', "") != uuid {
         return Err(Error::new(
             Kind::Io,
@@ -80,7 +88,7 @@ pub fn find_by_path(path: &Path) -> Result<Option<Lv>> {
 }
 
 /// A volume has no device node while it is inactive, but its path still says which it is.
-fn inactive_by_path(path: &Path) -> Result<Option<Lv>> {
+fn inactive_by_path(path: &Path, find: impl Fn(&LvId) -> Result<Option<Lv>>) -> Result<Option<Lv>> {
     let parts: Vec<_> = path.components().collect();
     let [Component::RootDir, Component::Normal(dev), Component::Normal(vg), Component::Normal(name)] =
         parts.as_slice()

@@ -1,11 +1,11 @@
 //! What changes volumes. See the module's head for the rules.
 
-use super::find::{find, get, list, no_such};
+use super::find::{find, get, no_such};
 use super::id::{LvId, OwnerTag, Tag};
-use super::report::{Lv, LvKind};
-use crate::cmd::{Cmd, Tool};
+use super::listing::Listing;
+use super::report::Lv;
+use crate::cmd::{Cmd, Output, Tool};
 use crate::error::{Error, Kind, Result};
-use std::collections::BTreeSet;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -34,54 +34,55 @@ pub struct SnapshotOptions {
     pub tags: Vec<Tag>,
 }
 
-/// Creates a thin volume with at least `size` bytes and returns it: LVM rounds up to whole extents.
+/// Creates a thin volume with at least `size` bytes: LVM rounds up to whole extents.
 ///
 /// Fails with [`Kind::Refused`] if the name is taken, with [`Kind::Space`] if the pool is too full.
-pub fn create_thin(pool: &LvId, name: &str, size: u64, tags: &[Tag]) -> Result<Lv> {
+pub fn create_thin(pool: &LvId, name: &str, size: u64, tags: &[Tag]) -> Result<LvId> {
     let id = pool.sibling(name)?;
-    if find(&id)?.is_some() {
-        return Err(Error::new(
-            Kind::Refused,
-            format!("cannot create {id}: a volume of this name exists"),
-        ));
-    }
-    let bytes = size
-        .max(1)
-        .checked_next_multiple_of(SECTOR_BYTES)
-        .ok_or_else(|| Error::new(Kind::Usage, format!("{size} bytes are too many for {id}")))?;
-    Cmd::new(Tool::Lvcreate)
+    let made = Cmd::new(Tool::Lvcreate)
         .args(["--yes", "--wipesignatures", "n"])
-        .args(["-V", &format!("{bytes}b")])
+        .args(["-V", &format!("{}b", sectors(&id, size)?)])
         .args(["-n", id.name()])
         .args(["--thinpool", &pool.to_string()])
         .args(with_each("--addtag", tags))
-        .run()?;
-    get(&id)
+        .run();
+    created(id, made)
 }
 
-/// Creates a volume that takes at least `size` bytes in its group, active, and returns it. Beyond what LVM wipes, it
+/// Creates a volume that takes at least `size` bytes in its group, active. Beyond what LVM wipes, it
 /// holds what was on the disk before.
 ///
 /// Fails with [`Kind::Refused`] if the name is taken, with [`Kind::Space`] if the group is too full.
-pub fn create_thick(id: &LvId, size: u64, tags: &[Tag]) -> Result<Lv> {
-    if find(id)?.is_some() {
-        return Err(Error::new(
-            Kind::Refused,
-            format!("cannot create {id}: a volume of this name exists"),
-        ));
-    }
-    let bytes = size
-        .max(1)
-        .checked_next_multiple_of(SECTOR_BYTES)
-        .ok_or_else(|| Error::new(Kind::Usage, format!("{size} bytes are too many for {id}")))?;
-    Cmd::new(Tool::Lvcreate)
+pub fn create_thick(id: &LvId, size: u64, tags: &[Tag]) -> Result<()> {
+    let made = Cmd::new(Tool::Lvcreate)
         .args(["--yes", "--wipesignatures", "y", "-a", "y"])
-        .args(["-L", &format!("{bytes}b")])
+        .args(["-L", &format!("{}b", sectors(id, size)?)])
         .args(["-n", id.name()])
         .args(with_each("--addtag", tags))
         .arg(id.vg())
-        .run()?;
-    get(id)
+        .run();
+    created(id.clone(), made).map(drop)
+}
+
+/// LVM itself refuses a name that is taken, in its own words.
+fn created(id: LvId, made: Result<Output>) -> Result<LvId> {
+    match made {
+        Ok(_) => Ok(id),
+        Err(e) => Err(match find(&id) {
+            Ok(Some(_)) => Error::new(
+                Kind::Refused,
+                format!("cannot create {id}: a volume of this name exists"),
+            ),
+            _ => e,
+        }),
+    }
+}
+
+/// A size as LVM takes it, in bytes.
+fn sectors(id: &LvId, size: u64) -> Result<u64> {
+    size.max(1)
+        .checked_next_multiple_of(SECTOR_BYTES)
+        .ok_or_else(|| Error::new(Kind::Usage, format!("{size} bytes are too many for {id}")))
 }
 
 /// Takes a thin snapshot called `name`, in the same group. The origin may be active and in use; its
@@ -107,14 +108,24 @@ pub fn snapshot(origin: &LvId, name: &str, options: &SnapshotOptions) -> Result<
 
 /// Makes the device node, also of volumes marked to be skipped.
 pub fn activate(id: &LvId) -> Result<()> {
-    lvchange(["-ay", "-K"], id)
+    activate_all(std::slice::from_ref(id))
+}
+
+/// Makes the device nodes of all these, or of some if it fails.
+pub fn activate_all(ids: &[LvId]) -> Result<()> {
+    lvchange(&["-ay", "-K"], ids)
 }
 
 /// Removes the device node. Fails with [`Kind::Busy`] if it stays open.
 pub fn deactivate(id: &LvId) -> Result<()> {
+    deactivate_all(std::slice::from_ref(id))
+}
+
+/// Removes the device nodes of all these. Fails with [`Kind::Busy`] if one stays open; the others are gone even so.
+pub fn deactivate_all(ids: &[LvId]) -> Result<()> {
     let until = Instant::now() + OPEN_PATIENCE;
     loop {
-        match lvchange(["-an"], id) {
+        match lvchange(&["-an"], ids) {
             Err(e) if e.kind() == Kind::Busy && Instant::now() < until => sleep(OPEN_POLL),
             done => return done,
         }
@@ -127,11 +138,8 @@ pub fn extend(id: &LvId, size: u64, owner: &OwnerTag) -> Result<Lv> {
     if lv.size >= size {
         return Ok(lv);
     }
-    let bytes = size
-        .checked_next_multiple_of(SECTOR_BYTES)
-        .ok_or_else(|| Error::new(Kind::Usage, format!("{size} bytes are too many for {id}")))?;
     Cmd::new(Tool::Lvextend)
-        .args(["-L", &format!("{bytes}b")])
+        .args(["-L", &format!("{}b", sectors(id, size)?)])
         .arg(id.to_string())
         .run()?;
     get(id)
@@ -139,11 +147,14 @@ pub fn extend(id: &LvId, size: u64, owner: &OwnerTag) -> Result<Lv> {
 
 /// Gives a volume of ours another name. Success, too, if that has happened already.
 pub fn rename(id: &LvId, name: &str, owner: &OwnerTag) -> Result<LvId> {
+    rename_listed(&Listing::default(), id, name, owner)
+}
+
+/// The same for a volume that `listing`, which is told, has just shown.
+pub fn rename_listed(listing: &Listing, id: &LvId, name: &str, owner: &OwnerTag) -> Result<LvId> {
     let new = id.sibling(name)?;
-    let lvs = list(id.vg())?;
-    let named = |name: &LvId| lvs.iter().find(|lv| lv.id == *name).cloned();
-    let Some(old) = named(id) else {
-        return match named(&new) {
+    let Some(old) = listing.find(id)? else {
+        return match listing.find(&new)? {
             Some(lv) if lv.is_owned_by(owner) => Ok(new),
             _ => Err(no_such(id)),
         };
@@ -153,21 +164,28 @@ pub fn rename(id: &LvId, name: &str, owner: &OwnerTag) -> Result<LvId> {
         .arg(id.to_string())
         .arg(new.to_string())
         .run()?;
+    listing.renamed(id, &new);
     Ok(new)
 }
 
 /// Makes a volume of ours, as it was just seen, read-only and inactive unless activation is forced: as
 /// Proxmox keeps its snapshots. Fails with [`Kind::Busy`] if it is open.
 pub fn seal(lv: &Lv, owner: &OwnerTag) -> Result<()> {
-    let lv = check_owned(lv.clone(), owner, "seal")?;
-    if lv.active {
-        deactivate(&lv.id)?;
+    seal_all(std::slice::from_ref(lv), owner)
+}
+
+/// The same for all these, of one group.
+pub fn seal_all(lvs: &[Lv], owner: &OwnerTag) -> Result<()> {
+    for lv in lvs {
+        check_owned(lv.clone(), owner, "seal")?;
     }
-    match (lv.read_only, lv.skip_activation) {
-        (true, true) => Ok(()),
-        (true, false) => lvchange_owned(&["-k", "y"], &lv, owner),
-        (false, _) => lvchange_owned(&["-p", "r", "-k", "y"], &lv, owner),
-    }
+    deactivate_all(&ids(lvs.iter().filter(|lv| lv.active)))?;
+    let marked = |lv: &&Lv| lv.read_only && !lv.skip_activation;
+    let open: Vec<Lv> = lvs.iter().filter(|lv| !lv.read_only).cloned().collect();
+    let unmarked: Vec<Lv> = lvs.iter().filter(marked).cloned().collect();
+    // LVM refuses to make read-only what is so already.
+    lvchange_owned(&["-p", "r", "-k", "y"], &open, owner)?;
+    lvchange_owned(&["-k", "y"], &unmarked, owner)
 }
 
 /// Makes a sealed volume of ours, as it was just seen, writable and active, until it is sealed again.
@@ -178,7 +196,7 @@ pub fn unseal(lv: &Lv, owner: &OwnerTag) -> Result<()> {
         if lv.active {
             deactivate(&lv.id)?;
         }
-        lvchange_owned(&["-p", "rw"], &lv, owner)?;
+        lvchange_owned(&["-p", "rw"], std::slice::from_ref(&lv), owner)?;
     }
     activate(&lv.id)
 }
@@ -186,13 +204,22 @@ pub fn unseal(lv: &Lv, owner: &OwnerTag) -> Result<()> {
 /// Adds a tag to a volume of ours.
 pub fn add_tag(id: &LvId, tag: &Tag, owner: &OwnerTag) -> Result<()> {
     let lv = owned(id, owner, "tag")?;
-    lvchange_owned(&["--addtag", tag.as_str()], &lv, owner)
+    lvchange_owned(&["--addtag", tag.as_str()], &[lv], owner)
 }
 
 /// Takes a tag off a volume of ours.
 pub fn del_tag(id: &LvId, tag: &Tag, owner: &OwnerTag) -> Result<()> {
     let lv = owned(id, owner, "untag")?;
-    lvchange_owned(&["--deltag", tag.as_str()], &lv, owner)
+    lvchange_owned(&["--deltag", tag.as_str()], &[lv], owner)
+}
+
+/// Gives volumes of ours, of one group, as they were just seen, the tag `add` instead of `del`, in one step.
+pub fn exchange_tag(lvs: &[Lv], del: &Tag, add: &Tag, owner: &OwnerTag) -> Result<()> {
+    for lv in lvs {
+        check_owned(lv.clone(), owner, "tag")?;
+    }
+    let what = ["--deltag", del.as_str(), "--addtag", add.as_str()];
+    lvchange_owned(&what, lvs, owner)
 }
 
 /// Gives a volume of ours `tag` instead of its other tags that begin with `prefix`, in one step.
@@ -206,7 +233,7 @@ pub fn retag(id: &LvId, prefix: &str, tag: &Tag, owner: &OwnerTag) -> Result<()>
     }
     match what.is_empty() {
         true => Ok(()),
-        false => lvchange_owned(&what, &lv, owner),
+        false => lvchange_owned(&what, std::slice::from_ref(&lv), owner),
     }
 }
 
@@ -245,71 +272,36 @@ pub fn claim(id: &LvId, owner: &OwnerTag, former: &[OwnerTag], tags: &[Tag]) -> 
         .map(drop)
 }
 
-/// Removes a volume of ours. Success if there is none of this name.
-pub fn remove(id: &LvId, owner: &OwnerTag) -> Result<()> {
-    remove_all(std::slice::from_ref(id), owner)
-}
-
-/// Removes volumes of ours, those that exist. A stranger's or an open one among them, and none is removed.
-pub fn remove_all(ids: &[LvId], owner: &OwnerTag) -> Result<()> {
-    let groups: BTreeSet<&str> = ids.iter().map(LvId::vg).collect();
-    for vg in groups {
-        let wanted = |lv: &Lv| ids.contains(&lv.id);
-        let mut going = Vec::new();
-        for lv in list(vg)?.into_iter().filter(wanted) {
-            let lv = check_owned(lv, owner, "remove")?;
-            if lv.kind == LvKind::ThinPool {
-                return Err(Error::new(
-                    Kind::Refused,
-                    format!("will not remove {}: it is a thin pool", lv.id),
-                ));
-            }
-            going.push(idle(lv, "remove")?);
-        }
-        if going.is_empty() {
-            continue;
-        }
-        Cmd::new(Tool::Lvremove)
-            .args(["--yes", "-S", &any_of(&going, owner)])
-            .args(going.iter().map(|lv| lv.id.to_string()))
-            .run()?;
-        // A selection that does not match is no error to LVM.
-        let gone = |left: &Lv| going.iter().any(|lv| lv.uuid == left.uuid);
-        if let Some(left) = list(vg)?.into_iter().find(gone) {
-            let left = check_owned(left, owner, "remove")?;
-            return Err(Error::new(
-                Kind::Tool,
-                format!("lvremove left {} in place and gave no reason", left.id),
-            ));
-        }
+fn lvchange(what: &[&str], ids: &[LvId]) -> Result<()> {
+    if ids.is_empty() {
+        return Ok(());
     }
-    Ok(())
-}
-
-fn lvchange<const N: usize>(what: [&str; N], id: &LvId) -> Result<()> {
     Cmd::new(Tool::Lvchange)
         .args(what)
-        .arg(id.to_string())
+        .args(ids.iter().map(LvId::to_string))
         .run()
         .map(drop)
 }
 
-fn lvchange_owned(what: &[&str], lv: &Lv, owner: &OwnerTag) -> Result<()> {
+fn lvchange_owned(what: &[&str], lvs: &[Lv], owner: &OwnerTag) -> Result<()> {
+    if lvs.is_empty() {
+        return Ok(());
+    }
     Cmd::new(Tool::Lvchange)
         .args(what)
-        .args(["-S", &this_one(lv, owner)])
-        .arg(lv.id.to_string())
+        .args(["-S", &any_of(lvs, owner)])
+        .args(lvs.iter().map(|lv| lv.id.to_string()))
         .run()
         .map(drop)
 }
 
-/// LVM's selection of exactly this volume while it carries the mark: evaluated under LVM's own lock, so
-/// nothing can be exchanged between the check and the deed.
-fn this_one(lv: &Lv, owner: &OwnerTag) -> String {
-    any_of(std::slice::from_ref(lv), owner)
+fn ids<'a>(lvs: impl Iterator<Item = &'a Lv>) -> Vec<LvId> {
+    lvs.map(|lv| lv.id.clone()).collect()
 }
 
-fn any_of(lvs: &[Lv], owner: &OwnerTag) -> String {
+/// LVM's selection of exactly these volumes while they carry the mark: evaluated under LVM's own lock, so nothing can be
+/// exchanged between the check and the deed.
+pub(super) fn any_of(lvs: &[Lv], owner: &OwnerTag) -> String {
     let uuids: Vec<String> = lvs
         .iter()
         .map(|lv| format!("lv_uuid=\"{}\"", lv.uuid))
@@ -321,7 +313,7 @@ fn owned(id: &LvId, owner: &OwnerTag, verb: &str) -> Result<Lv> {
     check_owned(get(id)?, owner, verb)
 }
 
-fn check_owned(lv: Lv, owner: &OwnerTag, verb: &str) -> Result<Lv> {
+pub(super) fn check_owned(lv: Lv, owner: &OwnerTag, verb: &str) -> Result<Lv> {
     if lv.is_owned_by(owner) {
         return Ok(lv);
     }
@@ -336,7 +328,7 @@ fn check_owned(lv: Lv, owner: &OwnerTag, verb: &str) -> Result<Lv> {
 }
 
 /// Waits a little for the device to be closed. Fails with [`Kind::Busy`].
-fn idle(mut lv: Lv, verb: &str) -> Result<Lv> {
+pub(super) fn idle(mut lv: Lv, verb: &str) -> Result<Lv> {
     let until = Instant::now() + OPEN_PATIENCE;
     while lv.open {
         if Instant::now() >= until {
@@ -389,7 +381,7 @@ mod tests {
     fn selection_names_id_and_mark() {
         let owner = OwnerTag::new(Uuid::nil());
         assert_eq!(
-            this_one(&recorded("lin"), &owner),
+            any_of(&[recorded("lin")], &owner),
             "(lv_uuid=\"CNicMS-HqfO-1jUE-fTeG-nU6a-tzh4-OqM7aj\") && \
              lv_tags=\"rbs.owner=00000000-0000-0000-0000-000000000000\""
         );

@@ -61,6 +61,14 @@ impl Pool {
         Some(free.saturating_mul(METADATA_BLOCK_BYTES))
     }
 
+    /// The same pool as it is now, by what the kernel says: LVM is not asked.
+    pub fn look_again(&self) -> Result<Pool> {
+        Ok(Pool {
+            status: Some(pool_status(&self.id)?.1),
+            ..self.clone()
+        })
+    }
+
     /// Bytes that may be mapped until `percent_max` of the pool are in use; an error if they are already, or if that
     /// much of its metadata is, or nothing can be mapped at all.
     pub fn spare_bytes(&self, percent_max: f64) -> Result<u64> {
@@ -159,7 +167,7 @@ pub fn pool_of(lv: Lv) -> Result<Pool> {
         ));
     }
     let status = if lv.active {
-        Some(status_of_target(&pool_target(&lv.id)?)?)
+        Some(pool_status(&lv.id)?.1)
     } else {
         None
     };
@@ -176,14 +184,17 @@ pub fn pool_of(lv: Lv) -> Result<Pool> {
     })
 }
 
-/// The device-mapper name of the active pool's `thin-pool` target. A pool that has (or had, since it was
+/// The device-mapper name of the active pool's `thin-pool` target, and its status. A pool that has (or had, since it was
 /// activated) a volume has it in a hidden layer `-tpool`; one that is still empty is the target itself.
-pub(crate) fn pool_target(id: &LvId) -> Result<String> {
+pub(crate) fn pool_status(id: &LvId) -> Result<(String, PoolStatus)> {
     let layer = format!("{}-tpool", id.mapper_name());
-    let probe = Cmd::new(Tool::Dmsetup).args(["info", "-c", "--noheadings", "-o", "name", &layer]);
-    match probe.run() {
-        Ok(_) => Ok(layer),
-        Err(e) if e.kind() == Kind::NotFound => Ok(id.mapper_name()),
+    match status_of_target(&layer) {
+        Ok(status) => Ok((layer, status)),
+        Err(e) if e.kind() == Kind::NotFound => {
+            let target = id.mapper_name();
+            let status = status_of_target(&target)?;
+            Ok((target, status))
+        }
         Err(e) => Err(e),
     }
 }

@@ -194,8 +194,10 @@ pub fn adopt(
     hypervisor.yield_to(&order.target_vm, order.pair)?;
     crash::point("adopt publish");
     let all = store::generations(layout, order.pair)?;
-    notes.extend(publish(hypervisor, &pair, &all, &Listing::default())?);
-    let overwritten = super::prune::drop_overwritten(layout, hypervisor, &mut pair, &generation)?;
+    let listing = &Listing::default();
+    notes.extend(publish(hypervisor, &pair, &all, listing)?);
+    let place = (layout, listing);
+    let overwritten = super::prune::drop_overwritten(place, hypervisor, &mut pair, &generation)?;
     notes.extend(overwritten);
     store::remove(&layout.adopting(order.pair))?;
     notes.extend(drop_old_bases(order.origin, &generation));

@@ -26,6 +26,7 @@ mod reverse;
 mod role;
 mod seal;
 mod stand;
+mod steps;
 mod store;
 mod takeover;
 mod target;
@@ -57,7 +58,7 @@ pub use store::{
 };
 pub use takeover::{pending_take_over, take_over, TakeOver, TakenOver};
 pub use target::{Fork, Prepared, Proof, ReplicaTarget, SealReport};
-pub use thin::{check_pools_of, POOL_PERCENT_MAX};
+pub use thin::POOL_PERCENT_MAX;
 pub use trial::{boot_of, note_boot, trials, Boot, BootSign, Trial};
 pub use verify::{verify, Damaged, Verified, VerifiedDisk, VerifyRequest};
 pub use volume::Location;

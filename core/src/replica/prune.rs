@@ -53,7 +53,9 @@ pub fn prune(
     let (mut pair, all) = find_replica(layout, vm)?;
     pair.standing.check_is_replica(&pair.target_vm)?;
     let (go, stay) = retention.split(all, &pair.pinned);
-    notes.extend(drop_all(layout, hypervisor, &mut pair, &go, &stay)?);
+    let listing = Listing::default();
+    let place = (layout, &listing);
+    notes.extend(drop_all(place, hypervisor, &mut pair, &go, &stay)?);
     Ok(pruned(&pair, &go, &stay, notes))
 }
 
@@ -95,14 +97,14 @@ pub(super) fn lock(layout: &Layout, vm: &str) -> Result<(Lock, Uuid)> {
 /// Drops what `retention` does not keep, behind the seal of `newest`. The seal is done, so what fails here is a note,
 /// and tried again by the next run.
 pub(super) fn after_seal(
-    layout: &Layout,
+    (layout, listing): (&Layout, &Listing),
     hypervisor: &dyn TargetHypervisor,
     pair: &mut TargetPair,
     newest: &Generation,
     retention: Retention,
 ) -> Result<Vec<String>> {
     if !keeps_generations(pair.pair, newest)? {
-        let mut notes = drop_all_but_head(layout, hypervisor, pair)?;
+        let mut notes = drop_all_but_head((layout, listing), hypervisor, pair)?;
         if retention.keep > 1 || retention.within_s.is_some() || !pair.pinned.is_empty() {
             notes.push(
                 "only the newest generation is kept: a disk lies on a file system that cannot share blocks \
@@ -114,7 +116,7 @@ pub(super) fn after_seal(
     }
     let all = store::generations(layout, pair.pair)?;
     let (go, stay) = retention.split(all, &pair.pinned);
-    drop_all(layout, hypervisor, pair, &go, &stay)
+    drop_all((layout, listing), hypervisor, pair, &go, &stay)
 }
 
 fn keeps_generations(pair: Uuid, newest: &Generation) -> Result<bool> {
@@ -134,39 +136,39 @@ fn keeps_generations(pair: Uuid, newest: &Generation) -> Result<bool> {
 
 /// Where blocks cannot be shared, the head has overwritten all generations before it: they are none any more.
 pub(super) fn drop_overwritten(
-    layout: &Layout,
+    place: (&Layout, &Listing),
     hypervisor: &dyn TargetHypervisor,
     pair: &mut TargetPair,
     newest: &Generation,
 ) -> Result<Vec<String>> {
     match keeps_generations(pair.pair, newest)? {
         true => Ok(Vec::new()),
-        false => drop_all_but_head(layout, hypervisor, pair),
+        false => drop_all_but_head(place, hypervisor, pair),
     }
 }
 
 fn drop_all_but_head(
-    layout: &Layout,
+    (layout, listing): (&Layout, &Listing),
     hypervisor: &dyn TargetHypervisor,
     pair: &mut TargetPair,
 ) -> Result<Vec<String>> {
     let all = store::generations(layout, pair.pair)?;
     let (stay, go): (Vec<_>, Vec<_>) = all.into_iter().partition(|g| Some(g.number) == pair.head);
-    drop_all(layout, hypervisor, pair, &go, &stay)
+    drop_all((layout, listing), hypervisor, pair, &go, &stay)
 }
 
 fn drop_all(
-    layout: &Layout,
+    (layout, listing): (&Layout, &Listing),
     hypervisor: &dyn TargetHypervisor,
     pair: &mut TargetPair,
     go: &[Generation],
     stay: &[Generation],
 ) -> Result<Vec<String>> {
     if go.is_empty() {
-        return finish_prune(layout, pair);
+        return finish_prune((layout, listing), pair);
     }
     // First nobody may be shown them any more, then they are marked as going, then they go.
-    if let Err(e) = publish(hypervisor, pair, stay, &Listing::default()) {
+    if let Err(e) = publish(hypervisor, pair, stay, listing) {
         return Ok(vec![format!("older generations stay for now: {e}")]);
     }
     for generation in go {
@@ -177,11 +179,14 @@ fn drop_all(
         crate::image::flush_parent(&going)?;
     }
     crash::point("prune");
-    finish_prune(layout, pair)
+    finish_prune((layout, listing), pair)
 }
 
 /// Removes the volumes of generations that were marked as going. Returns notes on those that stay.
-pub(super) fn finish_prune(layout: &Layout, pair: &mut TargetPair) -> Result<Vec<String>> {
+pub(super) fn finish_prune(
+    (layout, listing): (&Layout, &Listing),
+    pair: &mut TargetPair,
+) -> Result<Vec<String>> {
     if pair.head.is_some() {
         give_up_overwritten(layout, pair)?;
     }
@@ -191,7 +196,7 @@ pub(super) fn finish_prune(layout: &Layout, pair: &mut TargetPair) -> Result<Vec
         let Some(generation) = read_json::<Generation>(&path)? else {
             continue;
         };
-        match drop_generation(layout, pair, &generation) {
+        match drop_generation((layout, listing), pair, &generation) {
             Ok(()) => store::remove(&path)?,
             Err(e) => notes.push(format!(
                 "generation {} is not wholly removed yet: {e}",
@@ -212,9 +217,13 @@ pub(super) fn is_unfinished(layout: &Layout, pair: Uuid) -> Result<bool> {
 }
 
 /// Removes a generation's volumes, and the heads of disks that it was the last to have.
-fn drop_generation(layout: &Layout, pair: &mut TargetPair, old: &Generation) -> Result<()> {
+fn drop_generation(
+    (layout, listing): (&Layout, &Listing),
+    pair: &mut TargetPair,
+    old: &Generation,
+) -> Result<()> {
     let locations = old.disks.iter().map(|d| &d.location);
-    remove_generation(locations, pair.pair, old.number)?;
+    remove_generation(listing, locations, pair.pair, old.number)?;
     store::remove(&layout.boot(pair.pair, old.number))?;
     store::remove(&layout.checked(pair.pair, old.number))?;
     for index in 0..old.disks.len() {
@@ -231,7 +240,7 @@ fn drop_generation(layout: &Layout, pair: &mut TargetPair, old: &Generation) -> 
         Volume {
             location: &disk.location,
             pair: pair.pair,
-            listing: &Listing::default(),
+            listing,
         }
         .remove_head()?;
         pair.volumes.retain(|_, target| *target != disk.target);

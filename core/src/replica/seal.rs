@@ -6,8 +6,9 @@ use super::layout::Layout;
 use super::listing::Listing;
 use super::manifest::{DiskRecord, Generation};
 use super::prune::{drop_overwritten, finish_prune};
+use super::steps::{each_disk, seal_all, swap_heads};
 use super::store::{self, read_json, write_json, TargetPair};
-use super::volume::{lost_disks, Location, Volume};
+use super::volume::{lost_disks, Location};
 use crate::crash;
 use crate::error::{Error, Kind, Result};
 use crate::hypervisor::{Hold, Published, TargetHypervisor};
@@ -32,32 +33,35 @@ pub(super) fn recover(
         };
     };
     let mut notes = super::mend::recover(layout, hypervisor, &state)?;
+    let listing = &Listing::default();
     if let Some(generation) = sealing {
         let context = |e: Error| e.context("cannot finish a seal that was cut off");
         let hold = match state.head == Some(generation.number) {
             true => None,
             false => Some(hypervisor.hold(&state).map_err(context)?),
         };
-        notes.extend(finish(layout, hypervisor, &mut state, &generation, hold).map_err(context)?);
+        let place = (layout, listing);
+        notes.extend(finish(place, hypervisor, &mut state, &generation, hold).map_err(context)?);
         notes.push(format!(
             "generation {} of a run that was cut off is sealed",
             generation.name()
         ));
         notes.extend(drop_overwritten(
-            layout,
+            place,
             hypervisor,
             &mut state,
             &generation,
         )?);
     }
     notes.extend(super::takeover::recover(layout, hypervisor, &mut state)?);
-    notes.extend(finish_prune(layout, &mut state)?);
+    listing.forget();
+    notes.extend(finish_prune((layout, listing), &mut state)?);
     Ok(notes)
 }
 
-/// Does what is left to do of a seal. Returns notes.
+/// Does what is left to do of a seal. `listing` must know nothing yet, or what is there now. Returns notes.
 pub(super) fn finish(
-    layout: &Layout,
+    (layout, listing): (&Layout, &Listing),
     hypervisor: &dyn TargetHypervisor,
     pair: &mut TargetPair,
     generation: &Generation,
@@ -65,18 +69,15 @@ pub(super) fn finish(
 ) -> Result<Vec<String>> {
     let number = generation.number;
     if pair.head != Some(number) {
-        let listing = Listing::default();
-        each_disk(generation, &listing, "seal", |volume| volume.seal(number))?;
-        listing.forget();
-        each_disk(generation, &listing, "head", |volume| {
+        seal_all(generation, listing)?;
+        each_disk(generation, listing, "head", |volume| {
             volume.prepare_head(number)
         })?;
+        // What was done is seen with what was made.
         listing.forget();
-        each_disk(generation, &listing, "swap", |volume| {
-            volume.swap_head(number)
-        })?;
+        swap_heads(generation, listing)?;
         keep_tables(layout, generation)?;
-        super::proof::note(layout, generation, &Listing::default())?;
+        super::proof::note(layout, generation, listing)?;
         write_json(&layout.generation(pair.pair, number), generation)?;
         crash::point("manifest");
         pair.head = Some(number);
@@ -87,7 +88,7 @@ pub(super) fn finish(
     drop(hold);
     crash::point("publish");
     let all = store::generations(layout, pair.pair)?;
-    let notes = publish(hypervisor, pair, &all, &Listing::default())?;
+    let notes = publish(hypervisor, pair, &all, listing)?;
     store::remove(&layout.sealing(pair.pair))?;
     Ok(notes)
 }
@@ -107,25 +108,6 @@ fn keep_tables(layout: &Layout, generation: &Generation) -> Result<()> {
             }
             _ => {}
         }
-    }
-    Ok(())
-}
-
-/// Tests may crash before any disk's turn: at `seal scsi0`.
-fn each_disk(
-    generation: &Generation,
-    listing: &Listing,
-    step: &str,
-    act: impl Fn(Volume) -> Result<()>,
-) -> Result<()> {
-    for disk in &generation.disks {
-        crash::point(&format!("{step} {}", disk.key));
-        act(Volume {
-            location: &disk.location,
-            pair: generation.pair,
-            listing,
-        })
-        .map_err(|e| e.context(format!("disk {}", disk.key)))?;
     }
     Ok(())
 }

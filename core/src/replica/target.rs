@@ -191,6 +191,7 @@ impl<'a> ReplicaTarget<'a> {
         let until = Instant::now() + self.patience;
         let newest = newest(&self.layout, &self.pair)?;
         let mut forks = Vec::new();
+        let mut proofs = Vec::new();
         let mut notes = self.notes.clone();
         if request.in_place {
             notes.extend(in_place::make_way(
@@ -230,7 +231,6 @@ impl<'a> ReplicaTarget<'a> {
             if tracked && doubt.is_none() {
                 // What a run before has written to it is known again soon.
                 volume.remove_idle_fork(until).map_err(context)?;
-                self.listing.forget();
             }
             if let Some(why) = volume.settle_fork(until).map_err(context)? {
                 notes.push(format!(
@@ -245,22 +245,24 @@ impl<'a> ReplicaTarget<'a> {
             let path = volume
                 .ensure_fork(base, disk.size, until)
                 .map_err(context)?;
-            let proof = match (&newest, tracked, doubt) {
-                (_, _, Some(why)) => Some(Proof::Doubt(why.into())),
-                (Some(newest), true, None) => {
-                    self.listing.forget();
-                    let proof = proof::of_fork(&self.layout, &volume, newest).map_err(context)?;
-                    Some(proof)
-                }
-                _ => None,
-            };
             forks.push(Fork {
                 key: disk.key.clone(),
                 placement: placement.clone(),
                 path,
                 table,
-                proof,
+                proof: doubt.map(|why| Proof::Doubt(why.into())),
             });
+            proofs.push(tracked && doubt.is_none());
+        }
+        // The forks are all made: one look shows them.
+        self.listing.forget();
+        if let Some(newest) = &newest {
+            let wanted = forks.iter_mut().zip(proofs).filter(|(_, wanted)| *wanted);
+            for (fork, _) in wanted {
+                let volume = self.volume(&fork.placement.location);
+                let proof = proof::of_fork(&self.layout, &volume, newest);
+                fork.proof = Some(proof.map_err(|e| e.context(format!("disk {}", fork.key)))?);
+            }
         }
         self.listing.forget();
         Ok(Prepared {
@@ -295,10 +297,12 @@ impl<'a> ReplicaTarget<'a> {
         // Before the point of no return: a replica that somebody started to use meanwhile is theirs.
         let hold = self.hypervisor.hold(&self.pair)?;
         write_json(&self.layout.sealing(self.pair.pair), &generation)?;
-        let (layout, pair) = (&self.layout, &mut self.pair);
-        let mut notes = seal::finish(layout, self.hypervisor, pair, &generation, Some(hold))?;
+        self.listing.forget();
+        let place = (&self.layout, &self.listing);
+        let pair = &mut self.pair;
+        let mut notes = seal::finish(place, self.hypervisor, pair, &generation, Some(hold))?;
         let pruned = super::prune::after_seal(
-            &self.layout,
+            place,
             self.hypervisor,
             &mut self.pair,
             &generation,

@@ -48,11 +48,6 @@ pub(super) fn check(listing: &Listing, lv: &LvId, owner: &OwnerTag) -> Result<()
 
 /// An error unless the pools of these volumes have room for what is overwritten while snapshots are kept: less than
 /// `percent_max` of them in use.
-pub fn check_pools_of<'a>(volumes: impl Iterator<Item = &'a LvId>, percent_max: f64) -> Result<()> {
-    check_pools_in(&Listing::default(), volumes, percent_max)
-}
-
-/// The same with volumes that may have been asked for already.
 pub(super) fn check_pools_in<'a>(
     listing: &Listing,
     volumes: impl Iterator<Item = &'a LvId>,
@@ -91,7 +86,7 @@ pub(super) fn fork_bytes(listing: &Listing, lv: &LvId) -> Result<u64> {
     Ok(match fork.data_percent {
         Some(percent) => (fork.size as f64 * percent / 100.0) as u64,
         // Not known: then it does not count, which asks for more room rather than less.
-        None => thin::mapped(&fork).map_or(0, |mapped| mapped.total()),
+        None => thin::mapped_in(listing, &fork).map_or(0, |mapped| mapped.total()),
     })
 }
 
@@ -137,7 +132,7 @@ pub(super) fn ensure_fork(
     };
     let left = match left {
         Some(left) if !left.has_tag(&base) => {
-            lvm::remove(&fork, owner)?;
+            lvm::remove_listed(listing, std::slice::from_ref(&fork), owner)?;
             None
         }
         other => other,
@@ -206,18 +201,18 @@ pub(super) fn doubt(
             "the replica's head is not the newest generation's".into(),
         ));
     };
-    match thin::changed(&head, &fork)?.is_empty() {
+    match thin::changed_in(listing, &head, &fork)?.is_empty() {
         true => Ok(None),
         false => Ok(Some("the replica was written to".into())),
     }
 }
 
-pub(super) fn remove_fork(lv: &LvId, owner: &OwnerTag) -> Result<()> {
-    lvm::remove(&fork_of(lv)?, owner)
+pub(super) fn remove_fork(listing: &Listing, lv: &LvId, owner: &OwnerTag) -> Result<()> {
+    lvm::remove_listed(listing, &[fork_of(lv)?], owner)
 }
 
-pub(super) fn remove_head(lv: &LvId, owner: &OwnerTag) -> Result<()> {
-    lvm::remove_all(&[new_head_of(lv)?, lv.clone()], owner)
+pub(super) fn remove_head(listing: &Listing, lv: &LvId, owner: &OwnerTag) -> Result<()> {
+    lvm::remove_listed(listing, &[new_head_of(lv)?, lv.clone()], owner)
 }
 
 fn gone(lv: &LvId) -> Error {
@@ -225,20 +220,27 @@ fn gone(lv: &LvId) -> Error {
         .advise("the replica was changed by somebody else; remove it and sync again")
 }
 
-pub(super) fn seal(listing: &Listing, lv: &LvId, owner: &OwnerTag, number: u64) -> Result<()> {
+/// Gives the fork the name of generation `number`, and tells what is to be sealed under it.
+pub(super) fn to_be_sealed(
+    listing: &Listing,
+    lv: &LvId,
+    owner: &OwnerTag,
+    number: u64,
+) -> Result<Lv> {
     let sealed = generation_of(lv, number)?;
-    let found = match listing.owned(&sealed, owner)? {
-        Some(found) => found,
-        None => {
-            let fork = fork_of(lv)?;
-            let Some(mut found) = listing.owned(&fork, owner)? else {
-                return Err(gone(&fork));
-            };
-            found.id = lvm::rename(&fork, sealed.name(), owner)?;
-            found
-        }
+    if let Some(found) = listing.owned(&sealed, owner)? {
+        return Ok(found);
+    }
+    let fork = fork_of(lv)?;
+    let Some(mut found) = listing.owned(&fork, owner)? else {
+        return Err(gone(&fork));
     };
-    lvm::seal(&found, owner)
+    found.id = lvm::rename_listed(listing, &fork, sealed.name(), owner)?;
+    Ok(found)
+}
+
+pub(super) fn seal(listing: &Listing, lv: &LvId, owner: &OwnerTag, number: u64) -> Result<()> {
+    lvm::seal(&to_be_sealed(listing, lv, owner, number)?, owner)
 }
 
 /// Makes what is to become the head, beside the present one. Nothing to do if that is it already.
@@ -255,7 +257,7 @@ pub(super) fn prepare_head(
     let fresh = new_head_of(lv)?;
     match listing.owned(&fresh, owner)? {
         Some(left) if left.has_tag(&base) => return Ok(()),
-        Some(_) => lvm::remove(&fresh, owner)?,
+        Some(_) => lvm::remove_listed(listing, std::slice::from_ref(&fresh), owner)?,
         None => {}
     }
     let options = SnapshotOptions {
@@ -267,24 +269,34 @@ pub(super) fn prepare_head(
     lvm::snapshot(&generation_of(lv, number)?, fresh.name(), &options).map(drop)
 }
 
-/// Puts the head that was prepared in the place of the present one.
-pub(super) fn swap_head(listing: &Listing, lv: &LvId, owner: &OwnerTag, number: u64) -> Result<()> {
+/// Puts the heads that were prepared in the places of the present ones, all of which go at once.
+pub(super) fn swap_heads(
+    listing: &Listing,
+    heads: &[&LvId],
+    owner: &OwnerTag,
+    number: u64,
+) -> Result<()> {
     let base = base_tag(Some(number))?;
-    let fresh = new_head_of(lv)?;
-    let present = listing.owned(lv, owner)?;
-    if is_based_on(present.as_ref(), &base) {
-        return match listing.owned(&fresh, owner)? {
-            Some(_) => lvm::remove(&fresh, owner),
-            None => Ok(()),
-        };
+    let (mut going, mut coming) = (Vec::new(), Vec::new());
+    for lv in heads {
+        let present = listing.owned(lv, owner)?;
+        let fresh = new_head_of(lv)?;
+        let prepared = listing.owned(&fresh, owner)?;
+        if is_based_on(present.as_ref(), &base) {
+            // It has its place already. Then another one is left over.
+            going.extend(prepared.map(|left| left.id));
+            continue;
+        }
+        if prepared.is_none() {
+            return Err(gone(&fresh));
+        }
+        going.extend(present.map(|present| present.id));
+        coming.push((fresh, lv.name()));
     }
-    if listing.owned(&fresh, owner)?.is_none() {
-        return Err(gone(&fresh));
-    }
-    if present.is_some() {
-        lvm::remove(lv, owner)?;
-    }
-    lvm::rename(&fresh, lv.name(), owner).map(drop)
+    lvm::remove_listed(listing, &going, owner)?;
+    coming
+        .iter()
+        .try_for_each(|(fresh, name)| lvm::rename_listed(listing, fresh, name, owner).map(drop))
 }
 
 fn is_based_on(head: Option<&Lv>, base: &Tag) -> bool {
@@ -369,7 +381,8 @@ pub(super) fn is_head_of(
     let sealed = listing.owned(&generation_of(lv, number)?, owner)?;
     match (head, sealed) {
         (Some(head), Some(sealed)) if head.has_tag(&base) => {
-            Ok(thin::changed(&sealed, &head).is_ok_and(|changed| changed.is_empty()))
+            let changed = thin::changed_in(listing, &sealed, &head);
+            Ok(changed.is_ok_and(|changed| changed.is_empty()))
         }
         _ => Ok(false),
     }
@@ -384,9 +397,7 @@ pub(super) fn distrust_head(
     let base = base_tag(Some(number))?;
     let head = new_head_of(lv)?;
     // One that was left may be from before, too.
-    if listing.owned(&head, owner)?.is_some() {
-        lvm::remove(&head, owner)?;
-    }
+    lvm::remove_listed(listing, &[head], owner)?;
     match is_based_on(listing.owned(lv, owner)?.as_ref(), &base) {
         true => lvm::del_tag(lv, &base, owner),
         false => Ok(()),

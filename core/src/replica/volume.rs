@@ -294,7 +294,7 @@ impl Volume<'_> {
     /// Removes the fork; one that is gone is fine.
     pub fn remove_fork(&self) -> Result<()> {
         match self.location {
-            Location::ThinLv { lv, .. } => thin::remove_fork(lv, &self.owner()),
+            Location::ThinLv { lv, .. } => thin::remove_fork(self.listing, lv, &self.owner()),
             Location::ThickLv { lv } => thick::remove_fork(self.listing, lv, &self.owner()),
             Location::File { path, .. } => file::remove_fork(path, self.pair),
         }
@@ -324,7 +324,9 @@ impl Volume<'_> {
     /// Makes the copy that was prepared the head.
     pub fn swap_head(&self, number: u64) -> Result<()> {
         match self.location {
-            Location::ThinLv { lv, .. } => thin::swap_head(self.listing, lv, &self.owner(), number),
+            Location::ThinLv { lv, .. } => {
+                thin::swap_heads(self.listing, &[lv], &self.owner(), number)
+            }
             Location::ThickLv { lv } => thick::swap_head(self.listing, lv, &self.owner(), number),
             Location::File { path, .. } => file::swap_head(path, self.pair, number),
         }
@@ -421,7 +423,7 @@ impl Volume<'_> {
     /// Removes the head of a disk that no generation has any more.
     pub fn remove_head(&self) -> Result<()> {
         match self.location {
-            Location::ThinLv { lv, .. } => thin::remove_head(lv, &self.owner()),
+            Location::ThinLv { lv, .. } => thin::remove_head(self.listing, lv, &self.owner()),
             Location::ThickLv { lv } => thick::remove_head(self.listing, lv, &self.owner()),
             Location::File {
                 path, subvolume, ..
@@ -473,6 +475,7 @@ pub(super) fn lost_disks<'a>(
 
 /// Removes generation `number` of all these volumes; what is gone is fine.
 pub(super) fn remove_generation<'a>(
+    listing: &Listing,
     locations: impl Iterator<Item = &'a Location>,
     pair: Uuid,
     number: u64,
@@ -485,5 +488,5 @@ pub(super) fn remove_generation<'a>(
             Location::File { path, .. } => file::remove_generation(path, pair, number)?,
         }
     }
-    lvm::remove_all(&lvs, &OwnerTag::new(pair))
+    lvm::remove_listed(listing, &lvs, &OwnerTag::new(pair))
 }

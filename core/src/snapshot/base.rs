@@ -5,7 +5,7 @@
 
 use super::{PointInTime, SnapshotKind};
 use crate::error::Result;
-use crate::lvm::{self, Lv, LvId, OwnerTag, SnapshotOptions, Tag};
+use crate::lvm::{self, Listing, Lv, LvId, OwnerTag, SnapshotOptions, Tag};
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
@@ -17,9 +17,19 @@ fn tag(number: u64) -> Result<Tag> {
 
 /// The snapshot of `origin` that was sent as generation `number` of this owner, if it is there and as it was left.
 pub fn base_of(origin: &LvId, owner: &OwnerTag, number: u64) -> Result<Option<Lv>> {
+    base_in(&Listing::default(), origin, owner, number)
+}
+
+/// The same where `listing` knows the volumes.
+pub fn base_in(
+    listing: &Listing,
+    origin: &LvId,
+    owner: &OwnerTag,
+    number: u64,
+) -> Result<Option<Lv>> {
     let tag = tag(number)?;
     let name = format!("snap_{}_rbs", origin.name());
-    let mut found = lvm::list(origin.vg())?;
+    let mut found = listing.group(origin.vg())?;
     found.retain(|lv| {
         lv.is_owned_by(owner) && lv.has_tag(&tag) && lv.read_only && lv.id.name().starts_with(&name)
     });
@@ -49,37 +59,51 @@ pub fn drop_bases<'a>(
     owner: &OwnerTag,
     keep: Option<u64>,
 ) -> Result<()> {
+    drop_bases_in(&Listing::default(), origins, owner, keep)
+}
+
+/// The same where `listing`, which is told, knows the volumes.
+pub fn drop_bases_in<'a>(
+    listing: &Listing,
+    origins: impl Iterator<Item = &'a LvId>,
+    owner: &OwnerTag,
+    keep: Option<u64>,
+) -> Result<()> {
     let keep = keep.map(tag).transpose()?;
     let groups: BTreeSet<&str> = origins.map(LvId::vg).collect();
     let mut old = Vec::new();
     for vg in groups {
-        old.extend(lvm::list(vg)?.into_iter().filter(|lv| {
+        old.extend(listing.group(vg)?.into_iter().filter(|lv| {
             lv.is_owned_by(owner)
                 && lv.tags.iter().any(|tag| tag.starts_with(TAG_PREFIX))
                 && !keep.as_ref().is_some_and(|keep| lv.has_tag(keep))
         }));
     }
     let old: Vec<LvId> = old.into_iter().map(|lv| lv.id).collect();
-    lvm::remove_all(&old, owner)
+    lvm::remove_listed(listing, &old, owner)
 }
 
 impl PointInTime {
     /// Lets the thin snapshots stay as the bases of what comes after generation `number`, and QEMU's bitmaps. They are
     /// no longer released with the rest.
     pub fn keep_as_bases(&mut self, number: u64) -> Result<()> {
+        self.keep_as_bases_in(&Listing::default(), number)
+    }
+
+    /// The same where `listing` knows the volumes as they are now.
+    pub fn keep_as_bases_in(&mut self, listing: &Listing, number: u64) -> Result<()> {
         self.sealed = true;
-        let mut kept = Vec::new();
-        for disk in &self.disks {
-            if let SnapshotKind::Thin(id) = &disk.kind {
-                lvm::deactivate(id)?;
-                // As long as it has both marks it is a leftover, and goes with the next sweep.
-                lvm::add_tag(id, &tag(number)?, &self.owner)?;
-                lvm::del_tag(id, &super::thin::run_tag(&self.run)?, &self.owner)?;
-                kept.push(id.clone());
-            }
+        let ids = self.thin_snapshots();
+        if ids.is_empty() {
+            return Ok(());
         }
+        let snapshots = ids.iter().map(|id| listing.get(id));
+        let snapshots = snapshots.collect::<Result<Vec<_>>>()?;
+        lvm::deactivate_all(&ids)?;
+        let (run, sent) = (super::thin::run_tag(&self.run)?, tag(number)?);
+        lvm::exchange_tag(&snapshots, &run, &sent, &self.owner)?;
         self.disks
-            .retain(|disk| !matches!(&disk.kind, SnapshotKind::Thin(id) if kept.contains(id)));
+            .retain(|disk| !matches!(&disk.kind, SnapshotKind::Thin(_)));
         Ok(())
     }
 }

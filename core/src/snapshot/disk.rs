@@ -2,7 +2,7 @@
 
 use super::DiskSource;
 use crate::error::{Error, Kind, Result};
-use crate::lvm::{self, Lv};
+use crate::lvm::{Listing, Lv};
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
@@ -16,12 +16,12 @@ pub(super) enum Disk {
 }
 
 /// Fails with [`Kind::NotFound`] if it does not exist.
-pub(super) fn resolve(source: &DiskSource) -> Result<Disk> {
+pub(super) fn resolve(listing: &Listing, source: &DiskSource) -> Result<Disk> {
     let path = match source {
-        DiskSource::Lv(id) => return Ok(Disk::Lv(Box::new(lvm::get(id)?))),
+        DiskSource::Lv(id) => return Ok(Disk::Lv(Box::new(listing.get(id)?))),
         DiskSource::Path(path) => path,
     };
-    if let Some(lv) = lvm::find_by_path(path)? {
+    if let Some(lv) = listing.find_by_path(path)? {
         return Ok(Disk::Lv(Box::new(lv)));
     }
     let failed = |e| Error::io(format!("cannot find {}", path.display()), e);

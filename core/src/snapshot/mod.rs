@@ -33,13 +33,13 @@ mod thin;
 pub mod watchdog;
 
 pub use active::ActiveChain;
-pub use base::{base_of, drop_bases, keep_as_base};
-pub use sweep::{leftovers, sweep, Swept};
-pub use take::{check, take, Request, Wanted};
+pub use base::{base_in, base_of, drop_bases, drop_bases_in, keep_as_base};
+pub use sweep::{leftovers, sweep, sweep_in, Swept};
+pub use take::{check, take, take_in, Request, Wanted};
 pub use watchdog::WatchdogLauncher;
 
 use crate::error::{Error, Kind, Result};
-use crate::lvm::{LvId, OwnerTag};
+use crate::lvm::{self, LvId, OwnerTag};
 use crate::qemu::{BitmapRecord, Export, QemuPoint};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -152,6 +152,8 @@ pub struct PointInTime {
     behind: Vec<(PathBuf, direct::Fingerprint)>,
     /// What was made readable for it.
     active: Vec<ActiveChain>,
+    /// Earlier points in time that were made readable with it.
+    bases: Vec<LvId>,
     /// Of small disks.
     copies: Option<small::Copies>,
 }
@@ -208,15 +210,29 @@ impl PointInTime {
         self.qemu.as_ref()?.next(disk.qemu?)
     }
 
+    fn thin_snapshots(&self) -> Vec<LvId> {
+        let disks = self.disks.iter();
+        let thin = disks.filter_map(|disk| match &disk.kind {
+            SnapshotKind::Thin(id) => Some(id.clone()),
+            _ => None,
+        });
+        thin.collect()
+    }
+
     /// Removes what was created. Can be repeated: what could not be removed is tried again.
     pub fn release(&mut self) -> Result<()> {
         let sealed = self.sealed;
         let ended = self.qemu.as_mut().map(|qemu| qemu.release(sealed));
         let mut first = ended.and_then(Result::err);
+        let removed = lvm::remove_all(&self.thin_snapshots(), &self.owner);
+        let is_left = removed.is_err();
+        if let Err(e) = removed {
+            first.get_or_insert(e);
+        }
         let owner = &self.owner;
         self.disks.retain(|disk| {
             let removed = match &disk.kind {
-                SnapshotKind::Thin(id) => thin::remove(id, owner),
+                SnapshotKind::Thin(_) => return is_left,
                 SnapshotKind::Clone => reflink::remove(&disk.path, owner),
                 SnapshotKind::Direct | SnapshotKind::Copy | SnapshotKind::Export(_) => Ok(()),
             };
@@ -228,6 +244,10 @@ impl PointInTime {
                 }
             }
         });
+        // They go soon, and do no harm until then.
+        let bases = self.bases.iter().filter(|lv| lv.path().exists());
+        let _ = lvm::deactivate_all(&bases.cloned().collect::<Vec<_>>());
+        self.bases.clear();
         self.fingerprints.clear();
         self.behind.clear();
         self.active.clear();

@@ -3,7 +3,7 @@
 use super::disk::{resolve, Disk};
 use super::{reflink, thin, DiskSource};
 use crate::error::{Error, Kind, Result};
-use crate::lvm::{self, LvId, OwnerTag};
+use crate::lvm::{self, Listing, LvId, OwnerTag};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -30,9 +30,11 @@ impl Leftover<'_> {
         }
     }
 
-    fn remove(&self) -> Result<()> {
+    fn remove(&self, listing: &Listing) -> Result<()> {
         match self {
-            Leftover::Thin(id, owner) => thin::remove(id, owner),
+            Leftover::Thin(id, owner) => {
+                lvm::remove_listed(listing, std::slice::from_ref(id), owner)
+            }
             Leftover::Clone(path, owner) => reflink::remove(path, owner),
         }
     }
@@ -44,24 +46,33 @@ impl Leftover<'_> {
 /// It cannot tell a dead run from a live one: the caller must hold the lock of the VM, which every run
 /// takes first. A disk that does not exist is passed over.
 pub fn sweep(owners: &[OwnerTag], disks: &[DiskSource]) -> Result<Swept> {
+    sweep_in(&Listing::default(), owners, disks)
+}
+
+/// The same where `listing`, which is told, knows the volumes.
+pub fn sweep_in(listing: &Listing, owners: &[OwnerTag], disks: &[DiskSource]) -> Result<Swept> {
     let mut swept = Swept::default();
-    for leftover in find(owners, disks)? {
-        swept.note(leftover.name(), leftover.remove());
+    for leftover in find(listing, owners, disks)? {
+        swept.note(leftover.name(), leftover.remove(listing));
     }
     Ok(swept)
 }
 
 /// The names of what [`sweep`] would remove.
 pub fn leftovers(owners: &[OwnerTag], disks: &[DiskSource]) -> Result<Vec<String>> {
-    let found = find(owners, disks)?;
+    let found = find(&Listing::default(), owners, disks)?;
     Ok(found.iter().map(Leftover::name).collect())
 }
 
-fn find<'o>(owners: &'o [OwnerTag], disks: &[DiskSource]) -> Result<Vec<Leftover<'o>>> {
+fn find<'o>(
+    listing: &Listing,
+    owners: &'o [OwnerTag],
+    disks: &[DiskSource],
+) -> Result<Vec<Leftover<'o>>> {
     let mut found = Vec::new();
     let mut groups = BTreeSet::new();
     for disk in disks {
-        match resolve(disk) {
+        match resolve(listing, disk) {
             Ok(Disk::Lv(lv)) => {
                 groups.insert(lv.id.vg().to_owned());
             }
@@ -77,7 +88,7 @@ fn find<'o>(owners: &'o [OwnerTag], disks: &[DiskSource]) -> Result<Vec<Leftover
         }
     }
     for vg in groups {
-        for lv in lvm::list(&vg)? {
+        for lv in listing.group(&vg)? {
             if let Some(owner) = owners.iter().find(|owner| thin::is_ours(&lv, owner)) {
                 found.push(Leftover::Thin(lv.id, owner));
             }

@@ -10,7 +10,7 @@ use super::{
 use crate::crash;
 use crate::error::{Error, Kind, Result};
 use crate::image::{qcow2, ImageFormat};
-use crate::lvm::{self, Lv, LvId, LvKind, OwnerTag};
+use crate::lvm::{self, Listing, Lv, LvId, LvKind, OwnerTag};
 use crate::qemu::{self, QemuPoint, ScratchSpace};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -85,8 +85,19 @@ enum Plan {
 /// [`Kind::Timeout`] and the guest runs on. On every error the guest is as it was and what had been
 /// created is removed again; if not, the error says so.
 pub fn take(request: &Request, vm: VmRuntime) -> Result<PointInTime> {
+    take_in(&Listing::default(), request, vm, Vec::new())
+}
+
+/// The same where `listing` knows the volumes; it does not hear of what is made. Snapshots of earlier points in time,
+/// `bases`, are made readable as well, if they can be.
+pub fn take_in(
+    listing: &Listing,
+    request: &Request,
+    vm: VmRuntime,
+    bases: Vec<LvId>,
+) -> Result<PointInTime> {
     check_run(request.run)?;
-    let plans = plans(request, &vm)?;
+    let plans = plans(listing, request, &vm)?;
     let mut point = PointInTime {
         disks: Vec::new(),
         consistency: Consistency::Offline,
@@ -101,6 +112,7 @@ pub fn take(request: &Request, vm: VmRuntime) -> Result<PointInTime> {
         fingerprints: Vec::new(),
         behind: Vec::new(),
         active: Vec::new(),
+        bases,
         copies: None,
     };
     let taken = if point.vm.qmp.is_some() {
@@ -120,7 +132,7 @@ pub fn take(request: &Request, vm: VmRuntime) -> Result<PointInTime> {
 
 /// Refuses what [`take`] would refuse, before anything is done for it. Only files are looked at: a snapshot
 /// of a logical volume can be taken at any time.
-pub fn check(request: &Request, vm: &VmRuntime) -> Result<()> {
+pub fn check(listing: &Listing, request: &Request, vm: &VmRuntime) -> Result<()> {
     let files = request.disks.iter();
     let files: Vec<Wanted> = files
         .filter(|disk| matches!(disk.source, DiskSource::Path(_)))
@@ -130,7 +142,7 @@ pub fn check(request: &Request, vm: &VmRuntime) -> Result<()> {
         disks: files,
         ..request.clone()
     };
-    let plans = plans(&request, vm)?;
+    let plans = plans(listing, &request, vm)?;
     match (&vm.qmp, &request.scratch) {
         (Some(monitor), Some(space)) => {
             qemu::check(monitor, &asked_of_qemu(&request, &plans).1, space)
@@ -139,18 +151,28 @@ pub fn check(request: &Request, vm: &VmRuntime) -> Result<()> {
     }
 }
 
-fn plans(request: &Request, vm: &VmRuntime) -> Result<Vec<Plan>> {
+fn plans(listing: &Listing, request: &Request, vm: &VmRuntime) -> Result<Vec<Plan>> {
     let disks = request.disks.iter();
     disks
         .map(|disk| {
             let running = vm.qmp.is_some();
-            plan(disk, request.run, running, request.scratch.is_some())
-                .map_err(|e| e.context(format!("disk {}", disk.source)))
+            plan(
+                listing,
+                disk,
+                request.run,
+                (running, request.scratch.is_some()),
+            )
+            .map_err(|e| e.context(format!("disk {}", disk.source)))
         })
         .collect()
 }
 
-fn plan(disk: &Wanted, run: &str, running: bool, scratch: bool) -> Result<Plan> {
+fn plan(
+    listing: &Listing,
+    disk: &Wanted,
+    run: &str,
+    (running, scratch): (bool, bool),
+) -> Result<Plan> {
     let other = |path: PathBuf, lv: Option<Box<Lv>>, reason: &str| match (running, scratch) {
         (false, _) => Ok(Plan::Direct { path, lv }),
         (true, true) if disk.format.is_raw() && small::is_small(&path)? => Ok(Plan::Copy { path }),
@@ -161,7 +183,7 @@ fn plan(disk: &Wanted, run: &str, running: bool, scratch: bool) -> Result<Plan> 
         )
         .advise("stop the VM, or move the disk to LVM-thin or to a file on XFS or btrfs")),
     };
-    match resolve(&disk.source)? {
+    match resolve(listing, &disk.source)? {
         Disk::Lv(lv) if lv.kind == LvKind::Thin => Ok(Plan::Thin {
             snapshot: thin::name(&lv.id, run)?,
             origin: lv.id,
@@ -348,12 +370,15 @@ impl PointInTime {
         Ok(())
     }
 
+    /// Makes all snapshots readable, and the bases with them. Without a base it goes on: all is compared then.
     fn activate(&self) -> Result<()> {
-        for disk in &self.disks {
-            if let SnapshotKind::Thin(id) = &disk.kind {
-                lvm::activate(id)?;
+        let snapshots = self.thin_snapshots();
+        if !self.bases.is_empty() {
+            let all = [snapshots.as_slice(), &self.bases].concat();
+            if lvm::activate_all(&all).is_ok() {
+                return Ok(());
             }
         }
-        Ok(())
+        lvm::activate_all(&snapshots)
     }
 }

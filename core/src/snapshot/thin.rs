@@ -29,10 +29,6 @@ pub(super) fn take(origin: &LvId, snapshot: &LvId, run: &str, owner: &OwnerTag) 
     lvm::snapshot(origin, snapshot.name(), &options).map(drop)
 }
 
-pub(super) fn remove(snapshot: &LvId, owner: &OwnerTag) -> Result<()> {
-    lvm::remove(snapshot, owner)
-}
-
 /// `lv` was made by [`take`] for some run of this owner. Told by name and tags, not by LVM's own origin,
 /// which is forgotten when that is removed.
 pub(super) fn is_ours(lv: &Lv, owner: &OwnerTag) -> bool {

@@ -47,12 +47,12 @@ impl Reservation {
     pub(super) fn take(pool: &LvId, places: &Places, patience: Duration) -> Result<Self> {
         let until = Instant::now() + patience;
         let lock = lock(&places.locks, pool, until)?;
-        let target = lvm::pool_target(pool)?;
+        let (target, status) = lvm::pool_status(pool)?;
         private_dir(&places.notes)?;
         let note = places
             .notes
             .join(format!("thin-{}.held", pool.mapper_name()));
-        release_leftover(&target, &note)?;
+        release_leftover(&target, status.held_root, &note)?;
 
         write_note(&note, "")?;
         let mut reservation = Reservation {
@@ -106,13 +106,13 @@ impl Drop for Reservation {
 
 /// Releases what a note says is ours. A note without number was made by a process killed in the instant
 /// around the reservation: what is held then is almost surely its own.
-fn release_leftover(target: &str, note: &Path) -> Result<()> {
+fn release_leftover(target: &str, held_root: Option<u64>, note: &Path) -> Result<()> {
     let noted = match fs::read_to_string(note) {
         Ok(text) => text,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(Error::io(format!("cannot read {}", note.display()), e)),
     };
-    if is_leftover(&noted, lvm::status_of_target(target)?.held_root) {
+    if is_leftover(&noted, held_root) {
         message(target, "release_metadata_snap")?;
     }
     remove_note(note)

@@ -3,7 +3,7 @@
 use crate::vm::{Vm, LONG};
 use rblocksync::error::Kind;
 use rblocksync::image::{Image, ImageFormat, NbdImage, NbdOptions};
-use rblocksync::lvm::OwnerTag;
+use rblocksync::lvm::{Listing, OwnerTag};
 use rblocksync::qemu::{Export, QemuPoint, ScratchSpace, Wanted};
 use rblocksync::range::ByteRange;
 use rblocksync::snapshot::{self, DiskSource, PointInTime, Request, SnapshotKind};
@@ -399,7 +399,7 @@ fn take(world: &World, since: Option<u64>, next: u64) -> PointInTime {
         bitmaps: world.owner.clone(),
         bitmap_next: Some(world.name(next)),
     };
-    snapshot::check(&request, &world.vm.runtime(false)).unwrap();
+    snapshot::check(&Listing::default(), &request, &world.vm.runtime(false)).unwrap();
     snapshot::take(&request, world.vm.runtime(false)).unwrap()
 }
 

@@ -53,6 +53,25 @@ pub fn total(events: &[Value], pointer: &str) -> u64 {
         .sum()
 }
 
+/// Has every call of LVM on a host noted, until [`lvm_calls`].
+pub fn note_lvm_calls(guest: &Guest) -> Result<()> {
+    guest
+        .run_ok(
+            r#"set -e; rm -f /tmp/lvm.calls; lvm=$(readlink -f /usr/sbin/lvm); mv $lvm $lvm.real
+         printf '#!/bin/bash\necho "${0##*/} $*" >> /tmp/lvm.calls\nexec -a "$0" %s.real "$@"\n' $lvm > $lvm
+         chmod 755 $lvm"#,
+        )
+        .map(drop)
+}
+
+/// The calls since [`note_lvm_calls`], and no more of them are noted.
+pub fn lvm_calls(guest: &Guest) -> Result<Vec<String>> {
+    let text = guest.run_ok(
+        "set -e; lvm=$(readlink -f /usr/sbin/lvm); mv $lvm.real $lvm; touch /tmp/lvm.calls; cat /tmp/lvm.calls",
+    )?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
 /// All that must not change on a host when something is refused: volumes, files, configuration, state.
 /// Locks, the journal of runs and times of access do not count.
 pub fn state(guest: &Guest) -> Result<String> {

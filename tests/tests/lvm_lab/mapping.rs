@@ -110,7 +110,15 @@ pub fn what_is_mapped_is_what_was_written() {
     assert_eq!(over.kind, LvKind::Thin);
     let error = thin::mapped(&over).unwrap_err();
     assert_eq!(error.kind(), Kind::Refused, "{error}");
-    sh("lvremove -qq -y pve/over-ext pve/ext");
+    // Its snapshot shows the same, and has an origin in the pool.
+    sh("lvcreate -qq -s -kn -n over-snap pve/over-ext");
+    let error = thin::mapped(&lvm::get(&lv("over-snap")).expect("there")).unwrap_err();
+    assert_eq!(error.kind(), Kind::Refused, "{error}");
+    sh("lvremove -qq -y pve/over-ext");
+    let orphan = lvm::get(&lv("over-snap")).expect("there");
+    let error = thin::mapped(&orphan).unwrap_err();
+    assert_eq!(error.kind(), Kind::Refused, "{orphan:?}: {error}");
+    sh("lvremove -qq -y pve/over-snap pve/ext");
     let error = thin::mapped(&lvm::get(&pool()).expect("there")).unwrap_err();
     assert_eq!(error.kind(), Kind::Usage, "{error}");
 }

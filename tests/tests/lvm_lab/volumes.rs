@@ -13,7 +13,8 @@ use uuid::Uuid;
 const MIB: u64 = 1 << 20;
 
 fn made(name: &str, size: u64) -> lvm::Lv {
-    lvm::create_thin(&pool(), name, size, &[owner().tag().clone()]).expect("created")
+    let id = lvm::create_thin(&pool(), name, size, &[owner().tag().clone()]).expect("created");
+    lvm::get(&id).expect("there")
 }
 
 pub fn the_life_of_a_volume() {

@@ -7,6 +7,10 @@ use tests::pair::{small, *};
 const LEAF: u64 = 4096;
 const CHUNK: u64 = 64 << 10;
 
+/// So often a sync of one thin disk that sends what changed may call LVM: on the source, and on the target. Each call scans
+/// all disks, and waits for the group's lock.
+const LVM_CALLS_MAX: [usize; 2] = [10, 14];
+
 /// What each look at a volume's cost is about: its size in GiB, and MiB of it that hold data. `DELTA_SIZES=full` takes
 /// those that docs/benchmarks.md tells of.
 fn sizes() -> Vec<(u64, u64)> {
@@ -81,9 +85,18 @@ pub fn only_what_changed_is_read(lab: &Lab) -> Result<()> {
                 }
             )],
         )?;
+        note_lvm_calls(a)?;
+        note_lvm_calls(b)?;
         let before = [reads(a)?, reads(b)?];
         let events = sync(lab, &format!("{vmid} --to hvb --compress off"))?;
         let after = [reads(a)?, reads(b)?];
+        let calls = [lvm_calls(a)?, lvm_calls(b)?];
+        println!(
+            "calls of LVM: {} + {}: {calls:#?}",
+            calls[0].len(),
+            calls[1].len()
+        );
+        assert!(calls[0].len() <= LVM_CALLS_MAX[0] && calls[1].len() <= LVM_CALLS_MAX[1]);
         let read = |host: usize, what: usize| after[host][what] - before[host][what];
         let wire = total(&events, "/wire_out") + total(&events, "/wire_in");
         println!(

@@ -75,7 +75,7 @@ impl Group for Listing {
     fn create(&self, id: &LvId, size: u64, tags: &[Tag]) -> Result<()> {
         let made = lvm::create_thick(id, size, tags);
         self.forget();
-        made.map(drop)
+        made
     }
 
     fn extend(&self, id: &LvId, size: u64, owner: &OwnerTag) -> Result<()> {
@@ -85,15 +85,11 @@ impl Group for Listing {
     }
 
     fn rename(&self, from: &LvId, to: &LvId, owner: &OwnerTag) -> Result<()> {
-        let done = lvm::rename(from, to.name(), owner);
-        self.forget();
-        done.map(drop)
+        lvm::rename_listed(self, from, to.name(), owner).map(drop)
     }
 
     fn remove(&self, id: &LvId, owner: &OwnerTag) -> Result<()> {
-        let done = lvm::remove(id, owner);
-        self.forget();
-        done
+        lvm::remove_listed(self, std::slice::from_ref(id), owner)
     }
 
     fn rebase(&self, id: &LvId, base: &Tag, owner: &OwnerTag) -> Result<()> {
