@@ -9,7 +9,7 @@
 //! 4. T `receive`: the guest is there, without memory, and does not run
 //! 5. S `send_memory`; T `guest` says [`GuestState::Paused`]
 //! 6. S is retired, durably: the point of no return. The keeper lets nothing go any more; S `retire_paused`
-//! 7. T is primary, durably; T `promote_received`, T `resume`
+//! 7. T is primary, durably; T `resume`, T `promote_received`
 //! 8. S `end_paused`
 //!
 //! What fails before 6: T `end_received`, S `resume`. What fails at 7: T is asked to decline, then the same. A host that
@@ -71,9 +71,10 @@ pub trait LiveHypervisor: RoleHypervisor {
     fn pause(&self, vm: &str) -> Result<Box<dyn Hold>>;
 
     /// Sends the memory of the paused guest to the one that waits behind `sockets`, of which each leads to the socket of
-    /// [`Incoming`] with the same number. Returns when all of it has arrived. After an error the guest is paused as before,
-    /// and nothing is being sent. The guest may be [`GuestState::Off`] here afterwards, if the hypervisor will have it so;
-    /// then nothing but going on is possible, and this must not succeed before the other side has all.
+    /// [`Incoming`] with the same number. Returns when all of it is on the way; whether it has arrived the other host is
+    /// asked. After an error the guest is paused as before, and nothing is being sent. The guest may be
+    /// [`GuestState::Off`] here afterwards, if the hypervisor will have it so: then this must not succeed before the other
+    /// side has all, and there is no way but forward.
     fn send_memory(&self, vm: &str, sockets: &[PathBuf], stop: &Stop) -> Result<()>;
 
     /// [`RoleHypervisor::retire`] of a VM whose guest is there, and does not run: from now on this hypervisor refuses to let
@@ -101,7 +102,7 @@ pub trait LiveHypervisor: RoleHypervisor {
     /// replica. Refuses one that runs.
     fn end_received(&self, pair: &TargetPair) -> Result<()>;
 
-    /// [`RoleHypervisor::promote`] while the guest is there, and does not run.
+    /// [`RoleHypervisor::promote`] while the guest is there. It runs already, so that it need not wait for this.
     fn promote_received(&self, pair: &TargetPair, generation: &Generation) -> Result<Vec<String>>;
 
     // On both.

@@ -2,14 +2,19 @@
 
 mod base;
 mod converge;
+mod cut;
 mod doctor;
 mod failback;
 mod failover;
 pub mod fleet;
 mod handover;
+pub mod keeper;
+mod landing_service;
+mod live;
 mod mend;
 mod messages;
 mod migrate;
+mod moved;
 mod predict;
 mod retry;
 mod reverse_service;
@@ -27,6 +32,7 @@ pub use doctor::{examine, Needed, Patient};
 pub use failback::failback;
 pub use failover::{FailedOver, Failover, FailoverOptions, Fence, SourceState};
 pub use handover::Health;
+pub use live::Live;
 pub use mend::{mend, Mended};
 pub use messages::{HostRequest, Position};
 pub use migrate::{migrate, undo_migrate, Look, MigrateOptions, Migration, StopMode};

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod folder;
+mod live;
 mod program;
 mod world;
 
@@ -100,6 +101,10 @@ fn main() -> ExitCode {
         ),
         ("what_does_not_do_well_stays_where_it_is", ill),
         ("nothing_is_brought_back_while_both_run", both_run),
+        ("a_guest_that_moves_has_its_memory", live::moves),
+        ("a_guest_that_moves_survives_the_driver", live::driver_dies),
+        ("a_guest_that_moves_survives_the_agent", live::agent_dies),
+        ("a_guest_that_moves_can_be_taken_back", live::taken_back),
     ] {
         trials
             .push(Trial::test(name, move || run(sweep)).with_ignored_flag(!tests::cli::is_root()));
