@@ -174,11 +174,10 @@ fn end(tree: &PveTree, vm: Vmid) -> Result<()> {
         return Ok(());
     }
     if Monitor::of(tree, vm)?.guest()? == GuestState::Running {
-        return Err(Error::new(
-            Kind::Busy,
-            format!("VM {vm} runs, although it should not"),
-        )
-        .advise("'pvesync status' on both hosts tells which one has it"));
+        return Err(
+            Error::new(Kind::Busy, format!("VM {vm} runs, although it should not"))
+                .advise("'pvesync status' on both hosts tells which one has it"),
+        );
     }
     qm::stop_locked(tree, vm)
 }

@@ -68,7 +68,10 @@ pub(crate) fn pass_on(from: BorrowedFd, to: BorrowedFd, over: &Bell) -> std::io:
 /// Waits until something can be done with `fd`; false: the bell was rung.
 fn ready(fd: BorrowedFd, what: PollFlags, over: &Bell) -> std::io::Result<bool> {
     loop {
-        let mut fds = [PollFd::new(over, PollFlags::IN), PollFd::from_borrowed_fd(fd, what)];
+        let mut fds = [
+            PollFd::new(over, PollFlags::IN),
+            PollFd::from_borrowed_fd(fd, what),
+        ];
         match poll(&mut fds, None) {
             Ok(_) if !fds[0].revents().is_empty() => return Ok(false),
             Ok(_) if !fds[1].revents().is_empty() => return Ok(true),

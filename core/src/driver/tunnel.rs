@@ -52,7 +52,10 @@ impl Tunnel<'_> {
     ) -> Result<T> {
         let cannot = |e| Error::io("cannot make a socket", e);
         // Only we and root may go in.
-        let dir = tempfile::Builder::new().prefix("rbs-").tempdir().map_err(cannot)?;
+        let dir = tempfile::Builder::new()
+            .prefix("rbs-")
+            .tempdir()
+            .map_err(cannot)?;
         let (over, trouble) = (Bell::new()?, Trouble::default());
         let mut here = Vec::new();
         let mut listeners = Vec::new();
@@ -118,7 +121,11 @@ impl Tunnel<'_> {
         let lost = |why: String| {
             Error::new(
                 Kind::Remote,
-                format!("the way to {} on {} ended", there.display(), self.session.host()),
+                format!(
+                    "the way to {} on {} ended",
+                    there.display(),
+                    self.session.host()
+                ),
             )
             .because(why)
         };

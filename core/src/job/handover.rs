@@ -5,10 +5,10 @@
 //! here again; from it on this only goes forward, and the same command, run again, finishes it: each step is asked of
 //! whoever it is up to, and can be repeated. Between the two hosts there is never a moment at which both may run the VM.
 
+use super::health::Health;
 use super::messages::HostRequest;
 use super::vm::Context;
 use crate::agent::Client;
-use crate::cmd::run_named;
 use crate::crash;
 use crate::digest::HashKind;
 use crate::driver::{RemoteAgent, Streams};
@@ -17,20 +17,12 @@ use crate::hypervisor::{GuestState, LiveHypervisor, RoleHypervisor};
 use crate::journal::{Run, State};
 use crate::remote::Remote;
 use crate::replica::{
-    self, host_id, newest_sent, read_json, source_pair, Adopt, Adopted, BeginReverse,
-    Decline, Generation, Layout, Reversed, Role, Standing, TakeOver, TakenOver,
+    self, host_id, newest_sent, read_json, source_pair, Adopt, Adopted, BeginReverse, Generation,
+    Layout, Reversed, TakeOver, TakenOver,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::json;
-use std::ffi::OsString;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
-
-/// Pause between two looks at a guest that does not answer yet.
-const HEALTH_POLL: Duration = Duration::from_secs(1);
-/// Longest time that a single try of the user's command may take.
-const HEALTH_TRY_MAX: Duration = Duration::from_secs(60);
 
 /// A change of roles that this host has begun, as it is kept until it is done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,16 +77,6 @@ impl Handover {
     }
 }
 
-/// How it is to be found out whether the VM does well on the other host.
-#[derive(Debug, Clone, Default)]
-pub struct Health {
-    /// A program by its absolute path, with arguments, run on this host with VMID and HOST in its environment: it exits with
-    /// 0 if all is well.
-    pub command: Option<(PathBuf, Vec<OsString>)>,
-    /// How long to wait for it, or for the guest's agent.
-    pub timeout: Duration,
-}
-
 /// How long the steps of a handover took.
 #[derive(Debug, Default)]
 pub(super) struct Times {
@@ -133,7 +115,7 @@ pub(super) struct Handing<'a> {
 }
 
 impl Handing<'_> {
-    fn layout(&self) -> &Layout {
+    pub(super) fn layout(&self) -> &Layout {
         self.context.layout
     }
 
@@ -259,7 +241,7 @@ impl Handing<'_> {
         }
     }
 
-    fn live(&self) -> Result<&dyn LiveHypervisor> {
+    pub(super) fn live(&self) -> Result<&dyn LiveHypervisor> {
         self.live.ok_or_else(|| {
             let what = format!("{} cannot move running VMs", self.program);
             Error::new(Kind::Usage, what)
@@ -371,130 +353,6 @@ impl Handing<'_> {
             hash: self.hash,
             leaf_bytes: super::sync::LEAF_BYTES,
         })
-    }
-
-    /// Waits until the guest's agent answers, if there is one, and the user's command is content.
-    fn is_well(&self, handover: &Handover, client: &mut Client) -> Result<()> {
-        let until = Instant::now() + self.health.timeout;
-        let answers = HostRequest::Answers {
-            vm: handover.target_vm.clone(),
-        };
-        loop {
-            let why = match client.host::<_, Option<bool>>(&answers) {
-                Ok(Some(true)) => break,
-                Ok(None) => {
-                    if self.health.command.is_none() {
-                        self.context.reporter.note(
-                            "the VM has no guest agent: it runs, and whether its guest is well is not known",
-                        );
-                    }
-                    break;
-                }
-                Ok(Some(false)) => Error::new(
-                    Kind::Timeout,
-                    format!(
-                        "the guest agent did not answer within {} s",
-                        self.health.timeout.as_secs()
-                    ),
-                ),
-                Err(e) => e,
-            };
-            self.wait(until, why)?;
-        }
-        let Some((program, arguments)) = &self.health.command else {
-            return Ok(());
-        };
-        loop {
-            let told = [
-                ("VMID", handover.target_vm.as_str()),
-                ("HOST", self.context.host.host()),
-            ];
-            let limit = HEALTH_TRY_MAX.min(self.health.timeout);
-            let tried = run_named(program, arguments, &told, limit)
-                .and_then(|ended| ended.check("the health command"));
-            match tried {
-                Ok(()) => return Ok(()),
-                Err(e) => self.wait(until, e)?,
-            }
-        }
-    }
-
-    /// Waits a little, or fails with `why` when it is late.
-    fn wait(&self, until: Instant, why: Error) -> Result<()> {
-        if Instant::now() >= until || self.context.stop.is_stopped() {
-            return Err(why);
-        }
-        std::thread::sleep(HEALTH_POLL);
-        Ok(())
-    }
-
-    /// Takes the VM back that was given up, once the target has made sure that it will not take it over; or, if somebody
-    /// says that it is lost for good (`is_lost`), without asking.
-    pub fn take_back(&self, handover: &mut Handover, is_lost: bool) -> Result<()> {
-        let layout = self.layout();
-        handover.undoing = true;
-        handover.keep(layout, self.vm)?;
-        crash::point("undo begun");
-        let standing = Standing {
-            role: Role::Primary,
-            epoch: handover.epoch + 1,
-        };
-        if replica::newest_epoch(layout, self.vm)? >= handover.epoch {
-            if !is_lost {
-                let order = Decline {
-                    pair: handover.pair,
-                    epoch: standing.epoch,
-                };
-                self.with_target(|client| {
-                    if handover.live {
-                        client.host::<_, ()>(&HostRequest::Leave { pair: order.pair })?;
-                    }
-                    client.host::<_, ()>(&HostRequest::Decline(order.clone()))
-                })?;
-            }
-            crash::point("undo confirmed");
-            replica::stand(layout, self.vm, standing)?;
-            replica::set_guard(layout, self.vm, standing, "it was taken back")?;
-            crash::point("undo standing");
-            let notes = self.roles.reinstate(self.vm)?;
-            notes
-                .iter()
-                .for_each(|note| self.context.reporter.note(note));
-        }
-        self.start_again(handover)
-    }
-
-    fn run_again(&self, handover: &Handover) -> Result<()> {
-        if !self.roles.is_running(self.vm)? {
-            return self.roles.start(self.vm);
-        }
-        if !handover.live {
-            return Ok(());
-        }
-        self.live()?.resume(self.vm)?;
-        // If it cannot be reached now, the next one that wants the replica does it.
-        let _ = self.with_target(|client| {
-            client.host::<_, ()>(&HostRequest::Leave {
-                pair: handover.pair,
-            })
-        });
-        Ok(())
-    }
-
-    /// The VM stays here: it runs again if it did, and nothing is pending.
-    pub fn start_again(&self, handover: &Handover) -> Result<()> {
-        if handover.runs {
-            self.run_again(handover)?;
-        }
-        crash::point("undo started");
-        let adopting = self.layout().adopting(handover.reverse);
-        replica::remove(&adopting)?;
-        Handover::forget(self.layout(), self.vm)?;
-        self.context.reporter.say(
-            format!("VM {} stays on this host", self.vm),
-            json!({"event": "undone", "vm": self.vm, "runs": handover.runs}),
-        );
-        Ok(())
     }
 }
 

@@ -87,7 +87,10 @@ pub fn keep(
     layout: &Layout,
     live: &dyn LiveHypervisor,
 ) -> i32 {
-    let words: Vec<String> = args.into_iter().filter_map(|a| a.into_string().ok()).collect();
+    let words: Vec<String> = args
+        .into_iter()
+        .filter_map(|a| a.into_string().ok())
+        .collect();
     let [vm, epoch, ms] = words.as_slice() else {
         complain("wrong arguments: VM EPOCH MILLISECONDS");
         return 2;

@@ -54,10 +54,7 @@ impl<'m> Migration<'m> {
 
     /// A guest that was paused for this handover runs again.
     fn let_run(&self, live: &dyn LiveHypervisor, begun: &Handover) -> Result<()> {
-        let paused = matches!(
-            live.guest(self.vm)?,
-            GuestState::Paused | GuestState::Sent
-        );
+        let paused = matches!(live.guest(self.vm)?, GuestState::Paused | GuestState::Sent);
         match paused && begun.runs {
             true => live.resume(self.vm),
             false => Ok(()),
@@ -74,7 +71,8 @@ impl<'m> Migration<'m> {
         }
         let profile = live.hypervisor.profile(self.vm)?;
         let pace = last.filter(|last| last.sent.wire >= PACE_BYTES_MIN);
-        let Some(pace) = pace.map(|last| last.sent.wire as f64 / last.transfer.as_secs_f64().max(0.001))
+        let Some(pace) =
+            pace.map(|last| last.sent.wire as f64 / last.transfer.as_secs_f64().max(0.001))
         else {
             return Ok(Duration::ZERO);
         };
@@ -103,7 +101,9 @@ impl<'m> Migration<'m> {
             pair: handover.pair,
             profile,
         })?;
-        notes.iter().for_each(|note| self.context.reporter.note(note));
+        notes
+            .iter()
+            .for_each(|note| self.context.reporter.note(note));
         Ok(())
     }
 }
@@ -139,9 +139,7 @@ impl Cut<'_> {
             generation: sealed.number,
             epoch: handover.epoch,
         };
-        let incoming: Incoming = self
-            .client
-            .host(&HostRequest::Receive { order, profile })?;
+        let incoming: Incoming = self.client.host(&HostRequest::Receive { order, profile })?;
         times.receive = began.elapsed();
         crash::point("received");
         let tunnel = Tunnel {
@@ -186,7 +184,9 @@ impl Handing<'_> {
         let (layout, epoch, to) = (self.context.layout, handover.epoch, &handover.target_name);
         let why = replica::give_up(layout, self.roles, self.vm, epoch, to)?;
         let notes = live.retire_paused(self.vm, &why)?;
-        notes.iter().for_each(|note| self.context.reporter.note(note));
+        notes
+            .iter()
+            .for_each(|note| self.context.reporter.note(note));
         Ok(())
     }
 }

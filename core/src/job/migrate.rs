@@ -5,7 +5,8 @@
 //! cut off, finishes it.
 
 use super::converge::{self, Goal, Next, Round};
-use super::handover::{decisions, Handing, Handover, Health, Times};
+use super::handover::{decisions, Handing, Handover, Times};
+use super::health::Health;
 use super::live::Live;
 use super::messages::HostRequest;
 use super::sync::{self, beginning, open_journal, sync_holding};
@@ -237,7 +238,8 @@ impl Migration<'_> {
 
     /// What a sync has left that was cut off behind its seal. Nobody else would look for it on a host that has given the VM up.
     fn sweep_left(&self) {
-        let swept = (self.look)().and_then(|(vm, _)| sync::sweep_left(self.context, &vm, self.sync));
+        let swept =
+            (self.look)().and_then(|(vm, _)| sync::sweep_left(self.context, &vm, self.sync));
         if let Err(e) = swept {
             self.context.reporter.note(&e.message());
         }
@@ -321,7 +323,12 @@ impl Migration<'_> {
     }
 
     /// The rest, with the VM given up a moment ago.
-    fn hand_over(&self, handing: &Handing, mut handover: Handover, mut figures: Figures) -> Result<()> {
+    fn hand_over(
+        &self,
+        handing: &Handing,
+        mut handover: Handover,
+        mut figures: Figures,
+    ) -> Result<()> {
         match self.finish(handing, &mut handover, &mut figures)? {
             true => Ok(()),
             false => Err(Error::new(
@@ -390,7 +397,6 @@ impl Migration<'_> {
             ))
             .advise("run the same command again, or with --undo")
     }
-
 }
 
 impl Figures {

@@ -4,11 +4,17 @@ use super::handover::{HandedOver, Handover};
 use super::migrate::{Figures, Migration};
 use crate::cli::units::{human, human_time};
 use crate::error::Result;
+use crate::journal::State;
 use serde_json::json;
 use std::time::Duration;
 
 impl Migration<'_> {
-    pub(super) fn tell(&self, handover: &Handover, figures: &Figures, done: HandedOver) -> Result<()> {
+    pub(super) fn tell(
+        &self,
+        handover: &Handover,
+        figures: &Figures,
+        done: HandedOver,
+    ) -> Result<()> {
         let times = &figures.times;
         let HandedOver {
             adopted,
@@ -27,8 +33,7 @@ impl Migration<'_> {
             (Some(from), Some(to)) => Some(to.duration_since(from)),
             _ => None,
         };
-        let steps = figures.last.as_ref().map(|last| last.steps.clone());
-        let steps = steps.unwrap_or_default();
+        let steps = figures.standing_still();
         let sync: Duration = steps.iter().map(|(_, took)| *took).sum();
         let sync_parts: Vec<String> = steps
             .iter()
@@ -101,5 +106,20 @@ impl Migration<'_> {
                     self.roles.describe().map_or_else(|_| "HOST".into(), |(_, here)| here)
                 ))),
         }
+    }
+}
+
+impl Figures {
+    /// The steps of the last sync while the VM stood still, and how long they took: ending it comes in the middle of one.
+    fn standing_still(&self) -> Vec<(State, Duration)> {
+        let steps = self.last.iter().flat_map(|last| &last.steps);
+        let steps =
+            steps.filter(|(state, _)| matches!(state, State::Snap | State::Transfer | State::Seal));
+        steps
+            .map(|(state, took)| match state {
+                State::Snap => (*state, took.saturating_sub(self.stop)),
+                _ => (*state, *took),
+            })
+            .collect()
     }
 }

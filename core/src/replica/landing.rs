@@ -47,7 +47,10 @@ impl<'a> Landing<'a> {
         if check_standing(&pair, order)? || pair.head != Some(order.generation) {
             return Err(Error::new(
                 Kind::Refused,
-                format!("VM {} cannot be received here: its replica is at another generation", pair.target_vm),
+                format!(
+                    "VM {} cannot be received here: its replica is at another generation",
+                    pair.target_vm
+                ),
             ));
         }
         let generation = sealed(layout, &pair, order)?;

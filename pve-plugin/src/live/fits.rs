@@ -13,10 +13,11 @@ use std::path::Path;
 /// Refuses a VM that uses something that does not go along.
 pub(super) fn check_leaves(vm: Vmid, config: &VmConfig) -> Result<()> {
     let refused = |what: String| {
-        Err(
-            Error::new(Kind::Refused, format!("VM {vm} cannot be moved while it runs: {what}"))
-                .advise("move it without --live: it is shut down for a moment then"),
+        Err(Error::new(
+            Kind::Refused,
+            format!("VM {vm} cannot be moved while it runs: {what}"),
         )
+        .advise("move it without --live: it is shut down for a moment then"))
     };
     for (key, value) in config.main().entries() {
         let kind = key.trim_end_matches(|c: char| c.is_ascii_digit());
@@ -24,7 +25,11 @@ pub(super) fn check_leaves(vm: Vmid, config: &VmConfig) -> Result<()> {
             "hostpci" | "parallel" | "virtiofs" | "ivshmem" => {
                 return refused(format!("{key} is a device of this host"))
             }
-            "usb" if !value.split(',').any(|part| matches!(part, "spice" | "host=spice")) => {
+            "usb"
+                if !value
+                    .split(',')
+                    .any(|part| matches!(part, "spice" | "host=spice")) =>
+            {
                 return refused(format!("{key} is a device of this host"))
             }
             "serial" if value != "socket" => {
@@ -42,7 +47,9 @@ pub(super) fn check_leaves(vm: Vmid, config: &VmConfig) -> Result<()> {
             }
             DriveTarget::None => {}
             DriveTarget::CloudInit(_) => {
-                return refused(format!("{key} is made anew at a start, which there is none of"))
+                return refused(format!(
+                    "{key} is made anew at a start, which there is none of"
+                ))
             }
             _ if drive.is_cdrom() => return refused(format!("there is a CD in {key}")),
             DriveTarget::Volume(_) => {}
@@ -89,7 +96,10 @@ impl Cpu {
         Ok(Cpu {
             vendor: value("vendor_id"),
             model: format!("{} {}", value("cpu family"), value("model")),
-            flags: value("flags").split_whitespace().map(str::to_owned).collect(),
+            flags: value("flags")
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect(),
         })
     }
 
@@ -98,7 +108,11 @@ impl Cpu {
         if self == other {
             return Ok(());
         }
-        let lacks: Vec<&str> = other.flags.difference(&self.flags).map(String::as_str).collect();
+        let lacks: Vec<&str> = other
+            .flags
+            .difference(&self.flags)
+            .map(String::as_str)
+            .collect();
         let why = match lacks.is_empty() {
             true => "it is of another model".to_owned(),
             false => format!("it lacks {}", lacks.join(" ")),
@@ -119,14 +133,20 @@ pub(super) fn check_qemu(machine: &str, version: (u64, u64)) -> Result<()> {
     if here.is_some_and(|here| here < version) {
         return Err(Error::new(
             Kind::Refused,
-            format!("the QEMU here is older than the guest's, {}.{}", version.0, version.1),
+            format!(
+                "the QEMU here is older than the guest's, {}.{}",
+                version.0, version.1
+            ),
         )
         .advise("update this host, or move the VM without --live"));
     }
     let name = machine.split('+').next().unwrap_or(machine);
     let said = Cmd::new(Tool::Qemu).args(["-machine", "help"]).run()?;
     let known = String::from_utf8_lossy(&said.stdout).into_owned();
-    if known.lines().any(|line| line.split_whitespace().next() == Some(name)) {
+    if known
+        .lines()
+        .any(|line| line.split_whitespace().next() == Some(name))
+    {
         return Ok(());
     }
     Err(Error::new(
@@ -138,7 +158,10 @@ pub(super) fn check_qemu(machine: &str, version: (u64, u64)) -> Result<()> {
 
 /// Major and minor, out of what `--version` prints.
 fn version_in(text: &str) -> Option<(u64, u64)> {
-    let word = text.split_whitespace().skip_while(|word| *word != "version").nth(1)?;
+    let word = text
+        .split_whitespace()
+        .skip_while(|word| *word != "version")
+        .nth(1)?;
     let mut numbers = word.split('.').map(|number| number.parse().ok());
     Some((numbers.next()??, numbers.next()??))
 }
@@ -167,7 +190,10 @@ mod tests {
             ("virtiofs0: dir", "virtiofs0"),
             ("tpmstate0: local:101/vm-101-disk-1.raw,size=4M", "TPM"),
             ("ide2: local:iso/x.iso,media=cdrom", "CD in ide2"),
-            ("ide2: local-lvm:vm-101-cloudinit,media=cdrom", "ide2 is made anew"),
+            (
+                "ide2: local-lvm:vm-101-cloudinit,media=cdrom",
+                "ide2 is made anew",
+            ),
             ("scsi1: /dev/sdx", "scsi1 is a disk of this host"),
         ] {
             let error = leaves(line).unwrap_err();
@@ -207,7 +233,10 @@ mod tests {
     fn versions_are_read() {
         for (text, want) in [
             ("QEMU emulator version 7.2.22 (Debian 1:7.2)", Some((7, 2))),
-            ("QEMU emulator version 10.1.0 (pve-qemu-kvm_10.1.0-3)", Some((10, 1))),
+            (
+                "QEMU emulator version 10.1.0 (pve-qemu-kvm_10.1.0-3)",
+                Some((10, 1)),
+            ),
             ("no", None),
         ] {
             assert_eq!(version_in(text), want);

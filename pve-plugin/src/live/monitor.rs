@@ -72,7 +72,10 @@ impl Monitor {
             GuestState::Paused => Ok(()),
             state => Err(Error::new(
                 Kind::Tool,
-                format!("VM {} is {state:?} although QEMU was told to stop it", self.vm),
+                format!(
+                    "VM {} is {state:?} although QEMU was told to stop it",
+                    self.vm
+                ),
             )),
         }
     }
@@ -108,7 +111,10 @@ impl Monitor {
         if self.guest()? != GuestState::Running {
             return Err(Error::new(
                 Kind::Tool,
-                format!("VM {} does not run although QEMU was told to continue it", self.vm),
+                format!(
+                    "VM {} does not run although QEMU was told to continue it",
+                    self.vm
+                ),
             ));
         }
         // Switches learn where its addresses are now. Its network cards have said so already where the guest helps.
@@ -126,8 +132,10 @@ impl Monitor {
 
     /// Ends a migration that is under way.
     fn call_off(&mut self) -> Result<()> {
-        let under_way = |status: &str| !matches!(status, "none" | "completed" | "failed" | "cancelled");
-        if self.qmp.status(COMMAND_TIME)?.status == "inmigrate" || !under_way(&self.migration()?.0) {
+        let under_way =
+            |status: &str| !matches!(status, "none" | "completed" | "failed" | "cancelled");
+        if self.qmp.status(COMMAND_TIME)?.status == "inmigrate" || !under_way(&self.migration()?.0)
+        {
             return Ok(());
         }
         self.ask("migrate_cancel", json!({}))?;
@@ -169,7 +177,11 @@ impl Monitor {
                 Kind::Tool,
                 format!("the memory of VM {} was not sent ({status})", self.vm),
             )
-            .because(now["error-desc"].as_str().unwrap_or("QEMU does not say why"))),
+            .because(
+                now["error-desc"]
+                    .as_str()
+                    .unwrap_or("QEMU does not say why"),
+            )),
             _ => Ok(false),
         }
     }
@@ -186,9 +198,8 @@ impl Monitor {
         }
         let kind = self.ask("qom-get", json!({"path": "/machine", "property": "type"}))?;
         let name = kind.as_str().and_then(|kind| kind.strip_suffix("-machine"));
-        name.map(str::to_owned).ok_or_else(|| {
-            Error::new(Kind::Protocol, "QEMU does not say which machine type it is")
-        })
+        name.map(str::to_owned)
+            .ok_or_else(|| Error::new(Kind::Protocol, "QEMU does not say which machine type it is"))
     }
 
     /// QEMU's version: major and minor.

@@ -10,9 +10,9 @@ use rblocksync::image::ImageFormat;
 use rblocksync::replica::{
     read_json, write_json, DiskSpec, Generation, Location, Placement, ReplicaRequest, TargetPair,
 };
+use rblocksync::stop::Stop;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use rblocksync::stop::Stop;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};

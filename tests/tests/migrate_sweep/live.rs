@@ -69,7 +69,10 @@ pub fn moves() {
     std::fs::write(world.folder(0).dir.join(crate::folder::BROKEN), "").unwrap();
     let refused = world.run(1, "live", "");
     let said = String::from_utf8_lossy(&refused.stderr);
-    assert!(!refused.status.success() && said.contains("could not go on here"), "{said}");
+    assert!(
+        !refused.status.success() && said.contains("could not go on here"),
+        "{said}"
+    );
     assert_eq!(world.folder(1).state(), GuestState::Running);
     assert_eq!(world.memory(1), memory);
     assert_eq!(world.folder(0).state(), GuestState::Off);
@@ -85,7 +88,11 @@ pub fn driver_dies() {
         world.change(from);
         let (content, memory) = (world.content(from), world.memory(from));
         let died = world.run(from, "live", point);
-        assert_eq!(died.status.code(), None, "{point} was not reached: {died:?}");
+        assert_eq!(
+            died.status.code(),
+            None,
+            "{point} was not reached: {died:?}"
+        );
         world.check();
         if goes_on {
             world.expect_guest(from, GuestState::Running);
@@ -104,16 +111,19 @@ pub fn agent_dies() {
         world.change(from);
         let (content, memory) = (world.content(from), world.memory(from));
         world.agent_dies_at(1 - from, point);
-        let failed = world.run(from, "live", "");
-        assert_eq!(failed.status.code(), Some(1), "{point}: {failed:?}");
+        let run = world.run(from, "live", "");
         world.check();
-        assert_eq!(
-            world.folder(from).state() == GuestState::Running,
-            !given_up,
-            "{point}: {failed:?}"
-        );
         world.agent_dies_at(1 - from, "");
-        world.run_well(from, "live");
+        // Behind the step that another agent passes over, the run has gone on by itself.
+        if run.status.code() != Some(0) {
+            assert_eq!(run.status.code(), Some(1), "{point}: {run:?}");
+            assert_eq!(
+                world.folder(from).state() == GuestState::Running,
+                !given_up,
+                "{point}: {run:?}"
+            );
+            world.run_well(from, "live");
+        }
         has_moved(&world, from, &content, &memory);
     }
 }
@@ -121,7 +131,12 @@ pub fn agent_dies() {
 pub fn taken_back() {
     let mut world = World::new(true);
     world.run_well(0, "sync");
-    for point in ["memory sent", "keeper bound", "retired standing", "journal hand-over"] {
+    for point in [
+        "memory sent",
+        "keeper bound",
+        "retired standing",
+        "journal hand-over",
+    ] {
         world.change(0);
         let (content, memory) = (world.content(0), world.memory(0));
         let died = world.run(0, "live", point);

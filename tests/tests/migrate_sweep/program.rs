@@ -5,8 +5,8 @@ use rblocksync::cli::{run_agent, OutputOptions, Reporter};
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::image::ImageFormat;
 use rblocksync::job::{
-    self, keeper, Context, Health, Live, MigrateOptions, Migration, SourceDisk, SourceVm, StopMode, SyncOptions,
-    TargetService,
+    self, keeper, Context, Health, Live, MigrateOptions, Migration, SourceDisk, SourceVm, StopMode,
+    SyncOptions, TargetService,
 };
 use rblocksync::remote::{HostSpec, SshOptions};
 use rblocksync::replica::{
@@ -32,10 +32,9 @@ pub fn main(word: &str, args: Vec<OsString>) -> Option<ExitCode> {
     let done = match word {
         "agent" => {
             let folder = here()?;
-            let mut service =
-                TargetService::new(Layout::new(state_dir()), &folder)
-                    .with_roles(&folder)
-                    .with_live(&folder);
+            let mut service = TargetService::new(Layout::new(state_dir()), &folder)
+                .with_roles(&folder)
+                .with_live(&folder);
             return Some(run_agent(PROGRAM, &args, &mut service));
         }
         keeper::WORD => {

@@ -155,7 +155,10 @@ impl World {
         let until = Instant::now() + Duration::from_secs(60);
         while self.folder(host).state() != wanted {
             let state = self.folder(host).state();
-            assert!(Instant::now() < until, "host {host}: the guest is {state:?}");
+            assert!(
+                Instant::now() < until,
+                "host {host}: the guest is {state:?}"
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }

@@ -117,7 +117,9 @@ impl Keeper {
             Report::Released(why) => {
                 Error::new(Kind::Timeout, "the VM was let go on before all was sent")
                     .because(why)
-                    .advise("it runs on here; allow more with --pause-max, or move it without --live")
+                    .advise(
+                        "it runs on here; allow more with --pause-max, or move it without --live",
+                    )
             }
             Report::Stuck(why) => Error::new(Kind::Tool, "the VM may still be paused")
                 .because(why)

@@ -34,7 +34,9 @@ fn main() -> ExitCode {
         Some("agent") => {
             let layout = Layout::new(state_dir());
             let target = PveTarget::new(PveTree::new("/"), layout.clone());
-            let mut service = TargetService::new(layout, &target).with_roles(&target).with_live(&target);
+            let mut service = TargetService::new(layout, &target)
+                .with_roles(&target)
+                .with_live(&target);
             run_agent(PROGRAM, &args.collect::<Vec<_>>(), &mut service)
         }
         Some("watchdog") => {
