@@ -155,6 +155,8 @@ impl Migration<'_> {
     /// A dry run: what the first sync would do, and whether the VM may go at all.
     fn tell_what_would_be(&self) -> Result<()> {
         let notes = (self.fitness)()?;
+        self.live_of(None)?;
+        self.memory_time(None)?;
         let (vm, runtime) = (self.look)()?;
         sync::sync(self.context, &vm, runtime, self.sync)?;
         notes
