@@ -129,6 +129,13 @@ impl Migration<'_> {
         }
         crash::point("handover begun");
         let (vm, runtime) = (self.look)()?;
+        if let (Some(_), Some((key, why))) = (&live, attached(&vm)) {
+            return Err(Error::new(
+                Kind::Refused,
+                format!("disk {key} of VM {} would be missing there: {why}", vm.id),
+            )
+            .advise("have it replicated, or move the VM without --live"));
+        }
         let cut = RefCell::new(cut);
         let figures = RefCell::new(figures);
         let stop = || -> Result<VmRuntime> {
@@ -349,6 +356,11 @@ impl Migration<'_> {
         }
         Ok(())
     }
+}
+
+/// A disk that is left out, though the guest may have it open. Those that are not attached do not matter.
+fn attached(vm: &SourceVm) -> Option<&(String, String)> {
+    vm.excluded.iter().find(|(key, _)| !key.starts_with("unused"))
 }
 
 fn volumes_of(generation: &Generation) -> Vec<String> {
