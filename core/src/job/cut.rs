@@ -360,7 +360,9 @@ impl Migration<'_> {
 
 /// A disk that is left out, though the guest may have it open. Those that are not attached do not matter.
 fn attached(vm: &SourceVm) -> Option<&(String, String)> {
-    vm.excluded.iter().find(|(key, _)| !key.starts_with("unused"))
+    vm.excluded
+        .iter()
+        .find(|(key, _)| !key.starts_with("unused"))
 }
 
 fn volumes_of(generation: &Generation) -> Vec<String> {

@@ -375,10 +375,12 @@ impl Migration<'_> {
         match done {
             Ok(done) => self.tell(handover, figures, done).map(|()| true),
             Err(e) if handover.started => Err(e),
-            Err(e) if handover.live && e.kind() == Kind::NotFound => {
+            // The guest is paused here with all that it has, and is not to wait for somebody to look.
+            Err(e) if handover.live && !matches!(e.kind(), Kind::Remote | Kind::Timeout) => {
                 self.context.reporter.note(&e.message());
                 match handing.take_back(handover, false) {
-                    Ok(()) => Ok(false),
+                    Ok(()) if e.kind() == Kind::NotFound => Ok(false),
+                    Ok(()) => Err(e.context(format!("VM {} was taken back", self.vm))),
                     Err(also) => Err(self.held(handover, e.followed_by(also))),
                 }
             }

@@ -3,7 +3,7 @@
 use super::handover::{Handing, Handover};
 use super::messages::HostRequest;
 use crate::crash;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::replica::{self, Decline, Role, Standing};
 use serde_json::json;
 
@@ -25,12 +25,18 @@ impl Handing<'_> {
                     pair: handover.pair,
                     epoch: standing.epoch,
                 };
-                self.with_target(|client| {
+                let declined = self.with_target(|client| {
                     if handover.live {
                         client.host::<_, ()>(&HostRequest::Leave { pair: order.pair })?;
                     }
                     client.host::<_, ()>(&HostRequest::Decline(order.clone()))
-                })?;
+                });
+                if declined.as_ref().is_err_and(|e| e.kind() == Kind::Refused) {
+                    // It has taken the VM over, so there is only one way from here.
+                    handover.undoing = false;
+                    handover.keep(layout, self.vm)?;
+                }
+                declined?;
             }
             crash::point("undo confirmed");
             replica::stand(layout, self.vm, standing)?;

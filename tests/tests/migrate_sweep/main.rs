@@ -232,6 +232,10 @@ fn undo() {
         "{said}"
     );
     world.check();
+    // Then it is finished, as it says.
+    let content = world.content(1);
+    world.run_well(1, "migrate");
+    world.check_is_on(0, &content);
 }
 
 fn bring_back() {
