@@ -156,3 +156,34 @@ fn the_vms_own_script_is_called_as_if_alone() {
     fs::remove_file(host.dir.path().join("own script.sh")).unwrap();
     assert_ne!(host.code(&["101", "pre-start"]), Some(0));
 }
+
+#[test]
+fn a_guest_that_is_awaited_is_let_through_as_long_as_somebody_waits() {
+    let host = Host::new();
+    host.is(Role::Replica, "the next sync overwrites it");
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let began = stat.rsplit_once(')').unwrap().1;
+    let began: u64 = began.split_whitespace().nth(19).unwrap().parse().unwrap();
+    let me = std::process::id();
+    let door = host.layout.guard("101.incoming");
+    for (text, opens) in [
+        (format!("{me} {began}\n"), true),
+        // Another process has that number by now.
+        (format!("{me} {}\n", began + 1), false),
+        (format!("{me}\n"), false),
+        (format!("4194305 {began}\n"), false),
+        (format!("self {began}\n"), false),
+        (String::new(), false),
+    ] {
+        fs::write(&door, &text).unwrap();
+        let code = host.code(&["101", "pre-start"]);
+        assert_eq!(code == Some(0), opens, "{text:?}: {code:?}");
+    }
+    fs::write(&door, format!("{me} {began}\n")).unwrap();
+    host.chain("exit 7");
+    assert_eq!(
+        host.code(&["101", "pre-start"]),
+        Some(7),
+        "the VM's own one"
+    );
+}

@@ -12,6 +12,7 @@ mod file;
 mod guard;
 mod in_place;
 mod inspect;
+mod landing;
 mod layout;
 mod listing;
 mod manifest;
@@ -40,6 +41,7 @@ pub use adopt::{adopt, note_written, reserve, Adopt, Adopted, SharedDisk};
 pub use checked::{checked, Checked};
 pub use guard::{clear_guard, guard_of, set_guard};
 pub use inspect::{inspect, Finding};
+pub use landing::{end_landing, land, Landing};
 pub use layout::{state_dir, Layout};
 pub use manifest::{DiskRecord, Generation, GENERATION_PREFIX};
 pub use maps::{inverse, mapped, Maps, NameMap};
@@ -50,7 +52,9 @@ pub use replicas::list_generations;
 pub use retention::Retention;
 pub use reverse::{begin_reverse, decline, know_of, BeginReverse, Decline, Reversed, WayBack};
 pub use role::{Role, Standing};
-pub use stand::{newest_epoch, retire, stand, target_pairs, targets_of};
+pub use stand::{
+    give_up, has_given_up, newest_epoch, retire, stand, target_pairs, targets_of,
+};
 pub(crate) use store::remove;
 pub use store::{
     host_id, keep_sent_tables, newest_sent, note_sent, read_json, sent, source_pair, source_pairs,

@@ -10,7 +10,7 @@ use pvesync::target::PveTarget;
 use pvesync::volid::Vmid;
 use rblocksync::cli::Reporter;
 use rblocksync::error::{Error, Kind, Result};
-use rblocksync::job::{self, Context, Migration, SourceVm, SyncOptions};
+use rblocksync::job::{self, keeper, Context, Live, Migration, SourceVm, SyncOptions};
 use rblocksync::remote::HostSpec;
 use rblocksync::replica::{state_dir, Layout, Maps};
 use rblocksync::snapshot::VmRuntime;
@@ -95,7 +95,12 @@ pub fn moving(
         program: PROGRAM,
         vm: &vmid.to_string(),
         roles: &target,
+        live: Some(Live {
+            hypervisor: &target,
+            keeper: &keeper::launcher(),
+        }),
         look: &|| look(&tree, vmid, args),
+        runtime: &|| source::runtime(&tree, vmid),
         fitness: &|| fitness::check(&tree, vmid),
         sync: &sync_options(args, &cpu_of(&tree, vmid, args)?),
         options: &how.get(),
