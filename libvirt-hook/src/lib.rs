@@ -1,3 +1,5 @@
 //! What the suite knows of libvirt.
 
+pub mod connect;
+mod ffi;
 pub mod xml;
