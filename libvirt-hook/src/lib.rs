@@ -2,4 +2,5 @@
 
 pub mod connect;
 mod ffi;
+pub mod running;
 pub mod xml;

@@ -10,7 +10,7 @@ fn meaning(code: ErrorNumber) -> (Kind, Option<&'static str>) {
         N::NoDomain | N::InvalidDomain => (Kind::NotFound, Some("'virsh list --all' lists the domains")),
         N::NoDomainCheckpoint | N::NoDomainSnapshot | N::NoDomainBackup | N::NoDomainMetadata => (Kind::NotFound, None),
         N::NoStoragePool => (Kind::NotFound, Some("'virsh pool-list --all' lists the pools")),
-        N::NoStorageVol => (Kind::NotFound, Some("'virsh vol-list POOL' lists the volumes; a new file needs 'virsh pool-refresh POOL'")),
+        N::NoStorageVolume => (Kind::NotFound, Some("'virsh vol-list POOL' lists the volumes; a new file needs 'virsh pool-refresh POOL'")),
         N::NoNetwork => (Kind::NotFound, Some("'virsh net-list --all' lists the networks")),
         N::NoSecret | N::NoNodeDevice | N::NoInterface | N::NoNwfilter => (Kind::NotFound, None),
         N::NoConnect | N::NoServer | N::InvalidConn => (
@@ -20,7 +20,7 @@ fn meaning(code: ErrorNumber) -> (Kind, Option<&'static str>) {
         N::Rpc | N::GnutlsError | N::Ssh | N::Libssh | N::UnknownHost => {
             (Kind::Remote, Some("the connection to libvirt is gone, or could not be made"))
         }
-        N::AuthFailed | N::AuthDenied | N::AuthCancelled | N::AuthUnavailable | N::AccessDenied | N::OperationDenied => (
+        N::AuthFailed | N::AuthCancelled | N::AuthUnavailable | N::AccessDenied | N::OperationDenied => (
             Kind::Permission,
             Some("run this as root, or as a member of the group 'libvirt'"),
         ),
