@@ -9,41 +9,24 @@ mod point;
 
 pub use held::watchdog_main;
 
-use crate::connect::{Connection, Domain, State};
+use crate::connect::{Connection, Domain};
 use held::Grip;
 use point::BackupPoint;
 use rblocksync::error::Result;
 use rblocksync::image::ImageFormat;
 use rblocksync::qemu::{ScratchSpace, Wanted};
-use rblocksync::snapshot::{GuestManager, Keeper, Released, VmRuntime, WatchdogLauncher};
+use rblocksync::snapshot::{GuestManager, Keeper, Released};
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// How to take a point in time of a domain, whatever it is doing now. The watchdog is this executable, whose subcommand
-/// `watchdog` calls [`watchdog_main`].
-pub fn runtime(domain: &Domain) -> Result<VmRuntime> {
-    runtime_with(domain, WatchdogLauncher::this_executable())
-}
-
-/// The same with another executable for the watchdog.
-pub fn runtime_with(domain: &Domain, launcher: WatchdogLauncher) -> Result<VmRuntime> {
-    let active = domain.is_active()?;
-    let manager = active.then(|| {
-        let managed = Managed {
-            uri: domain.connection().uri().to_owned(),
-            uuid: domain.uuid(),
-        };
-        Arc::new(managed) as Arc<dyn GuestManager>
-    });
-    let asked = domain.clone();
-    Ok(VmRuntime {
-        qmp: None,
-        agent: None,
-        manager,
-        stopped: Box::new(move || Ok(asked.state()?.state == State::Off)),
-        launcher,
+/// Who holds the domain of this UUID, which runs, at the libvirt that `uri` names. The watchdog's executable must give
+/// [`watchdog_main`] what comes behind the subcommand.
+pub fn manager(uri: &str, uuid: Uuid) -> Arc<dyn GuestManager> {
+    Arc::new(Managed {
+        uri: uri.to_owned(),
+        uuid,
     })
 }
 
