@@ -145,6 +145,12 @@ impl Connection {
         }
     }
 
+    /// Whether the daemon is still there.
+    pub fn is_alive(&self) -> bool {
+        self.call("ask libvirt whether it is there", |c| c.is_alive())
+            .unwrap_or(false)
+    }
+
     /// The host's name, as libvirt knows it.
     pub fn host_name(&self) -> Result<String> {
         self.call("ask libvirt for its host's name", |c| c.get_hostname())

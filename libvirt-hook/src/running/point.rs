@@ -419,7 +419,7 @@ impl Keeper for BackupPoint {
         }
         self.guard = None;
         // libvirt may have been restarted since.
-        if self.domain.is_active().is_err() {
+        if !self.domain.connection().is_alive() {
             let connection = crate::connect::Connection::open(self.domain.connection().uri())?;
             match connection.find_uuid(self.domain.uuid())? {
                 Some(domain) => self.domain = domain,

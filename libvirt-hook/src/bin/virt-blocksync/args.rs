@@ -77,6 +77,8 @@ pub struct VmArgs {
 
 /// How a domain is synced, whatever for.
 #[derive(clap::Args)]
+// The options that all front ends share are a group of this name already.
+#[group(skip)]
 pub struct SyncArgs {
     #[command(flatten)]
     pub common: CommonArgs,

@@ -75,6 +75,8 @@ pub struct VmArgs {
 
 /// How a VM is synced, whatever for.
 #[derive(clap::Args)]
+// The options that all front ends share are a group of this name already.
+#[group(skip)]
 pub struct SyncArgs {
     #[command(flatten)]
     pub common: CommonArgs,
