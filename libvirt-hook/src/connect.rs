@@ -122,6 +122,11 @@ impl Connection {
         &self.shared.uri
     }
 
+    /// Uses the handle in a call that is bounded in time already.
+    pub(crate) fn with_handle<T>(&self, act: impl FnOnce(&Connect) -> T) -> T {
+        act(&self.shared.connect)
+    }
+
     /// Makes any other call of the `virt` crate, bounded in time as all are. `what` completes "cannot ...".
     pub fn call<T: Send + 'static>(
         &self,

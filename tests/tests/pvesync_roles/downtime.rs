@@ -54,7 +54,11 @@ pub fn it_is_told_how_long_ten_gib_stand_still(lab: &Lab) -> Result<()> {
             from,
             &format!("pvesync migrate {VMID} --to {name} --max-downtime 10m {how}"),
         )?;
-        println!("lvs alone: {} ms\n{}", lvs.as_millis(), event(&done, "migrated"));
+        println!(
+            "lvs alone: {} ms\n{}",
+            lvs.as_millis(),
+            event(&done, "migrated")
+        );
         assert_off(from, VMID)?;
         assert_running(to, VMID)?;
     }

@@ -42,8 +42,16 @@ pub fn a_guest_moves_and_does_not_notice(lab: &Lab) -> Result<()> {
     assert_eq!(moved["read_again"], json!([]), "nothing had to be read");
     has_moved(a, b, &was_born)?;
     let config = String::from_utf8_lossy(&b.read_file(&small::config(VMID))?).into_owned();
-    assert!(config.contains("onboot: 1") && !config.contains("\nlock:"), "{config}");
-    expect(a, &format!("qm start {VMID}"), 255, &["VM is locked (migrate)"])?;
+    assert!(
+        config.contains("onboot: 1") && !config.contains("\nlock:"),
+        "{config}"
+    );
+    expect(
+        a,
+        &format!("qm start {VMID}"),
+        255,
+        &["VM is locked (migrate)"],
+    )?;
     a.run_ok("! ls /var/lib/rblocksync/handover/*.json /var/lib/rblocksync/replicas/*/landing.json")
         .map(drop)
 }
@@ -55,7 +63,11 @@ pub fn it_goes_on_where_it_was_when_the_move_is_killed(lab: &Lab) -> Result<()> 
     for point in ["paused", "memory sent", "keeper bound"] {
         let killed = format!("RBLOCKSYNC_CRASH_AT='{point}' {migrate}; exit $?");
         let killed = b.run_for(crate::migrate::MOVE_MAX, &killed)?;
-        assert_eq!(killed.status, 137, "{point}: {}{}", killed.stdout, killed.stderr);
+        assert_eq!(
+            killed.status, 137,
+            "{point}: {}{}",
+            killed.stdout, killed.stderr
+        );
         // The keeper lets it go, and the other host ends what waited there.
         let before = newest_write(b, THIN)?;
         wait_for_writes(b, THIN, before + 10)?;
