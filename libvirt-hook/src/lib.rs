@@ -1,3 +1,22 @@
 //! What the suite knows of libvirt.
 
+pub mod connect;
+pub mod disks;
+pub mod domain;
+mod ffi;
+pub mod fitness;
+pub mod host;
+#[cfg(test)]
+mod lifecycle_tests;
+pub mod live;
+pub mod marks;
+pub mod placement;
+pub mod pools;
+pub mod replica_xml;
+pub mod roles;
+pub mod running;
+pub mod source;
+pub mod standstill;
+pub mod target;
+pub mod trials;
 pub mod xml;

@@ -7,7 +7,6 @@ pub mod drive;
 pub mod fitness;
 pub mod fleet;
 pub mod guard;
-pub mod holders;
 pub mod jobs_file;
 mod live;
 pub mod node;

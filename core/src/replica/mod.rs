@@ -52,9 +52,7 @@ pub use replicas::list_generations;
 pub use retention::Retention;
 pub use reverse::{begin_reverse, decline, know_of, BeginReverse, Decline, Reversed, WayBack};
 pub use role::{Role, Standing};
-pub use stand::{
-    give_up, has_given_up, newest_epoch, retire, stand, target_pairs, targets_of,
-};
+pub use stand::{give_up, has_given_up, newest_epoch, retire, stand, target_pairs, targets_of};
 pub(crate) use store::remove;
 pub use store::{
     host_id, keep_sent_tables, newest_sent, note_sent, read_json, sent, source_pair, source_pairs,

@@ -16,12 +16,12 @@ use rblocksync::replica::{state_dir, Layout, Maps};
 use rblocksync::snapshot::VmRuntime;
 use rblocksync::stop::Stop;
 use rblocksync::verbs::{self, MigrateArgs};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 pub fn vm(vmid: Vmid, args: &VmArgs, cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> {
     let began = Instant::now();
     let sync = &args.sync;
-    let host = HostSpec::parse(&sync.to)?;
+    let host = HostSpec::parse(&sync.common.to)?;
     let layout = Layout::new(state_dir());
     let ssh = cli.ssh.options(stop);
     let context = Context {
@@ -32,15 +32,16 @@ pub fn vm(vmid: Vmid, args: &VmArgs, cli: &Cli, reporter: &Reporter, stop: &Stop
         stop,
     };
     let tree = PveTree::new("/");
-    let (vm, runtime) =
-        look(&tree, vmid, sync).map_err(|e| match sync.dry_run || e.kind() == Kind::Usage {
+    let (vm, runtime) = look(&tree, vmid, sync).map_err(|e| {
+        match sync.common.dry_run || e.kind() == Kind::Usage {
             true => e,
             false => job::note_failure(&context, &vmid.to_string(), e),
-        })?;
+        }
+    })?;
     let options = sync_options(sync, &cpu_of(&tree, vmid, sync)?);
     let synced = job::sync(&context, &vm, runtime, &options).map(drop);
     if let Some(rpo) = args.fleet.rpo {
-        verbs::tell_slow(reporter, (&vm.id, &sync.to), began.elapsed(), rpo);
+        verbs::tell_slow(reporter, (&vm.id, &sync.common.to), began.elapsed(), rpo);
     }
     synced
 }
@@ -51,14 +52,10 @@ fn look(tree: &PveTree, vmid: Vmid, args: &SyncArgs) -> Result<(SourceVm, VmRunt
         include_unused: args.which.include_unused,
         skip_no_backup: args.which.skip_no_backup,
         include_shared: args.which.include_shared,
-        ..Choice::without(&args.exclude)
+        ..Choice::without(&args.common.exclude)
     };
     let vm = source::resolve_with(tree, vmid, &choice)?;
-    let is_disk = |key: &String| vm.disks.iter().any(|d| d.spec.key == *key);
-    if let Some((key, _)) = args.format.iter().find(|(key, _)| !is_disk(key)) {
-        let what = format!("--format {key}: no such disk is replicated");
-        return Err(Error::new(Kind::Usage, what));
-    }
+    args.common.check_formats(&vm)?;
     Ok((vm, source::runtime(tree, vmid)?))
 }
 
@@ -79,7 +76,7 @@ pub fn moving(
     stop: &Stop,
     act: impl FnOnce(&Migration) -> Result<()>,
 ) -> Result<()> {
-    let host = HostSpec::parse(&args.to)?;
+    let host = HostSpec::parse(&args.common.to)?;
     let layout = Layout::new(state_dir());
     let ssh = cli.ssh.options(stop);
     let tree = PveTree::new("/");
@@ -113,25 +110,12 @@ fn sync_options(args: &SyncArgs, cpu_here: &str) -> SyncOptions {
         let from = from.as_deref().unwrap_or(cpu_here);
         (from.to_owned(), to.clone())
     };
+    let target_vm = args.target_vmid.map(|id| id.to_string());
     SyncOptions {
-        target_vm: args.target_vmid.map(|id| id.to_string()),
-        storage_map: args.storage.clone(),
         maps: Maps {
             networks: args.bridge.clone(),
             cpus: args.cpu.iter().map(cpu).collect(),
         },
-        formats: args.format.clone(),
-        retention: args.retention.get(),
-        jobs: args.jobs as usize,
-        in_place: args.in_place,
-        keep_base: !args.no_base,
-        scratch: args.scratch.clone(),
-        scratch_bytes_max: args.scratch_max,
-        dry_run: args.dry_run,
-        tuning: args.engine.tuning(),
-        streams: args.engine.streams,
-        direct: args.engine.direct,
-        hold_max: Duration::from_secs(args.hold_max),
-        retry_for: args.retry_for,
+        ..args.common.options(target_vm, args.storage.clone())
     }
 }
