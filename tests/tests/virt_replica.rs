@@ -100,6 +100,18 @@ fn a_domain_is_replicated_and_taken_over(bed: &Bed) -> Result<()> {
     assert!(listed.contains("rbs2"), "{listed}");
     b.run_ok("virt-blocksync verify web01")?;
 
+    // While it runs.
+    let before = a.writes(&vm);
+    a.virsh_ok("start web01")?;
+    a.wait_for_writes(&vm, before + 5)?;
+    let before = a.writes(&vm);
+    a.run_ok(&sync)?;
+    assert!(replica_writes(b, &vm)? >= before);
+    assert_eq!(a.state("web01")?.as_deref(), Some("running"));
+    a.wait_for_writes(&vm, a.writes(&vm) + 5)?;
+    shut_down(a, &vm)?;
+    a.run_ok(&sync)?;
+
     // A clone of it boots, is connected to nothing, and goes again.
     b.run_ok("virt-blocksync test-failover web01 --timeout 3s")?;
     assert_eq!(b.virsh_ok("list --all --name")?, "web01");
