@@ -74,7 +74,9 @@ pub struct VmArgs {
 }
 
 /// How a VM is synced, whatever for.
+// Not by the name of the struct, which the common ones have as well.
 #[derive(clap::Args)]
+#[group(id = "HereSyncArgs")]
 pub struct SyncArgs {
     #[command(flatten)]
     pub common: CommonArgs,
@@ -122,4 +124,15 @@ pub struct ReturnArgs {
     pub sync: SyncArgs,
     #[command(flatten)]
     pub failback: FailbackArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
 }
