@@ -2,7 +2,7 @@
 
 use crate::domain::Domain;
 use crate::host::Found;
-use crate::marks::{mark_of, set_mark, Mark};
+use crate::marks::{self, mark_of, set_mark, Mark};
 use crate::source;
 use crate::standstill;
 use crate::target::VirtTarget;
@@ -69,7 +69,10 @@ impl RoleHypervisor for VirtTarget {
                 note,
             }),
         );
+        // What the source's said of its start counts here now.
+        let starts = marks::source_starts(&Domain::parse(&generation.config)?);
         self.host.define(&domain.to_string())?;
+        self.host.set_autostart(name, starts)?;
         Ok(notes)
     }
 

@@ -148,6 +148,9 @@ fn a_domain_goes_and_comes_back(bed: &Bed) -> Result<()> {
 
     b.run_ok("virt-blocksync failback db01 --to kva")?;
     assert_no_start(b, "db01")?;
+    assert!(a
+        .virsh_ok("dominfo db01")?
+        .contains("Autostart:      enable"));
     assert_eq!(a.check(&vm)?.writes, known);
     write_more(a, &vm)?;
     assert!(a.check(&vm)?.writes > known);
