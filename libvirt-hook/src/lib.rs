@@ -8,6 +8,7 @@ pub mod fitness;
 pub mod host;
 #[cfg(test)]
 mod lifecycle_tests;
+pub mod live;
 pub mod marks;
 pub mod placement;
 pub mod pools;

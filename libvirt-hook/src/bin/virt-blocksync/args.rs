@@ -76,9 +76,9 @@ pub struct VmArgs {
 }
 
 /// How a domain is synced, whatever for.
-// Not by the name of the struct, which the common ones have as well.
 #[derive(clap::Args)]
-#[group(id = "HereSyncArgs")]
+// The options that all front ends share are a group of this name already.
+#[group(skip)]
 pub struct SyncArgs {
     #[command(flatten)]
     pub common: CommonArgs,
