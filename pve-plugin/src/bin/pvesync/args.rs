@@ -147,3 +147,14 @@ fn parse_cpu(text: &str) -> std::result::Result<(Option<String>, String), String
         false => Err("write TYPE or SRC=DST".into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}
