@@ -1,3 +1,3 @@
 //! What the suite knows of libvirt.
 
-pub mod xml;
+pub use libvirt_domain::{guest, xml};

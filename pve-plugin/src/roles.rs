@@ -1,6 +1,7 @@
 //! This node in a change of roles: the replica becomes the VM, the VM is retired, and both are started and ended.
 
 use crate::guard;
+use crate::guest::{describe, ours};
 use crate::node::VmLock;
 use crate::qm;
 use crate::replica_config::{standing, was_pair_of, Standing};
@@ -11,6 +12,7 @@ use crate::vm_config::VmConfig;
 use crate::volid::Vmid;
 use crate::way_back;
 use rblocksync::error::{Error, Kind, Result};
+use rblocksync::guest::Described;
 use rblocksync::hypervisor::RoleHypervisor;
 use rblocksync::qemu::agent::{GuestAgent, PING_TIMEOUT};
 use rblocksync::replica::{write_text, Generation, Location, TargetPair};
@@ -25,6 +27,8 @@ impl RoleHypervisor for PveTarget {
 
     fn promote(&self, pair: &TargetPair, generation: &Generation) -> Result<Vec<String>> {
         let target = vmid(&pair.target_vm)?;
+        let translated = ours(generation)?;
+        let generation = translated.generation.as_ref();
         let lock = self.tree.hold_vm(target)?;
         let Some(present) = self.to_promote(&lock, target, pair, generation)? else {
             return Ok(Vec::new());
@@ -121,6 +125,10 @@ impl RoleHypervisor for PveTarget {
 
     fn config(&self, vm: &str) -> Result<String> {
         Ok(self.tree.vm_config(vmid(vm)?)?.to_string())
+    }
+
+    fn described(&self, config: &str) -> Option<Described> {
+        VmConfig::parse(config).ok().map(|config| describe(&config))
     }
 
     fn locate(&self, volume: &str) -> Result<(Location, u64)> {

@@ -205,6 +205,7 @@ fn order(
         vm: migration.vm.to_owned(),
         target_vm: position.vm.clone(),
         config: vm.config.clone(),
+        described: vm.described.clone(),
         excluded,
         disks,
         hash: migration.sync.tuning.hash,
