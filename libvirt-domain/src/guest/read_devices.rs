@@ -2,6 +2,7 @@
 
 use super::read::{refused, Reading};
 use super::words::{meaning, ACTIONS, AIOS, BUSES, CACHES, SCSI, VIDEOS};
+use super::write_drives::LSI_SLOTS;
 use super::VARS_KEY;
 use crate::xml::Element;
 use rblocksync::error::Result;
@@ -156,9 +157,13 @@ fn slot_of(reading: &Reading, element: &Element, dev: &str, bus: Bus) -> u16 {
     let by_name = letters(dev.get(2..).unwrap_or_default());
     let is_drive = address.and_then(|a| a.attribute("type")) == Some("drive");
     let slot = match (bus, is_drive) {
-        (Bus::Ide, true) => part("bus") * 2 + part("unit"),
+        (Bus::Ide, true) => part("bus").saturating_mul(2).saturating_add(part("unit")),
         (Bus::Sata, true) => part("controller").saturating_mul(6).saturating_add(part("unit")),
-        (Bus::Scsi, true) => part("unit"),
+        (Bus::Scsi, true) if is_lsi(reading) => {
+            let before = part("controller").saturating_mul(LSI_SLOTS);
+            before.saturating_add(part("unit"))
+        }
+        (Bus::Scsi, true) => part("target").saturating_add(part("unit")),
         _ => by_name,
     };
     let taken = |slot: u16| {
@@ -170,6 +175,16 @@ fn slot_of(reading: &Reading, element: &Element, dev: &str, bus: Bus) -> u16 {
     };
     let mut free = std::iter::once(slot).chain(0..u16::MAX).filter(|s| !taken(*s));
     free.next().unwrap_or(slot)
+}
+
+/// Whether SCSI disks hang on LSI's controllers, which is the default.
+fn is_lsi(reading: &Reading) -> bool {
+    let devices = reading.domain.child("devices").into_iter();
+    let mut controllers = devices
+        .flat_map(Element::elements)
+        .filter(|c| c.name == "controller" && c.attribute("type") == Some("scsi"));
+    let model = controllers.next().and_then(|c| c.attribute("model"));
+    matches!(model, None | Some("lsilogic"))
 }
 
 /// `a` is 0, `z` 25, `aa` 26.

@@ -10,6 +10,9 @@ use std::collections::BTreeSet;
 /// SATA has six ports on a controller; QEMU's IDE has four in all.
 const IDE_SLOTS: u16 = 4;
 
+/// Disks on a controller of LSI's.
+pub(super) const LSI_SLOTS: u16 = 7;
+
 /// A place for a drive.
 struct Place {
     bus: Bus,
@@ -112,25 +115,28 @@ impl Taken {
 
     /// The address of a drive, by which it keeps its place.
     fn address(&mut self, place: &Place, scsi: ScsiController) -> Option<Element> {
-        let (controller, bus, unit) = match place.bus {
-            Bus::Virtio => return None,
-            Bus::Ide => (0, place.slot / 2, place.slot % 2),
-            Bus::Sata => (place.slot / 6, 0, place.slot % 6),
-            Bus::Scsi if scsi == ScsiController::VirtioSingle => {
-                self.scsi += 1;
-                (self.scsi - 1, 0, place.slot)
+        let slot = place.slot;
+        let (controller, bus, target, unit) = match (place.bus, scsi) {
+            (Bus::Virtio, _) => return None,
+            (Bus::Ide, _) => (0, slot / 2, 0, slot % 2),
+            (Bus::Sata, _) => (slot / 6, 0, 0, slot % 6),
+            (Bus::Scsi, ScsiController::VirtioSingle) => (self.scsi, 0, 0, slot),
+            (Bus::Scsi, ScsiController::Virtio) => (0, 0, 0, slot),
+            // The controller is one of the eight on its bus.
+            (Bus::Scsi, ScsiController::Lsi | ScsiController::Lsi53c810) => {
+                (slot / LSI_SLOTS, 0, 0, slot % LSI_SLOTS)
             }
-            Bus::Scsi => {
-                self.scsi = 1;
-                (0, 0, place.slot)
-            }
+            (Bus::Scsi, _) => (0, 0, slot, 0),
         };
+        if place.bus == Bus::Scsi {
+            self.scsi = self.scsi.max(controller + 1);
+        }
         Some(
             Element::new("address")
                 .with("type", "drive")
                 .with("controller", controller.to_string())
                 .with("bus", bus.to_string())
-                .with("target", "0")
+                .with("target", target.to_string())
                 .with("unit", unit.to_string()),
         )
     }
