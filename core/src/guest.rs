@@ -160,6 +160,18 @@ impl fmt::Display for Left {
     }
 }
 
+/// One line about what got lost on the way from another kind of hypervisor.
+pub fn told(left: &[Left]) -> Option<String> {
+    let mut names: Vec<&str> = left.iter().map(|left| left.name.as_str()).collect();
+    names.dedup();
+    (!names.is_empty()).then(|| {
+        format!(
+            "not the same as on the other kind of hypervisor, or left out: {}; --print-config tells more",
+            names.join(", ")
+        )
+    })
+}
+
 impl Guest {
     /// Version of the form written here.
     pub const VERSION: u32 = 1;
@@ -195,7 +207,9 @@ impl Guest {
     fn keys(&self) -> impl Iterator<Item = &str> {
         let disks = self.disks.iter().map(|d| d.key.as_str());
         let cds = self.cds.iter().map(|d| d.key.as_str());
-        disks.chain(cds).chain(self.nics.iter().map(|n| n.key.as_str()))
+        disks
+            .chain(cds)
+            .chain(self.nics.iter().map(|n| n.key.as_str()))
     }
 
     /// The disk that is in this volume, or else the one of this key: after a move the keys are another host's.

@@ -14,6 +14,7 @@ pub mod driver;
 pub mod error;
 pub mod fingerprint;
 pub mod guest;
+pub mod holders;
 pub mod hypervisor;
 pub mod image;
 pub mod job;

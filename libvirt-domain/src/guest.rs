@@ -12,7 +12,7 @@ mod write;
 mod write_devices;
 mod write_drives;
 
-pub use foreign::{describe, ours, Ours, FORM};
+pub use foreign::{describe, foreign, ours, Ours, FORM};
 pub use read::read;
 pub use vars::{cut_vars, vars_of};
 pub use write::{write, Put, Volume, Written};

@@ -1,3 +1,22 @@
 //! What the suite knows of libvirt.
 
-pub use libvirt_domain::{guest, xml};
+pub use libvirt_domain::xml;
+
+pub mod connect;
+pub mod disks;
+pub mod domain;
+mod ffi;
+pub mod fitness;
+mod foreign;
+pub mod host;
+#[cfg(test)]
+mod lifecycle_tests;
+pub mod marks;
+pub mod placement;
+pub mod pools;
+pub mod replica_xml;
+pub mod roles;
+pub mod source;
+pub mod standstill;
+pub mod target;
+pub mod trials;

@@ -2,13 +2,11 @@
 
 mod ids;
 mod jobs;
-mod passing;
 mod pick;
 mod schedules;
 
 pub use ids::{IdList, Ids};
 pub use jobs::{job, promised, JobArgs};
-pub use passing::passed_on;
 pub use pick::{pick, Chosen};
 pub use schedules::{schedule, ScheduleArgs};
 

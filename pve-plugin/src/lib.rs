@@ -8,7 +8,6 @@ pub mod fitness;
 pub mod fleet;
 pub mod guard;
 pub mod guest;
-pub mod holders;
 pub mod jobs_file;
 pub mod node;
 mod placement;

@@ -36,8 +36,11 @@ pub(crate) fn usual(storages: &StorageCfg, pool: Option<&str>, node: &str) -> Re
     let all = storages.entries().iter().map(|entry| entry.id.as_str());
     let fit = named.chain(all).find(|id| is_fit(id));
     fit.map(str::to_owned).ok_or_else(|| {
-        Error::new(Kind::NotFound, format!("no storage of {node} can hold disks of a replica"))
-            .advise(WRITABLE)
+        Error::new(
+            Kind::NotFound,
+            format!("no storage of {node} can hold disks of a replica"),
+        )
+        .advise(WRITABLE)
     })
 }
 

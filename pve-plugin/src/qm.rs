@@ -2,11 +2,11 @@
 
 use crate::disks::{self, Location};
 use crate::drive::DriveTarget;
-use crate::holders;
 use crate::node::PveTree;
 use crate::volid::Vmid;
 use rblocksync::cmd::{Cmd, Tool};
 use rblocksync::error::{Error, Kind, Result};
+use rblocksync::holders;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 

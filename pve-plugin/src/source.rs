@@ -6,18 +6,15 @@ use crate::node::PveTree;
 use crate::rbd;
 use crate::vm_config::VmConfig;
 use crate::volid::Vmid;
-use rblocksync::cmd::Tool;
 use rblocksync::error::{Error, Kind, Result};
-use rblocksync::image::{qcow2, ImageFormat};
+use rblocksync::image::ImageFormat;
 use rblocksync::job::{Needed, SourceDisk, SourceVm};
 use rblocksync::lvm::{self, LvId};
 use rblocksync::replica::DiskSpec;
-use rblocksync::snapshot::{ActiveChain, DiskSource, VmRuntime, WatchdogLauncher};
-use rblocksync::thin;
-use std::fs::File;
-use std::io::{Seek, SeekFrom};
+use rblocksync::snapshot::{
+    device_bytes, file_bytes, measure_lv, DiskSource, VmRuntime, WatchdogLauncher,
+};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 /// The front end's program, and its agent's.
 pub const PROGRAM: &str = "pvesync";
@@ -181,15 +178,25 @@ fn source_disk(disk: &Disk) -> Result<SourceDisk> {
         Location::LvmThin { vg, lv, .. } => {
             let lv = lvm::get(&LvId::new(vg.as_str(), lv.as_str()).map_err(context)?)
                 .map_err(context)?;
-            let used = used_bytes(&lv);
-            (DiskSource::Lv(lv.id), lv.size, used, ImageFormat::Raw)
+            let found = measure_lv(&lv, ImageFormat::Raw).map_err(context)?;
+            (
+                DiskSource::Lv(lv.id),
+                found.size,
+                found.used,
+                ImageFormat::Raw,
+            )
         }
         Location::Lvm { vg, lv, format } => {
             let lv = lvm::get(&LvId::new(vg.as_str(), lv.as_str()).map_err(context)?)
                 .map_err(context)?;
-            let size = lv_bytes(&lv, *format).map_err(context)?;
+            let found = measure_lv(&lv, *format).map_err(context)?;
             // By its path: QEMU's bitmaps are for disks that have no snapshots of their own.
-            (DiskSource::Path(lv.id.path()), size, size, *format)
+            (
+                DiskSource::Path(lv.id.path()),
+                found.size,
+                found.used,
+                *format,
+            )
         }
         Location::File { .. } | Location::Subvolume { .. } => {
             let (path, format) = (disk.location.path(), disk.location.format());
@@ -217,54 +224,6 @@ fn source_disk(disk: &Disk) -> Result<SourceDisk> {
         format,
     };
     Ok(SourceDisk { spec, source })
-}
-
-/// Bytes that a thin volume takes in its pool. LVM only knows it of active volumes; of the others the pool's
-/// metadata tells, or else the whole size is assumed.
-fn used_bytes(lv: &lvm::Lv) -> u64 {
-    match lv.data_percent {
-        Some(percent) => (lv.size as f64 * percent / 100.0) as u64,
-        None => thin::mapped(lv).map_or(lv.size, |mapped| mapped.total()),
-    }
-}
-
-/// Size of the disk in a thick volume, in bytes: the volume's, or what the qcow2 image in it says.
-fn lv_bytes(lv: &lvm::Lv, format: ImageFormat) -> Result<u64> {
-    if format.is_raw() {
-        return Ok(lv.size);
-    }
-    Tool::QemuNbd.path()?;
-    let _active = ActiveChain::of(lv, format)?;
-    let (header, _) = qcow2::chain(&lv.id.path())?;
-    Ok(header.virtual_size)
-}
-
-/// Size of a block device in bytes.
-fn device_bytes(path: &Path) -> Result<u64> {
-    let failed = |e| Error::io(format!("cannot tell the size of {}", path.display()), e);
-    let mut device = File::open(path).map_err(failed)?;
-    device.seek(SeekFrom::End(0)).map_err(failed)
-}
-
-/// Size of the disk in a file, and the bytes that it takes, both in bytes. The format is known from the configuration,
-/// so nothing is guessed from what a guest could write.
-pub(crate) fn file_bytes(path: &Path, format: ImageFormat) -> Result<(u64, u64)> {
-    match format {
-        ImageFormat::Raw => {
-            let meta = std::fs::metadata(path)
-                .map_err(|e| Error::io(format!("cannot stat {}", path.display()), e))?;
-            Ok((meta.len(), meta.blocks() * 512))
-        }
-        ImageFormat::Qcow2 => {
-            Tool::QemuNbd.path()?;
-            // Of a linked clone all is sent, what is in its base as well.
-            let (header, chain) = qcow2::chain(path)?;
-            Ok((
-                header.virtual_size,
-                chain.iter().map(|element| element.allocated).sum(),
-            ))
-        }
-    }
 }
 
 pub(crate) fn has_agent(config: &VmConfig) -> bool {

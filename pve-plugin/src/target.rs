@@ -4,7 +4,7 @@ use crate::config_text::ConfigText;
 use crate::disks::{self, Disk, Location as PveLocation, Resolved, SkipReason, Skipped};
 use crate::drive::{DiskKey, Drive, DriveTarget};
 use crate::guard;
-use crate::guest::{foreign, ours, stand_in, told, FORM};
+use crate::guest::{foreign, ours, stand_in, FORM};
 use crate::node::PveTree;
 pub(crate) use crate::placement::core_location;
 use crate::placement::{
@@ -15,6 +15,7 @@ use crate::storage_cfg::StorageCfg;
 use crate::vm_config::VmConfig;
 use crate::volid::{Vmid, Volid};
 use rblocksync::error::{Error, Kind, Result};
+use rblocksync::guest::told;
 use rblocksync::hypervisor::{Hold, Published, TargetHypervisor};
 use rblocksync::image::ImageFormat;
 use rblocksync::replica::{
@@ -124,7 +125,7 @@ impl PveTarget {
         previous: Option<&VmConfig>,
     ) -> Result<String> {
         let target_vmid = vmid(&pair.target_vm)?;
-        let ours = ours(newest)?;
+        let ours = ours(newest, &pair.storage_map)?;
         let newest = ours.generation.as_ref();
         let config = VmConfig::parse(&newest.config)?;
         let storages = self.tree.storage_cfg()?;
@@ -219,7 +220,11 @@ impl TargetHypervisor for PveTarget {
             let known = known.get(&disk.volume);
             let wanted = from.as_deref();
             let wanted = wanted.and_then(|from| mapping(&request.storage_map, from));
-            let id = match (known, wanted.or_else(|| mapping(&request.storage_map, ANY)), from) {
+            let id = match (
+                known,
+                wanted.or_else(|| mapping(&request.storage_map, ANY)),
+                from,
+            ) {
                 (_, Some(to), _) => to.to_owned(),
                 // It stays where it was.
                 (Some(volume), None, _) => {
@@ -301,7 +306,7 @@ impl TargetHypervisor for PveTarget {
             )]);
         }
         self.tree.write_vm_config(target_vmid, &text, pair.pair)?;
-        let translated = ours(newest)?;
+        let translated = ours(newest, &pair.storage_map)?;
         let mut notes = bases_here(&translated.generation, &self.tree.storage_cfg()?);
         notes.extend(told(&translated.left));
         Ok(notes)
@@ -322,7 +327,7 @@ fn numbered(request: &ReplicaRequest) -> Result<Vmid> {
 }
 
 fn listed(published: &Published) -> Result<replica_config::Generation> {
-    let keys = ours(published.generation)?.keys;
+    let keys = ours(published.generation, &[])?.keys;
     let key = |key: &String| DiskKey::parse(keys.get(key).unwrap_or(key));
     Ok(replica_config::Generation {
         name: published.generation.name(),

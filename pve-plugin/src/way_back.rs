@@ -5,12 +5,12 @@ use crate::disks;
 use crate::node::PveTree;
 use crate::replica_config::{standing, Standing};
 use crate::role_config::{is_retired, yielded};
-use crate::source;
 use crate::target::{core_location, vmid};
 use crate::volid::Volid;
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::lvm;
 use rblocksync::replica::Location;
+use rblocksync::snapshot::file_bytes;
 use uuid::Uuid;
 
 /// What a volume of this node is, and the size of the guest's disk in it in bytes.
@@ -22,7 +22,7 @@ pub(crate) fn locate(tree: &PveTree, volume: &str) -> Result<(Location, u64)> {
     let location = core_location(&location)?;
     let size = match &location {
         Location::ThinLv { lv, .. } | Location::ThickLv { lv } => lvm::get(lv)?.size,
-        Location::File { path, format, .. } => source::file_bytes(path, *format)?.0,
+        Location::File { path, format, .. } => file_bytes(path, *format)?.0,
     };
     Ok((location, size))
 }

@@ -25,6 +25,7 @@ mod base;
 mod direct;
 mod disk;
 mod guest;
+mod measure;
 mod reflink;
 mod small;
 mod sweep;
@@ -34,6 +35,7 @@ pub mod watchdog;
 
 pub use active::ActiveChain;
 pub use base::{base_of, drop_bases, keep_as_base};
+pub use measure::{device_bytes, file_bytes, measure, measure_lv, Measured};
 pub use sweep::{leftovers, sweep, Swept};
 pub use take::{check, take, Request, Wanted};
 pub use watchdog::WatchdogLauncher;

@@ -46,7 +46,7 @@ pub fn status(
             Kind::NotFound,
             "nothing of this kind is replicated from or to this host",
         )
-        .advise("a first sync makes a replica: vm VMID --to HOST"));
+        .advise("a first sync makes a replica: vm VM --to HOST"));
     }
     for status in &found {
         let judged = args.max_age.map(|max| status.judge(max.as_secs(), now));

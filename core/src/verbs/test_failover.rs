@@ -28,7 +28,7 @@ pub struct TestFailoverArgs {
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_time)]
     keep_for: Duration,
     /// Id of the clone [default: a free one from 90000 on]
-    #[arg(long, value_name = "VMID")]
+    #[arg(long, value_name = "VM", visible_alias = "test-name")]
     test_vmid: Option<String>,
 }
 

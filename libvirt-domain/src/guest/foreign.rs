@@ -25,6 +25,11 @@ pub fn describe(definition: &str) -> Described {
     }
 }
 
+/// A VM that comes from another kind of hypervisor.
+pub fn foreign(described: Option<&Described>) -> Option<&Described> {
+    described.filter(|described| described.form != FORM)
+}
+
 /// A generation as if it came from a domain.
 #[derive(Debug, Clone)]
 pub struct Ours<'a> {
@@ -41,8 +46,7 @@ pub struct Ours<'a> {
 /// Translates a generation, if its configuration is not of our form. `put` tells about this host; its volumes are those of
 /// the generation.
 pub fn ours<'a>(generation: &'a Generation, put: &Put) -> Result<Ours<'a>> {
-    let described = generation.described.as_deref();
-    let Some(described) = described.filter(|described| described.form != FORM) else {
+    let Some(described) = foreign(generation.described.as_deref()) else {
         return Ok(Ours {
             generation: Cow::Borrowed(generation),
             keys: BTreeMap::new(),
@@ -98,7 +102,8 @@ fn volume(record: &DiskRecord) -> Volume {
 
 fn disk_of(guest: &Guest, record: &DiskRecord) -> Result<String> {
     let disk = guest.disk(&record.source, &record.key);
-    disk.map(|disk| disk.key.clone()).ok_or_else(|| lost(record))
+    disk.map(|disk| disk.key.clone())
+        .ok_or_else(|| lost(record))
 }
 
 fn lost(record: &DiskRecord) -> Error {

@@ -38,7 +38,9 @@ impl Reading<'_> {
             "" => element.name.clone(),
             _ => format!("{place} {}", element.name),
         };
-        self.guest.unknown.push(Left::out(name, on_one_line(element)));
+        self.guest
+            .unknown
+            .push(Left::out(name, on_one_line(element)));
     }
 
     pub fn left_attribute(&mut self, name: &str, value: &str) {
@@ -76,6 +78,7 @@ pub fn read(domain: &Element) -> Result<Guest> {
         devices(&mut reading, devices_of)?;
     }
     boot_by_class(&mut reading);
+    pools(&mut reading);
     Ok(reading.guest)
 }
 
@@ -163,6 +166,27 @@ fn metadata(reading: &mut Reading, metadata: &Element) {
     }
 }
 
+/// The pools of disks that are named by their paths, which `virt-blocksync` notes for its targets.
+fn pools(reading: &mut Reading) {
+    let Some(metadata) = reading.domain.child("metadata") else {
+        return;
+    };
+    let notes = metadata
+        .elements()
+        .filter(|e| e.attribute("role") == Some("source"));
+    for disk in notes.flat_map(Element::elements) {
+        let key = disk.attribute("key");
+        let found = reading
+            .guest
+            .disks
+            .iter_mut()
+            .find(|d| Some(d.key.as_str()) == key);
+        if let (Some(found), Some(pool)) = (found, disk.attribute("pool")) {
+            found.storage = Some(pool.to_owned());
+        }
+    }
+}
+
 fn vcpu(reading: &mut Reading, element: &Element) -> Result<()> {
     let text = element.text();
     let all: u32 = text
@@ -171,17 +195,24 @@ fn vcpu(reading: &mut Reading, element: &Element) -> Result<()> {
     let topology = reading.domain.at(&["cpu", "topology"]);
     let part = |name: &str| -> Option<u32> { topology?.attribute(name)?.parse().ok() };
     let cpu = &mut reading.guest.cpu;
-    (cpu.sockets, cpu.cores, cpu.threads) = match (part("sockets"), part("cores"), part("threads")) {
+    (cpu.sockets, cpu.cores, cpu.threads) = match (part("sockets"), part("cores"), part("threads"))
+    {
         (Some(sockets), Some(cores), Some(threads)) => {
             let dies = part("dies").unwrap_or(1).max(1);
             let clusters = part("clusters").unwrap_or(1).max(1);
-            (sockets, cores.saturating_mul(dies).saturating_mul(clusters), threads)
+            (
+                sockets,
+                cores.saturating_mul(dies).saturating_mul(clusters),
+                threads,
+            )
         }
         // What QEMU makes of a number alone differs by version; Windows counts sockets, Linux does not.
         _ => (1, all, 1),
     };
     if cpu.total() != all || all == 0 {
-        return Err(refused(format!("its {all} processors are not what its topology says")));
+        return Err(refused(format!(
+            "its {all} processors are not what its topology says"
+        )));
     }
     cpu.online = element.attribute("current").and_then(|n| n.parse().ok());
     cpu.online = cpu.online.filter(|n| *n < all);
@@ -242,7 +273,9 @@ fn os(reading: &mut Reading, os: &Element) -> Result<()> {
         }
     }
     let loader = os.child("loader").map(Element::text).unwrap_or_default();
-    let is_flash = os.child("loader").is_some_and(|l| l.attribute("type") == Some("pflash"));
+    let is_flash = os
+        .child("loader")
+        .is_some_and(|l| l.attribute("type") == Some("pflash"));
     if os.attribute("firmware") == Some("efi") || is_flash {
         // A template's or a firmware's own name tells the size, where nothing else does.
         let template = os.child("nvram").and_then(|n| n.attribute("template"));
@@ -253,7 +286,9 @@ fn os(reading: &mut Reading, os: &Element) -> Result<()> {
         });
         let has_keys = |name: &&str| name.contains(".ms.") || name.contains("secboot");
         let by_name = template.is_some_and(|t| has_keys(&t));
-        let stateless = os.child("loader").is_some_and(|l| l.attribute("stateless") == Some("yes"));
+        let stateless = os
+            .child("loader")
+            .is_some_and(|l| l.attribute("stateless") == Some("yes"));
         let vars = (os.child("nvram").is_some() && !stateless).then(|| Vars {
             disk: VARS_KEY.into(),
             flash_mib: if is_small { 2 } else { 4 },
@@ -278,7 +313,9 @@ fn machine(name: &str) -> Result<Machine> {
             (Some(version), _) => (Chipset::I440fx, Some(version.to_owned())),
             (None, Some(version)) => (Chipset::Q35, Some(version.to_owned())),
             (None, None) => {
-                return Err(refused(format!("there is no board {name} on the other side")));
+                return Err(refused(format!(
+                    "there is no board {name} on the other side"
+                )));
             }
         },
     };
@@ -326,7 +363,10 @@ fn named(model: String, flags: &mut Vec<CpuFlag>) -> CpuModel {
         return CpuModel::Named(model);
     }
     let has = |name: &&str| flags.iter().any(|flag| flag.on && flag.name == **name);
-    match LEVELS.iter().find(|(_, features)| features.iter().all(|f| has(&f))) {
+    match LEVELS
+        .iter()
+        .find(|(_, features)| features.iter().all(|f| has(&f)))
+    {
         Some((level, features)) => {
             flags.retain(|flag| !features.contains(&flag.name.as_str()));
             CpuModel::Level((*level).into())
@@ -401,7 +441,11 @@ fn boot_by_class(reading: &mut Reading) {
     let mut order: Vec<String> = Vec::new();
     let classes: Vec<&str> = os.all("boot").filter_map(|b| b.attribute("dev")).collect();
     // What QEMU does if nobody says anything.
-    let classes = if classes.is_empty() { vec!["hd"] } else { classes };
+    let classes = if classes.is_empty() {
+        vec!["hd"]
+    } else {
+        classes
+    };
     for class in classes {
         let is_data = |d: &&rblocksync::guest::Disk| {
             matches!(d.role, rblocksync::guest::DiskUse::Data { .. })
@@ -416,4 +460,3 @@ fn boot_by_class(reading: &mut Reading) {
     }
     guest.boot = order;
 }
-

@@ -158,7 +158,9 @@ fn slot_of(reading: &Reading, element: &Element, dev: &str, bus: Bus) -> u16 {
     let is_drive = address.and_then(|a| a.attribute("type")) == Some("drive");
     let slot = match (bus, is_drive) {
         (Bus::Ide, true) => part("bus").saturating_mul(2).saturating_add(part("unit")),
-        (Bus::Sata, true) => part("controller").saturating_mul(6).saturating_add(part("unit")),
+        (Bus::Sata, true) => part("controller")
+            .saturating_mul(6)
+            .saturating_add(part("unit")),
         (Bus::Scsi, true) if is_lsi(reading) => {
             let before = part("controller").saturating_mul(LSI_SLOTS);
             before.saturating_add(part("unit"))
@@ -173,7 +175,9 @@ fn slot_of(reading: &Reading, element: &Element, dev: &str, bus: Bus) -> u16 {
         disks.any(|role| role == DiskUse::Data { bus, slot })
             || cds.any(|cd| (cd.bus, cd.slot) == (bus, slot))
     };
-    let mut free = std::iter::once(slot).chain(0..u16::MAX).filter(|s| !taken(*s));
+    let mut free = std::iter::once(slot)
+        .chain(0..u16::MAX)
+        .filter(|s| !taken(*s));
     free.next().unwrap_or(slot)
 }
 
@@ -222,8 +226,12 @@ fn driver(reading: &mut Reading, driver: &Element, disk: &mut Disk) {
     for (name, value) in &driver.attributes {
         let known = match name.as_str() {
             "name" | "type" => true,
-            "cache" => meaning(&CACHES, value).map(|cache| disk.cache = cache).is_some(),
-            "io" => meaning(&AIOS, value).map(|aio| disk.aio = Some(aio)).is_some(),
+            "cache" => meaning(&CACHES, value)
+                .map(|cache| disk.cache = cache)
+                .is_some(),
+            "io" => meaning(&AIOS, value)
+                .map(|aio| disk.aio = Some(aio))
+                .is_some(),
             "discard" => {
                 disk.discard = value == "unmap";
                 true
@@ -278,7 +286,12 @@ fn scsi(reading: &mut Reading, devices: &Element) {
         .collect();
     let is_scsi = |d: &&Disk| matches!(d.role, DiskUse::Data { bus: Bus::Scsi, .. });
     let on_scsi = reading.guest.disks.iter().filter(is_scsi).count()
-        + reading.guest.cds.iter().filter(|cd| cd.bus == Bus::Scsi).count();
+        + reading
+            .guest
+            .cds
+            .iter()
+            .filter(|cd| cd.bus == Bus::Scsi)
+            .count();
     let mut threads = false;
     let mut model = None;
     for controller in &controllers {
@@ -314,10 +327,11 @@ fn threads_of(reading: &mut Reading, devices: &Element, controller: &str) {
         let target = element.child("target");
         let dev = target.and_then(|t| t.attribute("dev")).unwrap_or_default();
         let address = element.child("address");
-        let its = address.and_then(|a| a.attribute("controller")).unwrap_or("0");
-        let of_it = |d: &&mut Disk| {
-            d.key == dev && matches!(d.role, DiskUse::Data { bus: Bus::Scsi, .. })
-        };
+        let its = address
+            .and_then(|a| a.attribute("controller"))
+            .unwrap_or("0");
+        let of_it =
+            |d: &&mut Disk| d.key == dev && matches!(d.role, DiskUse::Data { bus: Bus::Scsi, .. });
         if its == controller {
             let mut disks = reading.guest.disks.iter_mut().filter(of_it);
             disks.by_ref().for_each(|disk| disk.iothread = true);
@@ -358,7 +372,12 @@ fn nic(reading: &mut Reading, element: &Element) -> Option<String> {
             "model" => nic.model = of("type").unwrap_or("rtl8139").to_owned(),
             "mtu" => nic.mtu = of("size").and_then(|size| size.parse().ok()),
             "link" => nic.link = of("state") != Some("down"),
-            "driver" if child.attributes.iter().all(|(n, _)| n == "queues" || n == "name") => {
+            "driver"
+                if child
+                    .attributes
+                    .iter()
+                    .all(|(n, _)| n == "queues" || n == "name") =>
+            {
                 nic.queues = of("queues").and_then(|n| n.parse().ok());
             }
             "vlan" if child.elements().count() == 1 && of("trunk").is_none() => {
@@ -392,7 +411,9 @@ fn nic(reading: &mut Reading, element: &Element) -> Option<String> {
 
 /// The places that Proxmox VE gives to network cards, from 18 on: `ens18`.
 fn is_usual_slot(slot: &str) -> bool {
-    let number = slot.strip_prefix("0x").and_then(|hex| u8::from_str_radix(hex, 16).ok());
+    let number = slot
+        .strip_prefix("0x")
+        .and_then(|hex| u8::from_str_radix(hex, 16).ok());
     number.is_some_and(|n| (0x12..0x18).contains(&n))
 }
 
@@ -518,9 +539,7 @@ fn rng(reading: &mut Reading, element: &Element) {
         reading.left("", element);
         return;
     }
-    let rate = |name: &str| -> Option<u64> {
-        element.child("rate")?.attribute(name)?.parse().ok()
-    };
+    let rate = |name: &str| -> Option<u64> { element.child("rate")?.attribute(name)?.parse().ok() };
     reading.guest.rng = Some(Rng {
         source: backend.map(Element::text).unwrap_or_default(),
         bytes: rate("bytes").unwrap_or(0),

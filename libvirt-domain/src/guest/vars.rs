@@ -39,9 +39,12 @@ pub fn cut_vars(disk: &Path, to: &Path, bytes: u64) -> Result<()> {
     let dir = to.parent().unwrap_or(Path::new("/"));
     let mut new = tempfile::NamedTempFile::new_in(dir)
         .map_err(|e| failed("cannot make a file in", dir, e))?;
-    let written = new.write_all(&store).and_then(|()| new.as_file().sync_all());
+    let written = new
+        .write_all(&store)
+        .and_then(|()| new.as_file().sync_all());
     written.map_err(|e| failed("cannot write", to, e))?;
-    new.persist(to).map_err(|e| failed("cannot write", to, e.error))?;
+    new.persist(to)
+        .map_err(|e| failed("cannot write", to, e.error))?;
     let dir_file = File::open(dir).and_then(|dir| dir.sync_all());
     dir_file.map_err(|e| failed("cannot flush", dir, e))
 }

@@ -55,7 +55,9 @@ pub(super) fn family(id: &str) -> OsFamily {
     if let Some(family) = meaning(&SYSTEMS, id) {
         return family;
     }
-    let rest = id.trim_start_matches("http://").trim_start_matches("https://");
+    let rest = id
+        .trim_start_matches("http://")
+        .trim_start_matches("https://");
     match rest.strip_prefix("microsoft.com/win/") {
         Some(windows) => meaning(&WINDOWS, windows).unwrap_or_default(),
         None if LINUX.iter().any(|maker| rest.starts_with(maker)) => OsFamily::Linux,

@@ -6,9 +6,7 @@ use super::write_devices::{board_devices, nics, smaller};
 use super::write_drives::drives;
 use crate::xml::Element;
 use rblocksync::error::{Error, Kind, Result};
-use rblocksync::guest::{
-    Chipset, Clock, CpuModel, Firmware, Guest, Left, OsFamily, Vars,
-};
+use rblocksync::guest::{Chipset, Clock, CpuModel, Firmware, Guest, Left, OsFamily, Vars};
 use rblocksync::image::ImageFormat;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -137,7 +135,13 @@ fn people(draft: &mut Draft, domain: &mut Element) -> Result<()> {
     }
     if !guest.description.is_empty() {
         // XML has no word for most control characters.
-        let plain = |c: char| if c.is_control() && c != '\n' && c != '\t' { ' ' } else { c };
+        let plain = |c: char| {
+            if c.is_control() && c != '\n' && c != '\t' {
+                ' '
+            } else {
+                c
+            }
+        };
         let text: String = guest.description.chars().map(plain).collect();
         domain.push(Element::new("description").saying(text));
     }
@@ -233,7 +237,11 @@ fn os(draft: &mut Draft) -> Result<Element> {
             uefi(draft, vars.as_ref(), &mut os);
         }
     }
-    if guest.smbios.keys().any(|field| SMBIOS.contains(&field.as_str())) {
+    if guest
+        .smbios
+        .keys()
+        .any(|field| SMBIOS.contains(&field.as_str()))
+    {
         os.push(Element::new("smbios").with("mode", "sysinfo"));
     }
     Ok(os)
@@ -261,7 +269,9 @@ fn uefi(draft: &mut Draft, vars: Option<&Vars>, os: &mut Element) {
     os.push(firmware);
     let Some(vars) = vars else {
         let why = "kept from now on";
-        draft.left.push(Left::changed("UEFI variables", "none", why));
+        draft
+            .left
+            .push(Left::changed("UEFI variables", "none", why));
         return;
     };
     if vars.flash_mib == 2 {
@@ -280,7 +290,9 @@ fn uefi(draft: &mut Draft, vars: Option<&Vars>, os: &mut Element) {
         }
         None => {
             let why = "not replicated: the firmware starts with empty ones";
-            draft.left.push(Left::changed("UEFI variables", &vars.disk, why));
+            draft
+                .left
+                .push(Left::changed("UEFI variables", &vars.disk, why));
         }
     }
 }
@@ -307,7 +319,9 @@ fn machine(draft: &mut Draft) -> String {
         true => format!("{stem}{version}"),
         false => {
             let why = "the newest that this host has";
-            draft.left.push(Left::changed("machine version", version, why));
+            draft
+                .left
+                .push(Left::changed("machine version", version, why));
             alias.into()
         }
     }
@@ -352,7 +366,11 @@ fn cpu(draft: &mut Draft) -> Result<Element> {
         cpu.set("mode", "custom");
         cpu.set("match", "exact");
         cpu.set("check", "none");
-        cpu.push(Element::new("model").with("fallback", "forbid").saying(name));
+        cpu.push(
+            Element::new("model")
+                .with("fallback", "forbid")
+                .saying(name),
+        );
     };
     let kvm = draft.put.kvm;
     let mut level: &[&str] = &[];
@@ -416,7 +434,11 @@ fn clock(guest: &Guest) -> Element {
         ("pit", "tickpolicy", "delay"),
         ("hpet", "present", "no"),
     ] {
-        clock.push(Element::new("timer").with("name", name).with(attribute, value));
+        clock.push(
+            Element::new("timer")
+                .with("name", name)
+                .with(attribute, value),
+        );
     }
     if guest.os.family.is_windows() {
         let timer = Element::new("timer").with("name", "hypervclock");

@@ -14,15 +14,7 @@ const NICS_IN_PLACE: usize = 6;
 
 /// Network cards of QEMU that libvirt can name.
 const NICS: [&str; 10] = [
-    "virtio",
-    "e1000",
-    "e1000e",
-    "i82551",
-    "i82557b",
-    "i82559er",
-    "ne2k_pci",
-    "pcnet",
-    "rtl8139",
+    "virtio", "e1000", "e1000e", "i82551", "i82557b", "i82559er", "ne2k_pci", "pcnet", "rtl8139",
     "vmxnet3",
 ];
 
@@ -60,7 +52,9 @@ pub(super) fn nics(draft: &mut Draft) {
     let guest = draft.guest;
     for (index, nic) in guest.nics.iter().enumerate() {
         let mut element = interface(draft, nic);
-        element.children.extend(draft.boot(&nic.key).map(Node::Element));
+        element
+            .children
+            .extend(draft.boot(&nic.key).map(Node::Element));
         if guest.machine.chipset == Chipset::I440fx {
             if let Some(slot) = slot(nic, index) {
                 element.push(
@@ -78,7 +72,9 @@ pub(super) fn nics(draft: &mut Draft) {
     }
     if guest.machine.chipset == Chipset::Q35 && !guest.nics.is_empty() {
         let why = "libvirt's own, so a Linux guest may name them otherwise";
-        draft.left.push(Left::changed("network cards", "their places on PCI", why));
+        draft
+            .left
+            .push(Left::changed("network cards", "their places on PCI", why));
     }
 }
 
@@ -121,7 +117,8 @@ fn interface(draft: &mut Draft, nic: &Nic) -> Element {
         None if !is_bridge => ("network", name.to_owned()),
         None if is_present(name) => ("bridge", name.to_owned()),
         None => {
-            let why = format!("unplugged, there is no such bridge: name one with --bridge {name}=BRIDGE");
+            let why =
+                format!("unplugged, there is no such bridge: name one with --bridge {name}=BRIDGE");
             left("", name, &why);
             link = false;
             ("network", USUAL_NETWORK.to_owned())
@@ -153,7 +150,11 @@ fn interface(draft: &mut Draft, nic: &Nic) -> Element {
     let model = match NICS.contains(&nic.model.as_str()) {
         true => nic.model.as_str(),
         false => {
-            let near = if nic.model.starts_with("e1000") { "e1000" } else { "rtl8139" };
+            let near = if nic.model.starts_with("e1000") {
+                "e1000"
+            } else {
+                "rtl8139"
+            };
             left("model", &nic.model, near);
             near
         }
@@ -177,7 +178,11 @@ fn interface(draft: &mut Draft, nic: &Nic) -> Element {
         element.push(Element::new("link").with("state", "down"));
     }
     if nic.firewall {
-        left("firewall", "1", "none: there is nothing like Proxmox VE's firewall");
+        left(
+            "firewall",
+            "1",
+            "none: there is nothing like Proxmox VE's firewall",
+        );
     }
     element
 }
@@ -186,7 +191,9 @@ fn interface(draft: &mut Draft, nic: &Nic) -> Element {
 pub(super) fn smaller(draft: &mut Draft) {
     let guest = draft.guest;
     if guest.tablet {
-        let tablet = Element::new("input").with("type", "tablet").with("bus", "usb");
+        let tablet = Element::new("input")
+            .with("type", "tablet")
+            .with("bus", "usb");
         draft.devices.push(tablet);
     }
     if let Some(tpm) = &guest.tpm {
@@ -217,8 +224,14 @@ pub(super) fn smaller(draft: &mut Draft) {
                 .with("action", action),
         );
     }
-    let balloon = if guest.memory.balloon { "virtio" } else { "none" };
-    draft.devices.push(Element::new("memballoon").with("model", balloon));
+    let balloon = if guest.memory.balloon {
+        "virtio"
+    } else {
+        "none"
+    };
+    draft
+        .devices
+        .push(Element::new("memballoon").with("model", balloon));
     if let Some(rng) = &guest.rng {
         let mut element = Element::new("rng").with("model", "virtio");
         if rng.bytes > 0 {

@@ -54,7 +54,11 @@ pub(super) fn drives(draft: &mut Draft) -> Result<()> {
         }
     }
     for cd in &draft.guest.cds {
-        let bus = if cd.bus == Bus::Virtio { Bus::Sata } else { cd.bus };
+        let bus = if cd.bus == Bus::Virtio {
+            Bus::Sata
+        } else {
+            cd.bus
+        };
         let place = taken.place(draft, &cd.key, bus, cd.slot)?;
         cd_element(draft, cd, &place, &mut taken);
     }
@@ -70,7 +74,10 @@ fn tpm_state(draft: &mut Draft, disk: &Disk, volume: Option<&Volume>) {
     let what = match volume {
         Some(volume) => {
             draft.keys.insert(disk.key.clone(), disk.key.clone());
-            format!("a new TPM: its state is in {}, in another form", volume.path.display())
+            format!(
+                "a new TPM: its state is in {}, in another form",
+                volume.path.display()
+            )
         }
         None => "a new TPM: its state was not replicated".into(),
     };
@@ -83,10 +90,16 @@ impl Taken {
         let is_q35 = draft.guest.machine.chipset == Chipset::Q35;
         let wanted = bus;
         // Where Proxmox VE says IDE on this board, the guest sees AHCI as well.
-        let bus = if is_q35 && bus == Bus::Ide { Bus::Sata } else { bus };
+        let bus = if is_q35 && bus == Bus::Ide {
+            Bus::Sata
+        } else {
+            bus
+        };
         if bus != wanted {
             let why = "sata: there is no IDE on this board";
-            draft.left.push(Left::changed(format!("{was} bus"), "ide", why));
+            draft
+                .left
+                .push(Left::changed(format!("{was} bus"), "ide", why));
         }
         let limit = if bus == Bus::Ide { IDE_SLOTS } else { 256 };
         let mut free = std::iter::once(slot).chain(0..limit);
@@ -155,18 +168,14 @@ fn letters(number: u16) -> String {
     text.into_iter().map(char::from).collect()
 }
 
-fn disk_element(
-    draft: &mut Draft,
-    disk: &Disk,
-    place: &Place,
-    volume: &Volume,
-    taken: &mut Taken,
-) {
+fn disk_element(draft: &mut Draft, disk: &Disk, place: &Place, volume: &Volume, taken: &mut Taken) {
     let (kind, attribute) = match volume.is_block {
         true => ("block", "dev"),
         false => ("file", "file"),
     };
-    let mut element = Element::new("disk").with("type", kind).with("device", "disk");
+    let mut element = Element::new("disk")
+        .with("type", kind)
+        .with("device", "disk");
     let driver = driver(draft, disk, place, volume);
     element.push(driver);
     let path = volume.path.display().to_string();
@@ -203,9 +212,13 @@ fn disk_element(
             }
         }
     }
-    element.children.extend(draft.boot(&disk.key).map(crate::xml::Node::Element));
+    element
+        .children
+        .extend(draft.boot(&disk.key).map(crate::xml::Node::Element));
     let address = taken.address(place, draft.guest.scsi);
-    element.children.extend(address.map(crate::xml::Node::Element));
+    element
+        .children
+        .extend(address.map(crate::xml::Node::Element));
     draft.devices.push(element);
 }
 
@@ -279,13 +292,23 @@ fn rates(disk: &Disk, element: &mut Element) {
 }
 
 fn cd_element(draft: &mut Draft, cd: &CdDrive, place: &Place, taken: &mut Taken) {
-    let mut element = Element::new("disk").with("type", "file").with("device", "cdrom");
-    element.push(Element::new("driver").with("name", "qemu").with("type", "raw"));
+    let mut element = Element::new("disk")
+        .with("type", "file")
+        .with("device", "cdrom");
+    element.push(
+        Element::new("driver")
+            .with("name", "qemu")
+            .with("type", "raw"),
+    );
     element.push(target(place));
     element.push(Element::new("readonly"));
-    element.children.extend(draft.boot(&cd.key).map(crate::xml::Node::Element));
+    element
+        .children
+        .extend(draft.boot(&cd.key).map(crate::xml::Node::Element));
     let address = taken.address(place, draft.guest.scsi);
-    element.children.extend(address.map(crate::xml::Node::Element));
+    element
+        .children
+        .extend(address.map(crate::xml::Node::Element));
     draft.devices.push(element);
 }
 
@@ -306,7 +329,13 @@ fn controllers(draft: &mut Draft, taken: &Taken) {
             && draft.put.volumes.contains_key(&d.key)
     };
     // In the order of their addresses.
-    let threads: Vec<bool> = draft.guest.disks.iter().filter(is_scsi).map(|d| d.iothread).collect();
+    let threads: Vec<bool> = draft
+        .guest
+        .disks
+        .iter()
+        .filter(is_scsi)
+        .map(|d| d.iothread)
+        .collect();
     for index in 0..taken.scsi {
         let mut controller = Element::new("controller")
             .with("type", "scsi")

@@ -48,8 +48,9 @@ pub struct Ours<'a> {
     pub left: Vec<Left>,
 }
 
-/// Translates a generation, if its configuration is not of our form.
-pub fn ours(generation: &Generation) -> Result<Ours<'_>> {
+/// Translates a generation, if its configuration is not of our form. `map` may have networks and bridges that have other
+/// names here, as `virt-blocksync` writes them: `network:default`, `bridge:br0`.
+pub fn ours<'a>(generation: &'a Generation, map: &[(String, String)]) -> Result<Ours<'a>> {
     let Some(described) = foreign(generation.described.as_deref()) else {
         return Ok(Ours {
             generation: Cow::Borrowed(generation),
@@ -58,7 +59,15 @@ pub fn ours(generation: &Generation) -> Result<Ours<'_>> {
         });
     };
     let guest = described.guest()?;
-    let mut put = Put::default();
+    let bridges = map.iter().filter_map(|(from, to)| {
+        let (kind, name) = from.split_once(':')?;
+        let is_network = ["network", "bridge"].contains(&kind);
+        is_network.then(|| (name.to_owned(), to.clone()))
+    });
+    let mut put = Put {
+        bridges: bridges.collect(),
+        ..Put::default()
+    };
     for (number, record) in generation.disks.iter().enumerate() {
         let disk = disk_of(guest, record)?;
         let volume = (stand_in(number)?, Some(record.size));
@@ -70,7 +79,12 @@ pub fn ours(generation: &Generation) -> Result<Ours<'_>> {
     translated.excluded = Vec::new();
     translated.described = None;
     let mut renamed = BTreeMap::new();
-    for (number, (was, record)) in generation.disks.iter().zip(&mut translated.disks).enumerate() {
+    for (number, (was, record)) in generation
+        .disks
+        .iter()
+        .zip(&mut translated.disks)
+        .enumerate()
+    {
         let disk = disk_of(guest, was)?;
         let Some(key) = keys.get(&disk) else {
             return Err(lost(was));
@@ -90,7 +104,8 @@ pub fn ours(generation: &Generation) -> Result<Ours<'_>> {
 /// The key in the description of a disk that was replicated.
 fn disk_of(guest: &Guest, record: &DiskRecord) -> Result<String> {
     let disk = guest.disk(&record.source, &record.key);
-    disk.map(|disk| disk.key.clone()).ok_or_else(|| lost(record))
+    disk.map(|disk| disk.key.clone())
+        .ok_or_else(|| lost(record))
 }
 
 fn lost(record: &DiskRecord) -> Error {
@@ -101,16 +116,4 @@ fn lost(record: &DiskRecord) -> Error {
             record.key, record.source
         ),
     )
-}
-
-/// One line about what got lost, for people.
-pub(crate) fn told(left: &[Left]) -> Option<String> {
-    let mut names: Vec<&str> = left.iter().map(|left| left.name.as_str()).collect();
-    names.dedup();
-    (!names.is_empty()).then(|| {
-        format!(
-            "not the same as on the other kind of hypervisor, or left out: {}; --print-config tells more",
-            names.join(", ")
-        )
-    })
 }

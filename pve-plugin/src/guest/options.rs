@@ -35,7 +35,10 @@ impl Options {
 
     /// The first part whose name is one of these.
     pub fn take_any(&mut self, names: &[&str]) -> Option<(String, String)> {
-        let at = self.parts.iter().position(|(n, _)| names.contains(&n.as_str()))?;
+        let at = self
+            .parts
+            .iter()
+            .position(|(n, _)| names.contains(&n.as_str()))?;
         Some(self.parts.remove(at))
     }
 
@@ -78,7 +81,9 @@ pub(super) fn is_yes(value: &str) -> bool {
 pub(super) fn to_base64(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.chunks(3) {
-        let word = chunk.iter().fold(0u32, |word, b| (word << 8) | u32::from(*b));
+        let word = chunk
+            .iter()
+            .fold(0u32, |word, b| (word << 8) | u32::from(*b));
         let word = word << (8 * (3 - chunk.len()));
         for place in 0..4 {
             match place <= chunk.len() {

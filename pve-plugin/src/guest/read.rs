@@ -80,7 +80,11 @@ pub fn read(config: &VmConfig) -> Result<Guest> {
         let is_said = DEFAULTS.contains(&(key, value));
         // Whatever is given twice: the last one counts.
         let is_old = config.get(key) != Some(value);
-        if !is_disk && !is_said && !is_old && !BOOKKEEPING.contains(&key) && !take(&mut guest, key, value)
+        if !is_disk
+            && !is_said
+            && !is_old
+            && !BOOKKEEPING.contains(&key)
+            && !take(&mut guest, key, value)
         {
             guest.unknown.push(Left::out(key, value));
         }
@@ -277,14 +281,16 @@ fn smbios(guest: &mut Guest, value: &str) -> Option<()> {
 fn firmware(config: &VmConfig, guest: &mut Guest) {
     let disk = guest.disks.iter().find(|d| d.role == DiskUse::Vars);
     let drive = disk.and_then(|d| config.drive(DiskKey::parse(&d.key)?));
-    let vars = disk.zip(drive).map(|(disk, drive)| rblocksync::guest::Vars {
-        disk: disk.key.clone(),
-        flash_mib: match drive.option("efitype") {
-            Some("4m") => 4,
-            _ => 2,
-        },
-        secure_boot: drive.flag("pre-enrolled-keys", false),
-    });
+    let vars = disk
+        .zip(drive)
+        .map(|(disk, drive)| rblocksync::guest::Vars {
+            disk: disk.key.clone(),
+            flash_mib: match drive.option("efitype") {
+                Some("4m") => 4,
+                _ => 2,
+            },
+            secure_boot: drive.flag("pre-enrolled-keys", false),
+        });
     guest.firmware = Firmware::Uefi { vars };
 }
 
@@ -293,7 +299,10 @@ fn boot_order(config: &VmConfig, guest: &Guest) -> Vec<String> {
     let has = |key: &str| {
         guest.cds.iter().any(|cd| cd.key == key)
             || guest.nics.iter().any(|nic| nic.key == key)
-            || guest.disks.iter().any(|disk| disk.key == key && attached(disk))
+            || guest
+                .disks
+                .iter()
+                .any(|disk| disk.key == key && attached(disk))
     };
     let boot = config.get("boot").unwrap_or("cdn");
     if let Some(order) = boot.strip_prefix("order=") {

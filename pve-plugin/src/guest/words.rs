@@ -1,8 +1,6 @@
 //! Proxmox VE's words for what has several kinds.
 
-use rblocksync::guest::{
-    Aio, Bus, Cache, OsFamily, ScsiController, Video, WatchdogAction,
-};
+use rblocksync::guest::{Aio, Bus, Cache, OsFamily, ScsiController, Video, WatchdogAction};
 
 pub(super) const OSTYPES: [(&str, OsFamily); 13] = [
     ("other", OsFamily::Other),

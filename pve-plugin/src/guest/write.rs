@@ -182,7 +182,9 @@ fn board(draft: &mut Draft) {
     let version = machine.version.as_ref().filter(plain);
     if let (Some(other), None) = (&machine.version, version) {
         let why = "the newest there is: the version is another vendor's";
-        draft.left.push(Left::changed("machine version", other, why));
+        draft
+            .left
+            .push(Left::changed("machine version", other, why));
     }
     match (machine.chipset, version) {
         (Chipset::I440fx, None) => {}
@@ -363,7 +365,9 @@ fn memory(draft: &mut Draft) {
     let mib = kib.div_ceil(1024).max(16);
     if mib << 10 != kib {
         let why = format!("{mib} MiB");
-        draft.left.push(Left::changed("memory", format!("{kib} KiB"), why));
+        draft
+            .left
+            .push(Left::changed("memory", format!("{kib} KiB"), why));
     }
     draft.set("memory", mib.to_string());
     if !draft.guest.memory.balloon {
@@ -390,7 +394,9 @@ fn special_disks(draft: &mut Draft) {
 fn vars_disk(draft: &mut Draft, vars: &Vars) {
     let Some((volid, size)) = draft.put.volumes.get(&vars.disk) else {
         let why = "not replicated: the firmware starts with empty ones each time";
-        draft.left.push(Left::changed("UEFI variables", &vars.disk, why));
+        draft
+            .left
+            .push(Left::changed("UEFI variables", &vars.disk, why));
         return;
     };
     let mut line = format!("{volid},efitype={}m", vars.flash_mib);
@@ -443,7 +449,13 @@ fn smaller(draft: &mut Draft) {
         draft.set("agent", "1");
     }
     let has_scsi = guest.disks.iter().any(|d| {
-        matches!(d.role, DiskUse::Data { bus: rblocksync::guest::Bus::Scsi, .. })
+        matches!(
+            d.role,
+            DiskUse::Data {
+                bus: rblocksync::guest::Bus::Scsi,
+                ..
+            }
+        )
     });
     if has_scsi || guest.scsi != Default::default() {
         if let Some(scsi) = word(&SCSI, &guest.scsi) {
@@ -460,10 +472,14 @@ fn smaller(draft: &mut Draft) {
             "qxl4"
         }
     };
-    let memory = display.memory_mib.filter(|_| !matches!(display.video, Video::None | Video::Serial(_)));
+    let memory = display
+        .memory_mib
+        .filter(|_| !matches!(display.video, Video::None | Video::Serial(_)));
     let in_range = |mib: &u32| (4..=512).contains(mib);
     if let Some(mib) = memory.filter(|mib| !in_range(mib)) {
-        draft.left.push(Left::out("display memory", format!("{mib} MiB")));
+        draft
+            .left
+            .push(Left::out("display memory", format!("{mib} MiB")));
     }
     match memory.filter(in_range) {
         Some(mib) => draft.set("vga", format!("{video},memory={mib}")),
@@ -474,6 +490,8 @@ fn smaller(draft: &mut Draft) {
 
 fn boot(draft: &mut Draft) {
     let keys = draft.guest.boot.iter();
-    let order: Vec<String> = keys.filter_map(|key| draft.keys.get(key).cloned()).collect();
+    let order: Vec<String> = keys
+        .filter_map(|key| draft.keys.get(key).cloned())
+        .collect();
     draft.set("boot", format!("order={}", order.join(";")));
 }

@@ -5,9 +5,7 @@ use super::words::{word, ACTIONS, AIOS, CACHES, NICS, RNG_SOURCES, WATCHDOGS};
 use super::write::Draft;
 use crate::drive::format_size;
 use rblocksync::error::{Error, Kind, Result};
-use rblocksync::guest::{
-    Bus, Cache, Disk, DiskUse, Left, Network, Nic, ScsiController,
-};
+use rblocksync::guest::{Bus, Cache, Disk, DiskUse, Left, Network, Nic, ScsiController};
 
 /// Network cards that a VM can have.
 const NICS_MAX: usize = 32;
@@ -74,7 +72,9 @@ fn place(draft: &mut Draft, was: &str, bus: Bus, slot: u16) -> Result<String> {
     }
     Err(Error::new(
         Kind::Refused,
-        format!("the VM has more drives on {bus:?} than Proxmox VE allows: there is no place for {was}"),
+        format!(
+            "the VM has more drives on {bus:?} than Proxmox VE allows: there is no place for {was}"
+        ),
     )
     .advise("leave a disk out with --exclude, or put it on another bus"))
 }
@@ -123,7 +123,11 @@ fn options(
     if disk.read_only {
         match matches!(bus, Bus::Scsi | Bus::Virtio) {
             true => options.push(("ro", yes())),
-            false => left("readonly", "1", "the disk can be written: only SCSI and virtio can be read-only"),
+            false => left(
+                "readonly",
+                "1",
+                "the disk can be written: only SCSI and virtio can be read-only",
+            ),
         }
     }
     if let Some(serial) = &disk.serial {
@@ -284,7 +288,11 @@ fn nic_line(draft: &mut Draft, nic: &Nic) -> String {
         Some(mtu) if model == "virtio" && (2..=65520).contains(&mtu) => {
             line.push_str(&format!(",mtu={mtu}"));
         }
-        Some(mtu) => left("mtu", &mtu.to_string(), "the bridge's: virtio cards have their own"),
+        Some(mtu) => left(
+            "mtu",
+            &mtu.to_string(),
+            "the bridge's: virtio cards have their own",
+        ),
         None => {}
     }
     match nic.queues {
@@ -333,7 +341,9 @@ pub(super) fn watchdog(draft: &mut Draft) {
         true => watchdog.model.as_str(),
         false => {
             let why = WATCHDOGS[0];
-            draft.left.push(Left::changed("watchdog", &watchdog.model, why));
+            draft
+                .left
+                .push(Left::changed("watchdog", &watchdog.model, why));
             why
         }
     };

@@ -54,21 +54,33 @@ fn cpu(of: Of) -> impl Strategy<Value = Cpu> {
         (Just(names), vec(any::<bool>(), count))
     });
     let threads = if of == Of::Libvirt { 1..3u32 } else { 1..2 };
-    (model, flags, any::<bool>(), 1..3u32, 1..9u32, threads, option::of(1..4u32)).prop_map(
-        |(model, (names, on), hidden, sockets, cores, threads, online)| Cpu {
-            model,
-            flags: names
-                .into_iter()
-                .zip(on)
-                .map(|(name, on)| CpuFlag { name: name.into(), on })
-                .collect(),
-            hidden,
-            sockets,
-            cores,
-            threads,
-            online: online.filter(|n| *n < sockets * cores * threads),
-        },
+    (
+        model,
+        flags,
+        any::<bool>(),
+        1..3u32,
+        1..9u32,
+        threads,
+        option::of(1..4u32),
     )
+        .prop_map(
+            |(model, (names, on), hidden, sockets, cores, threads, online)| Cpu {
+                model,
+                flags: names
+                    .into_iter()
+                    .zip(on)
+                    .map(|(name, on)| CpuFlag {
+                        name: name.into(),
+                        on,
+                    })
+                    .collect(),
+                hidden,
+                sockets,
+                cores,
+                threads,
+                online: online.filter(|n| *n < sockets * cores * threads),
+            },
+        )
 }
 
 fn rates() -> impl Strategy<Value = Rates> {
@@ -97,27 +109,35 @@ fn disk() -> impl Strategy<Value = Disk> {
     (
         (cache, aio, any::<bool>(), option::of(any::<bool>())),
         (any::<bool>(), any::<bool>(), any::<bool>()),
-        (option::of("[A-Za-z0-9_-]{1,20}"), option::of("[0-9a-f]{16}"), rates()),
+        (
+            option::of("[A-Za-z0-9_-]{1,20}"),
+            option::of("[0-9a-f]{16}"),
+            rates(),
+        ),
     )
         .prop_map(
-            |((cache, aio, discard, detect), (iothread, ssd, read_only), (serial, wwn, rates))| Disk {
-                cache,
-                aio,
-                discard,
-                detect_zeroes: detect,
-                iothread,
-                ssd,
-                read_only,
-                serial,
-                wwn,
-                rates,
-                ..Disk::new("", "", DiskUse::Unused)
+            |((cache, aio, discard, detect), (iothread, ssd, read_only), (serial, wwn, rates))| {
+                Disk {
+                    cache,
+                    aio,
+                    discard,
+                    detect_zeroes: detect,
+                    iothread,
+                    ssd,
+                    read_only,
+                    serial,
+                    wwn,
+                    rates,
+                    ..Disk::new("", "", DiskUse::Unused)
+                }
             },
         )
 }
 
 fn nic(of: Of) -> impl Strategy<Value = Nic> {
-    let models = vec!["virtio", "e1000", "e1000e", "rtl8139", "vmxnet3", "pcnet", "ne2k_pci"];
+    let models = vec![
+        "virtio", "e1000", "e1000e", "rtl8139", "vmxnet3", "pcnet", "ne2k_pci",
+    ];
     let networks = match of {
         Of::Libvirt => vec![
             Network::Bridge("br0".into()),
@@ -130,35 +150,51 @@ fn nic(of: Of) -> impl Strategy<Value = Nic> {
         select(models),
         any::<[u8; 6]>(),
         select(networks),
-        (option::of(1..4095u16), option::of(68..9001u32), option::of(2..9u32)),
+        (
+            option::of(1..4095u16),
+            option::of(68..9001u32),
+            option::of(2..9u32),
+        ),
         any::<bool>(),
         any::<bool>(),
     )
-        .prop_map(move |(model, mac, network, (vlan, mtu, queues), link, firewall)| {
-            let is_virtio = model == "virtio";
-            let is_user = network == Network::User;
-            let is_bridge = matches!(network, Network::Bridge(_));
-            let mac: Vec<String> = mac.iter().map(|b| format!("{b:02x}")).collect();
-            Nic {
-                key: String::new(),
-                model: model.into(),
-                mac: Some(mac.join(":")),
-                network,
-                vlan: vlan.filter(|_| is_bridge || of == Of::Pve),
-                mtu: mtu.filter(|_| is_virtio && !is_user),
-                queues: queues.filter(|_| is_virtio && !is_user),
-                link,
-                firewall: firewall && of == Of::Pve,
-            }
-        })
+        .prop_map(
+            move |(model, mac, network, (vlan, mtu, queues), link, firewall)| {
+                let is_virtio = model == "virtio";
+                let is_user = network == Network::User;
+                let is_bridge = matches!(network, Network::Bridge(_));
+                let mac: Vec<String> = mac.iter().map(|b| format!("{b:02x}")).collect();
+                Nic {
+                    key: String::new(),
+                    model: model.into(),
+                    mac: Some(mac.join(":")),
+                    network,
+                    vlan: vlan.filter(|_| is_bridge || of == Of::Pve),
+                    mtu: mtu.filter(|_| is_virtio && !is_user),
+                    queues: queues.filter(|_| is_virtio && !is_user),
+                    link,
+                    firewall: firewall && of == Of::Pve,
+                }
+            },
+        )
 }
 
 fn display(of: Of) -> impl Strategy<Value = Display> {
     let video = prop_oneof![
-        select(vec![Video::Std, Video::Cirrus, Video::Vmware, Video::Virtio, Video::None]),
+        select(vec![
+            Video::Std,
+            Video::Cirrus,
+            Video::Vmware,
+            Video::Virtio,
+            Video::None
+        ]),
         (1..5u8).prop_map(Video::Qxl),
         (0..4u8).prop_map(Video::Serial),
-        Just(if of == Of::Pve { Video::VirtioGl } else { Video::Std }),
+        Just(if of == Of::Pve {
+            Video::VirtioGl
+        } else {
+            Video::Std
+        }),
     ];
     (video, option::of(17..512u32)).prop_map(|(video, memory)| Display {
         video,
@@ -166,7 +202,12 @@ fn display(of: Of) -> impl Strategy<Value = Display> {
     })
 }
 
-type Drives = (BTreeSet<(Bus, u16)>, Vec<Disk>, BTreeSet<(Bus, u16)>, ScsiController);
+type Drives = (
+    BTreeSet<(Bus, u16)>,
+    Vec<Disk>,
+    BTreeSet<(Bus, u16)>,
+    ScsiController,
+);
 
 fn drives(of: Of) -> impl Strategy<Value = Drives> {
     let place = || {
@@ -197,7 +238,11 @@ fn drives(of: Of) -> impl Strategy<Value = Drives> {
 
 /// A VM that has a word for all in the forms of `of`.
 pub fn guest(of: Of) -> impl Strategy<Value = Guest> {
-    let rng = option::of((select(vec!["/dev/urandom", "/dev/hwrng"]), 1..10_000u64, 1..5000u64));
+    let rng = option::of((
+        select(vec!["/dev/urandom", "/dev/hwrng"]),
+        1..10_000u64,
+        1..5000u64,
+    ));
     let watchdog = option::of((
         select(vec!["i6300esb", "ib700"]),
         select(vec![
@@ -208,13 +253,36 @@ pub fn guest(of: Of) -> impl Strategy<Value = Guest> {
             WatchdogAction::None,
         ]),
     ));
-    let fields = vec!["manufacturer", "product", "version", "serial", "sku", "family"];
+    let fields = vec![
+        "manufacturer",
+        "product",
+        "version",
+        "serial",
+        "sku",
+        "family",
+    ];
     let smbios = btree_map(select(fields), "[A-Z\u{fc}][A-Za-z0-9,=;&]{0,12}", 0..4);
     let version = option::of(select(vec!["9.2", "8.1", "10.0"]));
     (
-        (people(), smbios, select(FAMILIES.to_vec()), any::<bool>(), version),
-        (cpu(of), 16..1_000_000u64, any::<bool>(), any::<bool>(), any::<bool>()),
-        (drives(of), vec(nic(of), 0..8), subsequence(vec![0, 1, 2, 3u8], 0..5)),
+        (
+            people(),
+            smbios,
+            select(FAMILIES.to_vec()),
+            any::<bool>(),
+            version,
+        ),
+        (
+            cpu(of),
+            16..1_000_000u64,
+            any::<bool>(),
+            any::<bool>(),
+            any::<bool>(),
+        ),
+        (
+            drives(of),
+            vec(nic(of), 0..8),
+            subsequence(vec![0, 1, 2, 3u8], 0..5),
+        ),
         (any::<bool>(), rng, watchdog, display(of), any::<bool>()),
         (0..4u8, option::of(any::<bool>()), any::<bool>()),
         vec(any::<prop::sample::Index>(), 1..5),
@@ -233,11 +301,18 @@ pub fn guest(of: Of) -> impl Strategy<Value = Guest> {
                 smbios: smbios.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
                 os: Os { family, id: None },
                 machine: Machine {
-                    chipset: if is_q35 { Chipset::Q35 } else { Chipset::I440fx },
+                    chipset: if is_q35 {
+                        Chipset::Q35
+                    } else {
+                        Chipset::I440fx
+                    },
                     version: version.map(str::to_owned),
                 },
                 cpu,
-                memory: Memory { kib: mib << 10, balloon },
+                memory: Memory {
+                    kib: mib << 10,
+                    balloon,
+                },
                 clock: if local { Clock::LocalTime } else { Clock::Utc },
                 acpi,
                 serials,
@@ -247,7 +322,10 @@ pub fn guest(of: Of) -> impl Strategy<Value = Guest> {
                     bytes,
                     period_ms,
                 }),
-                watchdog: watchdog.map(|(model, action)| Watchdog { model: model.into(), action }),
+                watchdog: watchdog.map(|(model, action)| Watchdog {
+                    model: model.into(),
+                    action,
+                }),
                 display,
                 tablet,
                 nics,
@@ -286,11 +364,13 @@ fn attach(guest: &mut Guest, (places, disks, cds, scsi): Drives, of: Of) {
     }
     let cds: BTreeSet<_> = cds
         .into_iter()
-        .filter(|(bus, slot)| {
-            fits(*bus) && *bus != Bus::Virtio && !places.contains(&(*bus, *slot))
-        })
+        .filter(|(bus, slot)| fits(*bus) && *bus != Bus::Virtio && !places.contains(&(*bus, *slot)))
         .collect();
-    let on_scsi = places.iter().chain(&cds).filter(|(bus, _)| *bus == Bus::Scsi).count();
+    let on_scsi = places
+        .iter()
+        .chain(&cds)
+        .filter(|(bus, _)| *bus == Bus::Scsi)
+        .count();
     guest.scsi = match (on_scsi, scsi) {
         (0, _) => ScsiController::Lsi,
         // The same hardware, so it cannot be told apart.
@@ -348,8 +428,14 @@ fn flash(guest: &mut Guest, (kind, secure, tpm): (u8, Option<bool>, bool), of: O
     };
     if tpm && of == Of::Pve {
         guest.disks.push(Disk::new("tpm", "", DiskUse::Tpm));
-        guest.tpm = Some(Tpm { version: TpmVersion::V20, disk: Some("tpm".into()) });
+        guest.tpm = Some(Tpm {
+            version: TpmVersion::V20,
+            disk: Some("tpm".into()),
+        });
     } else if tpm && of == Of::Libvirt {
-        guest.tpm = Some(Tpm { version: TpmVersion::V12, disk: None });
+        guest.tpm = Some(Tpm {
+            version: TpmVersion::V12,
+            disk: None,
+        });
     }
 }

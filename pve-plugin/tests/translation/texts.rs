@@ -11,7 +11,10 @@ fn fixture(name: &str) -> String {
 }
 
 fn lab(name: &str) -> String {
-    let path = format!("{}/../tests/fixtures/pve/{name}", env!("CARGO_MANIFEST_DIR"));
+    let path = format!(
+        "{}/../tests/fixtures/pve/{name}",
+        env!("CARGO_MANIFEST_DIR")
+    );
     std::fs::read_to_string(path).unwrap()
 }
 
@@ -32,7 +35,9 @@ fn config_of(text: &str, put: impl FnOnce(&mut pve::Put)) -> String {
     let mut volumes = pve::Put::default();
     for (number, disk) in guest.disks.iter().enumerate() {
         let volid = Volid::parse(&format!("local-lvm:vm-101-disk-{number}")).unwrap();
-        volumes.volumes.insert(disk.key.clone(), (volid, Some(8 << 30)));
+        volumes
+            .volumes
+            .insert(disk.key.clone(), (volid, Some(8 << 30)));
     }
     put(&mut volumes);
     let written = pve::write(&guest, &volumes).unwrap();
@@ -85,7 +90,11 @@ fn vlans_become_bridges_where_a_map_says_so() {
         bridges: vec![("vmbr0.20".into(), "br20".into())],
         ..libvirt::Put::default()
     };
-    for (host, plugged) in [(mapped, true), (able(), true), (libvirt::Put::default(), false)] {
+    for (host, plugged) in [
+        (mapped, true),
+        (able(), true),
+        (libvirt::Put::default(), false),
+    ] {
         let domain = domain_of(text, &host);
         assert_eq!(!domain.contains("state='down'"), plugged, "{domain}");
         assert_eq!(domain.contains("<tag id='20'/>"), host.vlans, "{domain}");
@@ -95,9 +104,18 @@ fn vlans_become_bridges_where_a_map_says_so() {
 #[test]
 fn old_configurations_say_their_order_in_another_way() {
     for (text, order) in [
-        ("scsi1: a1:b\nscsi0: a1:c\nide2: none,media=cdrom\nnet0: e1000\n", "scsi0 ide2 net0"),
-        ("boot: dc\nbootdisk: virtio1\nvirtio1: a1:b\nscsi0: a1:c\nide2: none\n", "ide2 virtio1"),
-        ("boot: order=net0;scsi0;gone\nscsi0: a1:b\nnet0: virtio\n", "net0 scsi0"),
+        (
+            "scsi1: a1:b\nscsi0: a1:c\nide2: none,media=cdrom\nnet0: e1000\n",
+            "scsi0 ide2 net0",
+        ),
+        (
+            "boot: dc\nbootdisk: virtio1\nvirtio1: a1:b\nscsi0: a1:c\nide2: none\n",
+            "ide2 virtio1",
+        ),
+        (
+            "boot: order=net0;scsi0;gone\nscsi0: a1:b\nnet0: virtio\n",
+            "net0 scsi0",
+        ),
         ("boot: order=\nscsi0: a1:b\n", ""),
     ] {
         assert_eq!(from_pve(text).boot.join(" "), order, "{text}");
@@ -115,8 +133,14 @@ fn only_plain_pcs_are_translated() {
     };
     for (text, why) in [
         (domain("xen", "<type>hvm</type>"), "xen"),
-        (domain("kvm", "<type arch='aarch64' machine='virt'>hvm</type>"), "aarch64"),
-        (domain("kvm", "<type arch='x86_64' machine='microvm'>hvm</type>"), "microvm"),
+        (
+            domain("kvm", "<type arch='aarch64' machine='virt'>hvm</type>"),
+            "aarch64",
+        ),
+        (
+            domain("kvm", "<type arch='x86_64' machine='microvm'>hvm</type>"),
+            "microvm",
+        ),
         (domain("kvm", "<type>linux</type>"), "x86_64"),
         ("<network/>".to_owned(), "network"),
     ] {
@@ -136,7 +160,11 @@ fn names_and_lines_that_are_none_here_are_made_some() {
         ..Guest::default()
     };
     let written = to_pve(&guest);
-    assert!(written.text.contains("\nname: My-VM-1.x\n"), "{}", written.text);
+    assert!(
+        written.text.contains("\nname: My-VM-1.x\n"),
+        "{}",
+        written.text
+    );
     assert!(written.text.contains("\ntags: ok\n"));
     assert_eq!(from_pve(&written.text).description, guest.description);
     assert_eq!(written.left.len(), 2, "{:?}", written.left);

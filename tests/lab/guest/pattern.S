@@ -7,6 +7,8 @@
 # src/lab/pattern.rs checks. After a restart it goes on behind the highest number it finds. It writes one
 # slot every second timer tick (18.2 a second) at most and sleeps the rest of the time: the BIOS polls for the end of a write,
 # which takes all of the processor that the tests have to share.
+# Assembled with BED=1, for the VMs of the libvirt bed, it is faster, tells on the first serial port in hexadecimal which
+# write it has finished, and takes the power button of the machine "pc" for an order to switch it off.
 # BIOS calls used: INT 13h AH=42h/43h, extended read/write by a disk address packet.
 
 .equ MAGIC, 0x7a1db10c
@@ -19,6 +21,11 @@
 .equ BIOS_TICKS, 0x46c
 .equ TICKS_PER_WRITE, 2
 .equ BUFFER_SEGMENT, 0x1000
+.equ WRITES_PER_SLEEP, 6
+.equ SERIAL, 0x3f8
+.equ PM_STATUS, 0x600           # with the register of what is enabled 2 behind, and the one of control 4 behind
+.equ POWER_BUTTON, 0x100
+.equ SOFT_OFF, 0x2000
 
 .code16
 .globl _start
@@ -68,6 +75,11 @@ scan_next:
     jnz scan_disk
 
     movw $SECTORS_PER_SLOT, sectors
+.ifdef BED
+    movw $POWER_BUTTON, %ax
+    movw $(PM_STATUS + 2), %dx
+    outw %ax, %dx
+.endif
 write_next:
     movl last, %eax
     xorl %edx, %edx
@@ -92,6 +104,29 @@ fill:
     loop fill
     movb $0x43, %ah
     call disk_call
+.ifdef BED
+    movl last, %ebx
+    movw $8, %cx
+    movw $SERIAL, %dx
+digit:
+    roll $4, %ebx
+    movb %bl, %al
+    andb $15, %al
+    cmpb $10, %al
+    sbbb $0x69, %al             # the old trick: from 0..15 to the digit
+    das
+    outb %al, %dx
+    loop digit
+    movb $'\n', %al
+    outb %al, %dx
+    movw $PM_STATUS, %dx
+    inw %dx, %ax
+    testw $POWER_BUTTON, %ax
+    jnz off
+    decw left
+    jnz write_next
+    movw $WRITES_PER_SLEEP, left
+.endif
     movw BIOS_TICKS, %ax
 sleep:
     hlt
@@ -104,6 +139,16 @@ sleep:
 idle:
     hlt
     jmp idle
+
+.ifdef BED
+off:
+    movw $SOFT_OFF, %ax
+    movw $(PM_STATUS + 4), %dx
+    outw %ax, %dx
+    jmp idle
+left:
+    .word WRITES_PER_SLEEP
+.endif
 
 # Does the call in AH on "drive" with the packet below, again until it succeeds. Keeps all but the flags.
 # A failed call may leave the count it reached in the packet, so that is put back.

@@ -189,11 +189,7 @@ fn build(cache: &Path, dir: &Path, kernel: &Kernel, inputs: &Inputs) -> Result<(
             .arg(paths::fixtures().join("pve"))
             .arg(&share),
     )?;
-    assemble_writer(
-        &inputs.guest.join("pattern.S"),
-        work.path(),
-        &share.join("pattern.img"),
-    )?;
+    assemble_writer(&[], work.path(), &share.join("pattern.img"))?;
     make_ext4(&stage, &out.join("tools.ext4"))?;
     make_initrd(work.path(), kernel, inputs, &out.join("initrd"))?;
     kernel::extract_elf(kernel, &out.join("vmlinux"))?;
@@ -252,14 +248,15 @@ fn empty_disk(path: &Path, size: u64, mkfs: &str, args: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Assembles the boot sector, on a disk large enough for the BIOS to give it a geometry.
-fn assemble_writer(source: &Path, work: &Path, to: &Path) -> Result<()> {
+/// Assembles the boot sector, on a disk large enough for the BIOS to give it a geometry. `options` are the assembler's.
+pub(crate) fn assemble_writer(options: &[&str], work: &Path, to: &Path) -> Result<()> {
     let object = work.join("pattern.o");
     tool::run(
         Command::new("as")
+            .args(options)
             .args(["--32", "-o"])
             .arg(&object)
-            .arg(source),
+            .arg(paths::sources().join("guest/pattern.S")),
     )?;
     tool::run(
         Command::new("ld")

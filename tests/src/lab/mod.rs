@@ -41,6 +41,16 @@ pub use qmp::Qmp;
 pub use rundir::reap;
 pub use ssh::quote;
 
+/// What the bed of two libvirtd (`crate::virt`) is made of too.
+pub(crate) mod inner {
+    pub(crate) use super::artifacts::assemble_writer;
+    pub(crate) use super::error::Context;
+    pub(crate) use super::keeper::Keeper;
+    pub(crate) use super::rundir::RunDir;
+    pub(crate) use super::ssh::make_keys;
+    pub(crate) use super::tool::{capture, drain, run};
+}
+
 use artifacts::Artifacts;
 use error::Context;
 use guest::Shared;

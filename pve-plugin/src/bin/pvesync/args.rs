@@ -5,15 +5,12 @@ use pvesync::fleet::{JobArgs, ScheduleArgs, SelectionArgs};
 use pvesync::source::PROGRAM;
 use pvesync::volid::Vmid;
 use pvesync::workstation::ApiArgs;
-use rblocksync::cli::units::{parse_bytes, parse_time};
-use rblocksync::cli::{EngineArgs, OutputOptions, SshArgs, EXIT_CODES};
-use rblocksync::image::ImageFormat;
+use rblocksync::cli::{OutputOptions, SshArgs, EXIT_CODES};
 use rblocksync::verbs::{
-    CheckArgs, DoctorArgs, FailbackArgs, FailoverArgs, FleetArgs, MigrateArgs, PinArgs, PruneArgs,
-    ReportArgs, RetentionArgs, StatusArgs, TestFailoverArgs, UndoArgs, VerifyArgs,
+    parse_map, CheckArgs, DoctorArgs, FailbackArgs, FailoverArgs, FleetArgs, GenerationsArgs,
+    MigrateArgs, PinArgs, PruneArgs, ReportArgs, StatusArgs, SyncArgs as CommonArgs,
+    TestFailoverArgs, UndoArgs, VerifyArgs,
 };
-use std::path::PathBuf;
-use std::time::Duration;
 
 /// Keep bootable replicas of Proxmox VE's VMs on other nodes, without shared storage
 #[derive(Parser)]
@@ -79,55 +76,16 @@ pub struct VmArgs {
 /// How a VM is synced, whatever for.
 #[derive(clap::Args)]
 pub struct SyncArgs {
-    /// Host to keep the replica on: [USER@]HOST or ssh://[USER@]HOST[:PORT]
-    #[arg(long, value_name = "HOST")]
-    pub to: String,
+    #[command(flatten)]
+    pub common: CommonArgs,
     /// Put disks of storage SRC on storage DST there; may be given more than once
     #[arg(long, value_name = "SRC=DST", value_parser = parse_map)]
     pub storage: Vec<(String, String)>,
-    /// Format of a disk there, by its key (scsi1=qcow2): raw or qcow2, on directory storages; by default what it is
-    /// here. May be given more than once; counts when the disk is sent for the first time
-    #[arg(long, value_name = "DISK=FORMAT", value_parser = parse_format)]
-    pub format: Vec<(String, ImageFormat)>,
     /// Id of the replica there, if not the same
     #[arg(long, value_name = "VMID")]
     pub target_vmid: Option<Vmid>,
-    /// Leave this disk out, by its key (scsi1); may be given more than once
-    #[arg(long, value_name = "DISK")]
-    pub exclude: Vec<String>,
     #[command(flatten)]
     pub which: WhichDisks,
-    #[command(flatten)]
-    pub retention: RetentionArgs,
-    /// Disks to sync at once
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
-    pub jobs: u32,
-    /// Where files cannot share blocks, overwrite the replica instead of keeping a second copy of it meanwhile: until
-    /// the sync is done there is then no replica that boots
-    #[arg(long)]
-    pub in_place: bool,
-    /// Keep no snapshot of what was sent. It keeps what the guest overwrites until the next sync, which without it
-    /// has to compare everything
-    #[arg(long)]
-    pub no_base: bool,
-    /// Directory in which QEMU may keep what the guest overwrites during the sync, where a disk can have no snapshot:
-    /// a running VM's qcow2 files, and what is neither on LVM-thin nor on XFS or btrfs [default: with our state]
-    #[arg(long, value_name = "DIR")]
-    pub scratch: Option<PathBuf>,
-    /// Most bytes of that. With more the sync is given up; the guest goes on [default: a quarter of what is free]
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
-    pub scratch_max: Option<u64>,
-    /// Tell what would be done; change nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    #[command(flatten)]
-    pub engine: EngineArgs,
-    /// Longest time the guest may be held still for a snapshot, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=60))]
-    pub hold_max: u64,
-    /// How long to try again when the connection is lost in the transfer: 90s, 1h; 0s for not at all
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_time)]
-    pub retry_for: Duration,
 }
 
 /// Which disks are replicated, besides those with data that are attached and on storages of this node alone.
@@ -164,30 +122,4 @@ pub struct ReturnArgs {
     pub sync: SyncArgs,
     #[command(flatten)]
     pub failback: FailbackArgs,
-}
-
-#[derive(clap::Args)]
-pub struct GenerationsArgs {
-    /// Only of this VM
-    pub vmid: Option<Vmid>,
-    /// On this host instead of here
-    #[arg(long, value_name = "HOST")]
-    pub to: Option<String>,
-}
-
-fn parse_map(text: &str) -> std::result::Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((from, to)) if !from.is_empty() && !to.is_empty() => Ok((from.into(), to.into())),
-        _ => Err("write SRC=DST".into()),
-    }
-}
-
-fn parse_format(text: &str) -> std::result::Result<(String, ImageFormat), String> {
-    match text
-        .split_once('=')
-        .map(|(key, format)| (key, format.parse()))
-    {
-        Some((key, Ok(format))) if !key.is_empty() => Ok((key.into(), format)),
-        _ => Err("write DISK=raw or DISK=qcow2".into()),
-    }
 }

@@ -12,6 +12,7 @@ use rblocksync::job::fleet::Expected;
 use rblocksync::remote::HostSpec;
 use rblocksync::replica::{state_dir, Layout};
 use rblocksync::stop::Stop;
+use rblocksync::verbs::passed_on;
 use std::ffi::OsString;
 
 /// Options of `vm` that are about several VMs, or about output: they are not passed on to the run of each.
@@ -46,7 +47,7 @@ pub fn front<T>(
         reporter,
         quiet: cli.output.quiet,
         stop,
-        options: fleet::passed_on(Cli::command(), path, matches, without),
+        options: passed_on(Cli::command(), path, matches, without),
         takes: &takes,
     })
 }
@@ -72,12 +73,17 @@ pub fn promised() -> Result<Vec<Expected>> {
 
 /// Syncs several VMs.
 pub fn vms(args: &VmArgs, front: &Front) -> Result<u8> {
-    HostSpec::parse(&args.sync.to)?;
+    HostSpec::parse(&args.sync.common.to)?;
     if args.sync.target_vmid.is_some() {
         let what = "--target-vmid is for one VM, and several are meant";
         return Err(Error::new(Kind::Usage, what)
             .advise("sync that VM once by itself: its replica keeps its id"));
     }
     let how = (args.fleet.limits(), args.fleet.rpo);
-    front.sync(&args.selection, &args.sync.to, how, args.sync.dry_run)
+    front.sync(
+        &args.selection,
+        &args.sync.common.to,
+        how,
+        args.sync.common.dry_run,
+    )
 }

@@ -2,13 +2,11 @@
 
 mod args;
 mod fleets;
-mod generations;
 mod syncs;
 
 use args::{Cli, Verb};
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use fleets::{front, promised, vms, FLEETS_OWN};
-use generations::generations;
 use pvesync::disks::Choice;
 use pvesync::fleet;
 use pvesync::guest::ours;
@@ -126,7 +124,9 @@ fn run(cli: Cli, matches: &ArgMatches, relayed: bool) -> ExitCode {
                 |migration| verbs::failback(&args.failback, migration),
             )
         }
-        Verb::Generations(args) => at(&cli, &reporter, &stop, |place| generations(args, place)),
+        Verb::Generations(args) => at(&cli, &reporter, &stop, |place| {
+            verbs::generations(args, place)
+        }),
         Verb::Verify(args) => at(&cli, &reporter, &stop, |place| {
             verbs::verify(args, place, &disks_with_keys)
         }),
@@ -259,7 +259,7 @@ fn with_target(
 
 /// The VM's name in a generation.
 fn name_of(generation: &Generation) -> Option<String> {
-    let translated = ours(generation).ok()?;
+    let translated = ours(generation, &[]).ok()?;
     let config = VmConfig::parse(&translated.generation.config).ok()?;
     config.name().map(str::to_owned)
 }

@@ -8,19 +8,19 @@ use pvesync::source::{self, PROGRAM};
 use pvesync::target::PveTarget;
 use pvesync::volid::Vmid;
 use rblocksync::cli::Reporter;
-use rblocksync::error::{Error, Kind, Result};
+use rblocksync::error::{Kind, Result};
 use rblocksync::job::{self, Context, Migration, SourceVm, SyncOptions};
 use rblocksync::remote::HostSpec;
 use rblocksync::replica::{state_dir, Layout};
 use rblocksync::snapshot::VmRuntime;
 use rblocksync::stop::Stop;
 use rblocksync::verbs::{self, MigrateArgs};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 pub fn vm(vmid: Vmid, args: &VmArgs, cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> {
     let began = Instant::now();
     let sync = &args.sync;
-    let host = HostSpec::parse(&sync.to)?;
+    let host = HostSpec::parse(&sync.common.to)?;
     let layout = Layout::new(state_dir());
     let ssh = cli.ssh.options(stop);
     let context = Context {
@@ -31,14 +31,15 @@ pub fn vm(vmid: Vmid, args: &VmArgs, cli: &Cli, reporter: &Reporter, stop: &Stop
         stop,
     };
     let tree = PveTree::new("/");
-    let (vm, runtime) =
-        look(&tree, vmid, sync).map_err(|e| match sync.dry_run || e.kind() == Kind::Usage {
+    let (vm, runtime) = look(&tree, vmid, sync).map_err(|e| {
+        match sync.common.dry_run || e.kind() == Kind::Usage {
             true => e,
             false => job::note_failure(&context, &vmid.to_string(), e),
-        })?;
+        }
+    })?;
     let synced = job::sync(&context, &vm, runtime, &sync_options(sync)).map(drop);
     if let Some(rpo) = args.fleet.rpo {
-        verbs::tell_slow(reporter, (&vm.id, &sync.to), began.elapsed(), rpo);
+        verbs::tell_slow(reporter, (&vm.id, &sync.common.to), began.elapsed(), rpo);
     }
     synced
 }
@@ -49,14 +50,10 @@ fn look(tree: &PveTree, vmid: Vmid, args: &SyncArgs) -> Result<(SourceVm, VmRunt
         include_unused: args.which.include_unused,
         skip_no_backup: args.which.skip_no_backup,
         include_shared: args.which.include_shared,
-        ..Choice::without(&args.exclude)
+        ..Choice::without(&args.common.exclude)
     };
     let vm = source::resolve_with(tree, vmid, &choice)?;
-    let is_disk = |key: &String| vm.disks.iter().any(|d| d.spec.key == *key);
-    if let Some((key, _)) = args.format.iter().find(|(key, _)| !is_disk(key)) {
-        let what = format!("--format {key}: no such disk is replicated");
-        return Err(Error::new(Kind::Usage, what));
-    }
+    args.common.check_formats(&vm)?;
     Ok((vm, source::runtime(tree, vmid)?))
 }
 
@@ -69,7 +66,7 @@ pub fn moving(
     stop: &Stop,
     act: impl FnOnce(&Migration) -> Result<()>,
 ) -> Result<()> {
-    let host = HostSpec::parse(&args.to)?;
+    let host = HostSpec::parse(&args.common.to)?;
     let layout = Layout::new(state_dir());
     let ssh = cli.ssh.options(stop);
     let tree = PveTree::new("/");
@@ -93,21 +90,6 @@ pub fn moving(
 }
 
 fn sync_options(args: &SyncArgs) -> SyncOptions {
-    SyncOptions {
-        target_vm: args.target_vmid.map(|id| id.to_string()),
-        storage_map: args.storage.clone(),
-        formats: args.format.clone(),
-        retention: args.retention.get(),
-        jobs: args.jobs as usize,
-        in_place: args.in_place,
-        keep_base: !args.no_base,
-        scratch: args.scratch.clone(),
-        scratch_bytes_max: args.scratch_max,
-        dry_run: args.dry_run,
-        tuning: args.engine.tuning(),
-        streams: args.engine.streams,
-        direct: args.engine.direct,
-        hold_max: Duration::from_secs(args.hold_max),
-        retry_for: args.retry_for,
-    }
+    let target_vm = args.target_vmid.map(|id| id.to_string());
+    args.common.options(target_vm, args.storage.clone())
 }

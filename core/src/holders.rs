@@ -1,7 +1,7 @@
-//! Who has a file or a block device open. Proxmox's QEMU takes no locks on images, so only the kernel's list of open
-//! files tells.
+//! Who has a file or a block device open. Not every QEMU takes locks on images, and other programs do not, so the
+//! kernel's list of open files is asked.
 
-use rblocksync::error::{Error, Result};
+use crate::error::{Error, Result};
 use std::fs::Metadata;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};

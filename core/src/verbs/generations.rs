@@ -1,16 +1,26 @@
 //! `generations`: what there is, here or on another host.
 
-use crate::args::GenerationsArgs;
-use rblocksync::cli::units::human;
-use rblocksync::cli::Reporter;
-use rblocksync::error::{Error, Kind, Result};
-use rblocksync::job::HostRequest;
-use rblocksync::replica::{self, list_generations, Boot, Generation, TargetPair};
-use rblocksync::verbs::Place;
+use super::Place;
+use crate::cli::units::human;
+use crate::cli::Reporter;
+use crate::error::{Error, Kind, Result};
+use crate::job::HostRequest;
+use crate::replica::{self, list_generations, Boot, Generation, TargetPair};
 use serde_json::json;
 
+/// Whose generations to list.
+#[derive(Debug, clap::Args)]
+pub struct GenerationsArgs {
+    /// Only of this VM
+    vm: Option<String>,
+    /// On this host instead of here
+    #[arg(long, value_name = "HOST")]
+    to: Option<String>,
+}
+
+/// Lists the generations that a host keeps, or what this host has sent.
 pub fn generations(args: &GenerationsArgs, place: &Place) -> Result<()> {
-    let vm = args.vmid.map(|id| id.to_string());
+    let vm = args.vm.clone();
     let found: Vec<(TargetPair, Vec<Generation>)> = match &args.to {
         None => list_generations(place.layout, vm.as_deref())?,
         Some(host) => place.ask(host, &HostRequest::Generations(vm.clone()))?,
@@ -34,7 +44,7 @@ pub fn generations(args: &GenerationsArgs, place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// What this node knows of the generations that it has sent. False if there are none.
+/// What this host knows of the generations that it has sent. False if there are none.
 fn tell_sent(place: &Place, vm: &str) -> Result<bool> {
     let sent = replica::sent(place.layout, vm)?;
     for (pair, generations) in &sent {

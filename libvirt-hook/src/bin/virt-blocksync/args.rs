@@ -1,0 +1,149 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+use rblocksync::cli::{OutputOptions, SshArgs, EXIT_CODES};
+use rblocksync::verbs::{
+    parse_map, CheckArgs, DoctorArgs, FailbackArgs, FailoverArgs, FleetArgs, GenerationsArgs,
+    MigrateArgs, PinArgs, PruneArgs, ReportArgs, StatusArgs, SyncArgs as CommonArgs,
+    TestFailoverArgs, UndoArgs, VerifyArgs,
+};
+use virt_blocksync::placement::{BRIDGE, NETWORK};
+use virt_blocksync::source::PROGRAM;
+
+/// Keep bootable replicas of libvirt's domains on other hosts, and move them, without shared storage
+#[derive(Parser)]
+#[command(name = PROGRAM, version, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub verb: Verb,
+    #[command(flatten)]
+    pub output: OutputOptions,
+    #[command(flatten)]
+    pub ssh: SshArgs,
+    /// libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]
+    #[arg(short, long, global = true, value_name = "URI")]
+    pub connect: Option<String>,
+}
+
+#[derive(Subcommand)]
+pub enum Verb {
+    /// Sync domains of this host to another host, each as a new generation there
+    Vm(Box<VmArgs>),
+    /// List the generations of replicas, here or on another host
+    Generations(GenerationsArgs),
+    /// How all replications stand that this host has a part in
+    Status(StatusArgs),
+    /// The same for Nagios and its like: exit code 0 if all is well, 1 after a failed run, 2 if a generation is too
+    /// old, 3 if that cannot be told
+    Check(CheckArgs),
+    /// Write the status of all replications as one HTML file, to be looked at or printed
+    Report(ReportArgs),
+    /// Look for what is unfinished, broken or missing on this host
+    Doctor(DoctorArgs),
+    /// Drop generations that are not to be kept, here or on another host
+    Prune(PruneArgs),
+    /// Keep a generation from being pruned
+    Pin(PinArgs),
+    /// Let a generation be pruned again
+    Unpin(PinArgs),
+    /// Make the replica on this host the domain, because its source is lost
+    Failover(FailoverArgs),
+    /// Boot a clone of a generation of a replica on this host, without any network, and remove it
+    TestFailover(TestFailoverArgs),
+    /// Read a generation again and compare it with what was sealed, here or on another host
+    Verify(VerifyArgs),
+    /// Move a domain to another host that has, or gets, a replica of it
+    Migrate(Box<MoveArgs>),
+    /// Bring a domain back to the host that it was taken over from, or moved from
+    Failback(Box<ReturnArgs>),
+}
+
+#[derive(clap::Args)]
+pub struct VmArgs {
+    /// Names of domains
+    #[arg(value_name = "DOMAIN", required_unless_present = "all")]
+    pub vms: Vec<String>,
+    /// All domains of this host, but replicas and those that have gone to other hosts
+    #[arg(long)]
+    pub all: bool,
+    /// But not these
+    #[arg(long, value_name = "DOMAIN")]
+    pub exclude_vm: Vec<String>,
+    #[command(flatten)]
+    pub sync: SyncArgs,
+    #[command(flatten)]
+    pub fleet: FleetArgs,
+}
+
+/// How a domain is synced, whatever for.
+#[derive(clap::Args)]
+pub struct SyncArgs {
+    #[command(flatten)]
+    pub common: CommonArgs,
+    /// Put disks of pool SRC into pool DST there, or a disk, by its key (vda); DST may name a thin pool of a volume group
+    /// (vms/thin) or be a directory. May be given more than once
+    #[arg(long, value_name = "SRC=DST", value_parser = parse_map)]
+    pub pool: Vec<(String, String)>,
+    /// Put disks below directory SRC below directory DST there; may be given more than once
+    #[arg(long, value_name = "/SRC/=/DST/", value_parser = parse_dirs)]
+    pub path: Vec<(String, String)>,
+    /// Network SRC is called DST there; may be given more than once
+    #[arg(long, value_name = "SRC=DST", value_parser = parse_map)]
+    pub network: Vec<(String, String)>,
+    /// Bridge SRC is called DST there; may be given more than once
+    #[arg(long, value_name = "SRC=DST", value_parser = parse_map)]
+    pub bridge: Vec<(String, String)>,
+    /// Name of the replica there, if not the same. It then has another UUID, too
+    #[arg(long, value_name = "NAME")]
+    pub target_name: Option<String>,
+}
+
+impl SyncArgs {
+    /// All maps in one, as the target reads it.
+    pub fn map(&self) -> Vec<(String, String)> {
+        let named = |prefix: &'static str, map: &[(String, String)]| {
+            let map = map.iter();
+            map.map(|(from, to)| (format!("{prefix}{from}"), to.clone()))
+                .collect::<Vec<_>>()
+        };
+        [
+            self.pool.clone(),
+            self.path.clone(),
+            named(NETWORK, &self.network),
+            named(BRIDGE, &self.bridge),
+        ]
+        .concat()
+    }
+}
+
+fn parse_dirs(text: &str) -> std::result::Result<(String, String), String> {
+    let (from, to) = parse_map(text)?;
+    match from.starts_with('/') && to.starts_with('/') {
+        true => Ok((from, to)),
+        false => Err("write /SRC/=/DST/, both absolute".into()),
+    }
+}
+
+#[derive(clap::Args)]
+pub struct MoveArgs {
+    /// Name of the domain
+    #[arg(value_name = "DOMAIN")]
+    pub vm: String,
+    #[command(flatten)]
+    pub sync: SyncArgs,
+    #[command(flatten)]
+    pub migrate: MigrateArgs,
+    #[command(flatten)]
+    pub undo: UndoArgs,
+}
+
+#[derive(clap::Args)]
+pub struct ReturnArgs {
+    /// Name of the domain
+    #[arg(value_name = "DOMAIN")]
+    pub vm: String,
+    #[command(flatten)]
+    pub sync: SyncArgs,
+    #[command(flatten)]
+    pub failback: FailbackArgs,
+}

@@ -1,0 +1,168 @@
+//! `virt-blocksync`: replicas of libvirt's domains on other hosts.
+
+mod args;
+mod fleets;
+mod syncs;
+
+use args::{Cli, Verb};
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use libvirt_domain::guest::{ours, Put};
+use rblocksync::cli::{exit_code, run_agent, Reporter};
+use rblocksync::error::{Kind, Result};
+use rblocksync::job::{Patient, SourceDisk, TargetService};
+use rblocksync::replica::{state_dir, Generation, Layout};
+use rblocksync::snapshot::{watchdog, DiskSource};
+use rblocksync::stop::{on_signals, Stop};
+use rblocksync::verbs::{self, CheckArgs, DoctorArgs, Place, ReportArgs};
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use syncs::{moving, vm};
+use virt_blocksync::domain::Domain;
+use virt_blocksync::host::{Host, Libvirt};
+use virt_blocksync::source::{self, PROGRAM};
+use virt_blocksync::target::VirtTarget;
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    match args.next().as_deref().and_then(|a| a.to_str()) {
+        Some("agent") => {
+            let layout = Layout::new(state_dir());
+            let target = VirtTarget::new(host(None), layout.clone());
+            let mut service = TargetService::new(layout, &target).with_roles(&target);
+            run_agent(PROGRAM, &args.collect::<Vec<_>>(), &mut service)
+        }
+        Some("watchdog") => {
+            let code = watchdog::main_from_args(args);
+            ExitCode::from(u8::try_from(code).unwrap_or(1))
+        }
+        _ => {
+            let matches = Cli::command().get_matches();
+            match Cli::from_arg_matches(&matches) {
+                Ok(cli) => run(cli, &matches),
+                Err(e) => e.exit(),
+            }
+        }
+    }
+}
+
+/// libvirt of this host. It is connected to when it is first asked something.
+fn host(uri: Option<&str>) -> Arc<dyn Host> {
+    Arc::new(Libvirt::new(uri))
+}
+
+fn run(cli: Cli, matches: &ArgMatches) -> ExitCode {
+    let reporter = Reporter::new(cli.output);
+    let stop = match on_signals() {
+        Ok(stop) => stop,
+        Err(error) => {
+            reporter.fail(PROGRAM, &error);
+            return ExitCode::FAILURE;
+        }
+    };
+    let layout = Layout::new(state_dir());
+    let host = host(cli.connect.as_deref());
+    let target = VirtTarget::new(host.clone(), layout.clone());
+    let place = Place {
+        program: PROGRAM,
+        layout: &layout,
+        hypervisor: &target,
+        ssh: &cli.ssh,
+        reporter: &reporter,
+        stop: &stop,
+    };
+    let us = syncs::Us {
+        place: &place,
+        target: &target,
+        host: &host,
+    };
+    let result = match &cli.verb {
+        Verb::Vm(args) => match (args.vms.as_slice(), args.all) {
+            ([name], false) => vm(name, args, &us),
+            _ => {
+                let done = fleets::vms(args, &us, matches, cli.output.quiet);
+                return done_with(done, &reporter, &stop);
+            }
+        },
+        Verb::Migrate(args) => moving((&args.vm, &args.sync), &args.migrate, &us, |migration| {
+            verbs::migrate(&args.undo, migration)
+        }),
+        Verb::Failback(args) => {
+            let how = args.failback.migrate();
+            moving((&args.vm, &args.sync), how, &us, |migration| {
+                verbs::failback(&args.failback, migration)
+            })
+        }
+        Verb::Generations(args) => verbs::generations(args, &place),
+        Verb::Verify(args) => verbs::verify(args, &place, &|vm: &str| source::disks_of(&host, vm)),
+        Verb::Failover(args) => verbs::failover(args, &place, &target, &name_of),
+        Verb::TestFailover(args) => verbs::test_failover(args, &place, &target),
+        Verb::Status(args) => verbs::status(args, &layout, &reporter, &|| Ok(Vec::new())),
+        Verb::Check(args) => return check(args, &layout),
+        Verb::Report(args) => report(args, &place),
+        Verb::Doctor(args) => doctor(args, &us),
+        Verb::Prune(args) => verbs::prune(args, &place),
+        Verb::Pin(args) => verbs::pin(args, true, &place),
+        Verb::Unpin(args) => verbs::pin(args, false, &place),
+    };
+    done_with(result.map(|()| 0), &reporter, &stop)
+}
+
+/// The exit code, after an error has been told.
+fn done_with(result: Result<u8>, reporter: &Reporter, stop: &Stop) -> ExitCode {
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let error = match stop.is_stopped() && error.kind() != Kind::Cancelled {
+                true => stop.error().because(error),
+                false => error,
+            };
+            reporter.fail(PROGRAM, &error);
+            ExitCode::from(exit_code(&error, stop))
+        }
+    }
+}
+
+/// The line is the answer, whatever was said about output.
+fn check(args: &CheckArgs, layout: &Layout) -> ExitCode {
+    let (line, code) = verbs::check(args, layout, &|| Ok(Vec::new()));
+    match writeln!(std::io::stdout(), "{line}") {
+        Ok(()) => ExitCode::from(code),
+        // Nobody can read it: unknown.
+        Err(_) => ExitCode::from(3),
+    }
+}
+
+fn report(args: &ReportArgs, place: &Place) -> Result<()> {
+    let writer = verbs::Writer {
+        program: PROGRAM,
+        layout: place.layout,
+        hypervisor: place.hypervisor,
+        name_of: &name_of,
+        reporter: place.reporter,
+    };
+    verbs::report(args, &writer)
+}
+
+fn doctor(args: &DoctorArgs, us: &syncs::Us) -> Result<()> {
+    let disks = |vm: &str| -> Result<Vec<DiskSource>> {
+        let disks: Vec<SourceDisk> = source::disks_of(us.host, vm)?;
+        Ok(disks.into_iter().map(|disk| disk.source).collect())
+    };
+    let patient = Patient {
+        layout: us.place.layout,
+        hypervisor: us.target,
+        disks: &disks,
+        needed: &source::NEEDED,
+        trials: Some(us.target),
+    };
+    verbs::doctor(args, &patient, us.place.reporter)
+}
+
+/// The domain's name in a generation.
+fn name_of(generation: &Generation) -> Option<String> {
+    let translated = ours(generation, &Put::default()).ok()?;
+    Domain::parse(&translated.generation.config)
+        .ok()
+        .map(|domain| domain.name())
+}

@@ -1,0 +1,89 @@
+//! One domain: synced, moved, or brought back.
+
+use crate::args::{SyncArgs, VmArgs};
+use rblocksync::error::{Kind, Result};
+use rblocksync::job::{self, Context, Migration, SourceVm};
+use rblocksync::remote::HostSpec;
+use rblocksync::snapshot::VmRuntime;
+use rblocksync::verbs::{self, MigrateArgs, Place};
+use std::sync::Arc;
+use std::time::Instant;
+use virt_blocksync::disks::Choice;
+use virt_blocksync::fitness;
+use virt_blocksync::host::Host;
+use virt_blocksync::source::{self, PROGRAM};
+use virt_blocksync::target::VirtTarget;
+
+/// This host, in all its parts.
+pub struct Us<'a> {
+    pub place: &'a Place<'a>,
+    pub target: &'a VirtTarget,
+    pub host: &'a Arc<dyn Host>,
+}
+
+pub fn vm(name: &str, args: &VmArgs, us: &Us) -> Result<()> {
+    let began = Instant::now();
+    let (place, sync) = (us.place, &args.sync);
+    let host = HostSpec::parse(&sync.common.to)?;
+    let ssh = place.ssh.options(place.stop);
+    let context = Context {
+        layout: place.layout,
+        host: &host,
+        ssh: &ssh,
+        reporter: place.reporter,
+        stop: place.stop,
+    };
+    let looked = look(us.host, name, sync);
+    let (vm, runtime) =
+        looked.map_err(|e| match sync.common.dry_run || e.kind() == Kind::Usage {
+            true => e,
+            false => job::note_failure(&context, name, e),
+        })?;
+    let options = sync.common.options(sync.target_name.clone(), sync.map());
+    let synced = job::sync(&context, &vm, runtime, &options).map(drop);
+    if let Some(rpo) = args.fleet.rpo {
+        verbs::tell_slow(
+            place.reporter,
+            (&vm.id, &sync.common.to),
+            began.elapsed(),
+            rpo,
+        );
+    }
+    synced
+}
+
+/// What the domain is, and how to get at it.
+fn look(host: &Arc<dyn Host>, name: &str, args: &SyncArgs) -> Result<(SourceVm, VmRuntime)> {
+    let vm = source::resolve(host, name, &Choice::without(&args.common.exclude))?;
+    args.common.check_formats(&vm)?;
+    let runtime = source::runtime(host, name)?;
+    Ok((vm, runtime))
+}
+
+/// A domain of this host that goes, or comes back.
+pub fn moving(
+    (name, args): (&str, &SyncArgs),
+    how: &MigrateArgs,
+    us: &Us,
+    act: impl FnOnce(&Migration) -> Result<()>,
+) -> Result<()> {
+    let place = us.place;
+    let host = HostSpec::parse(&args.common.to)?;
+    let ssh = place.ssh.options(place.stop);
+    act(&Migration {
+        context: &Context {
+            layout: place.layout,
+            host: &host,
+            ssh: &ssh,
+            reporter: place.reporter,
+            stop: place.stop,
+        },
+        program: PROGRAM,
+        vm: name,
+        roles: us.target,
+        look: &|| look(us.host, name, args),
+        fitness: &|| fitness::check(us.host.as_ref(), name),
+        sync: &args.common.options(args.target_name.clone(), args.map()),
+        options: &how.get(),
+    })
+}

@@ -1,0 +1,256 @@
+//! The same, asked of libvirt itself.
+
+use super::{Found, Host, PoolFound, State};
+use crate::connect::{self, Connection, Domain};
+use rblocksync::error::{Error, Kind, Result};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use uuid::Uuid;
+use virt::domain::Domain as VirDomain;
+use virt::storage_pool::StoragePool;
+use virt::storage_vol::StorageVol;
+
+/// libvirt on this host, connected to when it is asked something for the first time.
+pub struct Libvirt {
+    uri: String,
+    connection: Mutex<Option<Connection>>,
+}
+
+impl Libvirt {
+    /// At `uri`, or where libvirt's own programs look for it as root.
+    pub fn new(uri: Option<&str>) -> Libvirt {
+        let usual = std::env::var("LIBVIRT_DEFAULT_URI").ok();
+        let usual = usual.filter(|uri| !uri.is_empty());
+        Libvirt {
+            uri: uri
+                .map(str::to_owned)
+                .or(usual)
+                .unwrap_or_else(|| "qemu:///system".to_owned()),
+            connection: Mutex::new(None),
+        }
+    }
+
+    /// The connection. One that broke is made anew by the next who asks.
+    pub fn connection(&self) -> Result<Connection> {
+        check_local(&self.uri)?;
+        let mut kept = self
+            .connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(connection) = kept.as_ref() {
+            if connection
+                .call("ask libvirt", |c| c.is_alive())
+                .unwrap_or(false)
+            {
+                return Ok(connection.clone());
+            }
+        }
+        let connection = Connection::open(&self.uri)?;
+        *kept = Some(connection.clone());
+        Ok(connection)
+    }
+
+    fn named(&self, name: &str) -> Result<Option<Domain>> {
+        let found = self.connection()?.find(name)?;
+        // It takes UUIDs as well, which are names to us.
+        Ok(found.filter(|domain| domain.name() == name))
+    }
+
+    fn present(&self, name: &str) -> Result<Domain> {
+        self.named(name)?.ok_or_else(|| {
+            Error::new(
+                Kind::NotFound,
+                format!("there is no domain {name} on this host"),
+            )
+            .advise("'virsh list --all' shows them")
+        })
+    }
+}
+
+/// The disks that libvirt tells of must be those of this host.
+fn check_local(uri: &str) -> Result<()> {
+    let is_local = |rest: &str| rest.starts_with('/');
+    match uri.split_once("://") {
+        Some((scheme, rest)) if is_local(rest) && !scheme.contains("ssh") => Ok(()),
+        _ => Err(Error::new(
+            Kind::Usage,
+            format!("{uri} is another host's libvirt, and only this host's disks can be read"),
+        )
+        .advise("run this on that host, with qemu:///system")),
+    }
+}
+
+fn found(domain: &Domain) -> Result<Found> {
+    let state = match domain.state()?.state {
+        connect::State::Off => State::Off,
+        connect::State::Paused => State::Paused,
+        connect::State::Crashed if domain.is_active()? => State::Crashed,
+        connect::State::Crashed => State::Off,
+        connect::State::Sleeping => State::Asleep,
+        connect::State::ShuttingDown => State::Ending,
+        connect::State::Running | connect::State::Unknown => State::Running,
+    };
+    let live = match state.is_active() {
+        true => Some(domain.live_xml()?),
+        false => None,
+    };
+    let persistent = domain.is_persistent()?;
+    let xml = match (persistent, &live) {
+        (false, Some(live)) => live.clone(),
+        _ => domain.inactive_xml()?,
+    };
+    Ok(Found {
+        name: domain.name().to_owned(),
+        uuid: domain.uuid(),
+        xml,
+        live,
+        state,
+        persistent,
+        autostart: persistent && domain.autostart()?,
+        saved: domain.call("ask for the saved memory of", |d| d.has_managed_save(0))?,
+    })
+}
+
+impl Host for Libvirt {
+    fn name(&self) -> Result<String> {
+        self.connection()?.host_name()
+    }
+
+    fn version(&self) -> Result<u64> {
+        self.connection()?.version().map(u64::from)
+    }
+
+    fn qemu(&self) -> Option<(u32, u32)> {
+        let connection = self.connection().ok()?;
+        let version = connection.call("ask libvirt for QEMU's version", |c| c.get_hyp_version());
+        version.ok().map(|v| (v / 1_000_000, v / 1000 % 1000))
+    }
+
+    fn domain(&self, name: &str) -> Result<Option<Found>> {
+        self.named(name)?.as_ref().map(found).transpose()
+    }
+
+    fn domain_of(&self, uuid: Uuid) -> Result<Option<Found>> {
+        let domain = self.connection()?.find_uuid(uuid)?;
+        domain.as_ref().map(found).transpose()
+    }
+
+    fn domains(&self) -> Result<Vec<Found>> {
+        let mut all = Vec::new();
+        for domain in self.connection()?.domains()? {
+            match found(&domain) {
+                // It went meanwhile.
+                Err(e) if e.kind() == Kind::NotFound => {}
+                other => all.push(other?),
+            }
+        }
+        Ok(all)
+    }
+
+    fn define(&self, xml: &str) -> Result<()> {
+        let xml = xml.to_owned();
+        // Not checked against libvirt's schema: what was defined once may not fit in all respects.
+        let defined = self
+            .connection()?
+            .call("define a domain", move |c| VirDomain::define_xml(c, &xml));
+        defined.map(drop)
+    }
+
+    fn undefine(&self, name: &str) -> Result<()> {
+        match self.named(name)? {
+            Some(domain) => domain.undefine(),
+            None => Ok(()),
+        }
+    }
+
+    fn set_autostart(&self, name: &str, autostart: bool) -> Result<()> {
+        self.present(name)?.set_autostart(autostart)
+    }
+
+    fn start(&self, name: &str) -> Result<()> {
+        self.present(name)?.start()
+    }
+
+    fn ask_to_shut_down(&self, name: &str) -> Result<()> {
+        self.present(name)?.ask_to_shut_down()
+    }
+
+    fn destroy(&self, name: &str) -> Result<()> {
+        match self.named(name)? {
+            Some(domain) => domain.destroy(),
+            None => Ok(()),
+        }
+    }
+
+    fn agent_answers(&self, name: &str, limit: Duration) -> bool {
+        // Only the agent can tell what time it is for the guest.
+        let ask = |domain: Domain| domain.call_within(limit, "ask the guest of", |d| d.get_time(0));
+        self.present(name).and_then(ask).is_ok()
+    }
+
+    fn pools(&self) -> Result<Vec<PoolFound>> {
+        self.connection()?.call("list the pools", |c| {
+            let pools = c.list_all_storage_pools(0)?;
+            let of = |pool: &StoragePool| {
+                Ok(PoolFound {
+                    name: pool.get_name()?,
+                    xml: pool.get_xml_desc(0)?,
+                    active: pool.is_active()?,
+                })
+            };
+            pools.iter().map(of).collect()
+        })
+    }
+
+    fn volume_path(&self, pool: &str, volume: &str) -> Result<String> {
+        let what = format!("find the volume {volume} of pool {pool}");
+        let (pool, volume) = (pool.to_owned(), volume.to_owned());
+        self.connection()?.call(&what, move |c| {
+            let pool = StoragePool::lookup_by_name(c, &pool)?;
+            StorageVol::lookup_by_name(&pool, &volume)?.get_path()
+        })
+    }
+
+    fn refresh(&self, pool: &str) -> Result<()> {
+        let (what, pool) = (format!("refresh pool {pool}"), pool.to_owned());
+        self.connection()?.call(&what, move |c| {
+            StoragePool::lookup_by_name(c, &pool)?.refresh(0).map(drop)
+        })
+    }
+
+    fn networks(&self) -> Result<Vec<String>> {
+        self.connection()?.call("list the networks", |c| {
+            c.list_all_networks(0)?
+                .iter()
+                .map(|n| n.get_name())
+                .collect()
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_host_s_libvirt_is_asked() {
+        for uri in [
+            "qemu:///system",
+            "qemu:///session",
+            "qemu+unix:///system?socket=/run/x",
+            "test:///default",
+        ] {
+            check_local(uri).unwrap();
+        }
+        for uri in [
+            "qemu+ssh://host/system",
+            "qemu+tcp://h/system",
+            "qemu+ssh:///system",
+            "xen",
+        ] {
+            let refused = check_local(uri).unwrap_err();
+            assert_eq!(refused.kind(), Kind::Usage, "{uri}");
+        }
+    }
+}
