@@ -44,7 +44,14 @@ pub(super) fn devices(reading: &mut Reading, devices: &Element) -> Result<()> {
             "rng" => rng(reading, element),
             // The same port again, or a place to look at what is told elsewhere.
             "console" if is_serial(element) => {}
-            "emulator" | "graphics" => {}
+            "emulator" => {}
+            "graphics" if element.attribute("type") == Some("vnc") => {}
+            "graphics" => {
+                let kind = element.attribute("type").unwrap_or_default();
+                let left =
+                    Left::changed("graphics", kind, "the other side's own way to look at it");
+                reading.guest.unknown.push(left);
+            }
             "controller" if is_plain(element) => {}
             "audio" if element.attribute("type") == Some("none") => {}
             _ => reading.left("", element),

@@ -86,6 +86,8 @@ pub fn read(config: &VmConfig) -> Result<Guest> {
             && !BOOKKEEPING.contains(&key)
             && !take(&mut guest, key, value)
         {
+            // Of what nobody else is to see, only the name.
+            let value = if key == "cipassword" { "..." } else { value };
             guest.unknown.push(Left::out(key, value));
         }
     }

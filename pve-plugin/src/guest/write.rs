@@ -380,11 +380,8 @@ fn special_disks(draft: &mut Draft) {
     let guest = draft.guest;
     match &guest.firmware {
         Firmware::Uefi { vars: Some(vars) } => vars_disk(draft, vars),
-        Firmware::Uefi { vars: None } => {
-            let why = "none: what the firmware is told is forgotten when the VM is off";
-            draft.left.push(Left::changed("UEFI variables", "", why));
-        }
-        Firmware::Bios => {}
+        // Forgotten when the VM is off, as before.
+        Firmware::Uefi { vars: None } | Firmware::Bios => {}
     }
     if let Some(tpm) = &guest.tpm {
         tpm_disk(draft, tpm);

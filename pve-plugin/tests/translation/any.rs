@@ -414,8 +414,9 @@ fn flash(guest: &mut Guest, (kind, secure, tpm): (u8, Option<bool>, bool), of: O
     let is_q35 = guest.machine.chipset == Chipset::Q35;
     guest.firmware = match (kind, secure) {
         (0 | 1, _) => Firmware::Bios,
-        (_, None) => Firmware::Uefi { vars: None },
-        (kind, Some(secure)) => {
+        (_, None) if of == Of::Pve => Firmware::Uefi { vars: None },
+        (kind, secure) => {
+            let secure = secure.unwrap_or(false);
             guest.disks.push(Disk::new("vars", "", DiskUse::Vars));
             Firmware::Uefi {
                 vars: Some(Vars {
