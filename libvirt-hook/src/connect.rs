@@ -8,6 +8,9 @@
 mod domain;
 mod error;
 mod state;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
 
 pub use domain::{Domain, Job};
 pub(crate) use error::{code_of, explain};
@@ -98,11 +101,14 @@ impl Connection {
         // By default libvirt's library prints every error to stderr.
         QUIET.call_once(virt::error::clear_error_callback);
         let name = plain(uri)?.to_owned();
-        let connect = bounded(
-            &format!("connect to libvirt at {uri}"),
-            OPEN_TIME,
-            move || Connect::open(Some(&name)),
-        )?;
+        let what = format!("connect to libvirt at {uri}");
+        let opened = bounded(&what, OPEN_TIME, move || Connect::open(Some(&name)));
+        let connect = opened.map_err(|e| match e.advice() {
+            Some(_) => e,
+            None => e.advise(
+                "is its daemon running? 'systemctl status libvirtd.service virtqemud.socket'",
+            ),
+        })?;
         Ok(Connection {
             shared: Arc::new(Shared {
                 uri: uri.to_owned(),

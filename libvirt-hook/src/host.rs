@@ -8,6 +8,8 @@ pub(crate) mod memory;
 pub use libvirt::Libvirt;
 
 use rblocksync::error::Result;
+use rblocksync::snapshot::GuestManager;
+use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -118,6 +120,9 @@ pub trait Host: Send + Sync {
 
     /// Has a pool look at what is in it.
     fn refresh(&self, pool: &str) -> Result<()>;
+
+    /// Who holds a domain that runs, and keeps what its disks held at an instant.
+    fn manager(&self, uuid: Uuid) -> Result<Arc<dyn GuestManager>>;
 
     /// Names of the networks.
     fn networks(&self) -> Result<Vec<String>>;

@@ -16,6 +16,7 @@ pub mod placement;
 pub mod pools;
 pub mod replica_xml;
 pub mod roles;
+pub mod running;
 pub mod source;
 pub mod standstill;
 pub mod target;

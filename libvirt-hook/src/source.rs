@@ -280,16 +280,14 @@ fn source_disk(disk: &Disk, path: &Path) -> Result<SourceDisk> {
 /// How to hold the domain still, by whether it runs now.
 pub fn runtime(host: &Arc<dyn Host>, name: &str) -> Result<VmRuntime> {
     let before = found(host.as_ref(), name)?;
-    if before.state.is_active() {
-        return Err(Error::new(
-            Kind::Refused,
-            format!("domain {name} runs, and this release reads domains that are off only"),
-        )
-        .advise(format!("virsh shutdown {name}")));
-    }
+    let manager = match before.state.is_active() {
+        true => Some(host.manager(before.uuid)?),
+        false => None,
+    };
     let (host, name) = (host.clone(), name.to_owned());
     Ok(VmRuntime {
         qmp: None,
+        manager,
         agent: None,
         stopped: Box::new(move || {
             let now = found(host.as_ref(), &name)?;

@@ -124,6 +124,7 @@ pub fn runtime(tree: &PveTree, vmid: Vmid) -> Result<VmRuntime> {
     let before = left_alone(&tree, vmid)?;
     Ok(VmRuntime {
         qmp: running.then(|| tree.qmp_socket(vmid)),
+        manager: None,
         agent: agent.filter(|_| running),
         stopped: Box::new(move || {
             // Disks that are read in place can also be changed without the VM: a rollback, a snapshot that is merged.

@@ -124,10 +124,15 @@ impl Base {
                 let now = lvm::get(id).map_err(said)?;
                 Ok(thin::changed(lv, &now).map_err(said)?.total())
             }
-            (Earlier::Bitmap(bitmap), DiskSource::Path(path)) => match &vm.qmp {
-                Some(monitor) => qemu::dirty_bytes(monitor, path, disk.spec.format, &bitmap.name)
+            (Earlier::Bitmap(bitmap), DiskSource::Path(path)) => match (&vm.manager, &vm.qmp) {
+                (Some(manager), _) => manager
+                    .dirty_bytes(path, disk.spec.format, &bitmap.name)
                     .map_err(said)?,
-                None => Err("the VM is off, so its bitmaps are not looked at".into()),
+                (None, Some(monitor)) => {
+                    qemu::dirty_bytes(monitor, path, disk.spec.format, &bitmap.name)
+                        .map_err(said)?
+                }
+                (None, None) => Err("the VM is off, so its bitmaps are not looked at".into()),
             },
             _ => Err("the disk is of another kind than it was".into()),
         }

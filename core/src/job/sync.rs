@@ -324,7 +324,7 @@ impl Job<'_> {
         if self.options.keep_base {
             wanted.bitmap_next = Some(format!("{}{}", wanted.bitmaps, prepared.number));
         }
-        let is_off = runtime.qmp.is_none();
+        let is_off = !runtime.runs();
         let in_file = |base: &Base| base.bitmap().filter(|b| is_off && b.persistent).cloned();
         let bitmaps = bases.iter().map(|base| in_file(base.as_ref().ok()?));
         let bitmaps = bitmaps.collect();

@@ -18,5 +18,5 @@ mod sweep;
 pub use blocks::dirty_bytes;
 pub use disk::{Qcow2Disk, ReadOptions};
 pub use point::{check, BitmapRecord, Export, QemuPoint, Wanted};
-pub use scratch::ScratchSpace;
+pub use scratch::{Guard, ScratchFile, ScratchSpace};
 pub use sweep::sweep_scratch;

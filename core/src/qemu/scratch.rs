@@ -32,7 +32,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 impl ScratchSpace {
     /// Bytes for each of these disks, of which none needs more than it has, and a bit for QEMU's own tables.
-    pub(super) fn shares(&self, sizes: &[u64]) -> Result<Vec<u64>> {
+    pub fn shares(&self, sizes: &[u64]) -> Result<Vec<u64>> {
         // It is made when it is needed.
         let mut above = self.dir.ancestors();
         let there = above.find(|dir| dir.exists()).unwrap_or(&self.dir);
@@ -70,13 +70,16 @@ impl ScratchSpace {
 
 /// One scratch file. Removed when dropped.
 #[derive(Debug)]
-pub(super) struct ScratchFile {
+pub struct ScratchFile {
+    /// Where it is.
     pub path: PathBuf,
     file: File,
+    /// As large as it may get.
     pub bytes_max: u64,
 }
 
 impl ScratchFile {
+    /// Makes it, empty, for this user alone.
     pub fn create(path: PathBuf, bytes_max: u64) -> Result<ScratchFile> {
         let file = OpenOptions::new()
             .read(true)
@@ -125,7 +128,7 @@ impl Drop for ScratchFile {
 }
 
 /// Looks at the scratch files of a point in time, until it is dropped.
-pub(super) struct Guard {
+pub struct Guard {
     over: Arc<Bell>,
     failed: Arc<Mutex<Option<Error>>>,
     thread: Option<JoinHandle<()>>,

@@ -2,7 +2,7 @@
 //!
 //! Only a guest that was running is made to run again: one that its user had paused stays paused.
 
-use super::Consistency;
+use super::{Consistency, HeldGuest};
 use crate::error::{Error, Kind, Result};
 use crate::qemu::agent::{FreezeStatus, GuestAgent, PING_TIMEOUT};
 use crate::qemu::qmp::{Qmp, RunState};
@@ -40,20 +40,23 @@ pub(super) struct Sockets {
 
 /// How the guest was found, before anything was done to it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Found {
+pub struct Found {
+    /// It is to run again.
     pub was_running: bool,
 }
 
 /// How it is held.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Held {
+pub struct Held {
+    /// What was reached.
     pub consistency: Consistency,
+    /// Why it is not better, what was unusual.
     pub notes: Vec<String>,
 }
 
 /// How letting go went.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(super) struct Released {
+pub struct Released {
     /// Why the guest may have run in between; then what was taken is no point in time.
     pub broken: Option<String>,
     /// Why the guest may still be paused or frozen.
@@ -127,10 +130,10 @@ impl Guest {
                 .push(format!("the guest agent does not answer: {e}")),
         }
     }
+}
 
-    /// Freezes, if the agent can do it within half of `budget`, and stops the vCPUs. After an error, too,
-    /// [`Guest::release`] is due.
-    pub(super) fn hold(&mut self, budget: Duration) -> Result<Held> {
+impl HeldGuest for Guest {
+    fn hold(&mut self, budget: Duration) -> Result<Held> {
         let deadline = Instant::now() + budget;
         let mut consistency = Consistency::Crash;
         if let Some(agent) = &mut self.agent {
@@ -162,18 +165,11 @@ impl Guest {
         })
     }
 
-    /// Runs a monitor command, which may take so long.
-    pub(super) fn execute(
-        &mut self,
-        command: &str,
-        arguments: Value,
-        left: Duration,
-    ) -> Result<Value> {
+    fn execute(&mut self, command: &str, arguments: Value, left: Duration) -> Result<Value> {
         self.qmp.execute(command, arguments, left)
     }
 
-    /// Undoes [`Guest::hold`], trying again for a while if need be.
-    pub(super) fn release(&mut self) -> Released {
+    fn release(&mut self) -> Released {
         let deadline = Instant::now() + RELEASE_PATIENCE;
         let mut released = Released::default();
         let mut problems = Vec::new();
@@ -190,7 +186,9 @@ impl Guest {
         }
         released
     }
+}
 
+impl Guest {
     fn resume(&mut self, deadline: Instant, released: &mut Released) -> Result<()> {
         let mut looked = false;
         until(deadline, || {

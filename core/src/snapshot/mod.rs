@@ -25,6 +25,7 @@ mod base;
 mod direct;
 mod disk;
 mod guest;
+mod managed;
 mod measure;
 mod reflink;
 mod small;
@@ -35,6 +36,8 @@ pub mod watchdog;
 
 pub use active::ActiveChain;
 pub use base::{base_of, drop_bases, keep_as_base};
+pub use guest::{Found, Held, Released};
+pub use managed::{GuestManager, HeldGuest, Keeper};
 pub use measure::{device_bytes, file_bytes, measure, measure_lv, Measured};
 pub use sweep::{leftovers, sweep, Swept};
 pub use take::{check, take, Request, Wanted};
@@ -42,10 +45,11 @@ pub use watchdog::WatchdogLauncher;
 
 use crate::error::{Error, Kind, Result};
 use crate::lvm::{LvId, OwnerTag};
-use crate::qemu::{BitmapRecord, Export, QemuPoint};
+use crate::qemu::{BitmapRecord, Export};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// A disk of the VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,14 +74,23 @@ pub type StoppedCheck = Box<dyn Fn() -> Result<bool> + Send + Sync>;
 
 /// How to get at the VM.
 pub struct VmRuntime {
-    /// The monitor socket of its QEMU; `None` if the VM is stopped.
+    /// The monitor socket of its QEMU; `None` if the VM is stopped, or has a manager.
     pub qmp: Option<PathBuf>,
     /// The socket of the guest agent, if the VM is configured to have one.
     pub agent: Option<PathBuf>,
+    /// Who keeps its QEMU's monitor to itself, if somebody does; `None` if the VM is stopped.
+    pub manager: Option<Arc<dyn GuestManager>>,
     /// Whether it is stopped. Asked before and after, where it is said to be.
     pub stopped: StoppedCheck,
     /// How to start the process that guards the guest.
     pub launcher: WatchdogLauncher,
+}
+
+impl VmRuntime {
+    /// Whether it has a QEMU.
+    pub fn runs(&self) -> bool {
+        self.qmp.is_some() || self.manager.is_some()
+    }
 }
 
 /// In what state the disks are, as the guest sees them when it boots from them.
@@ -145,7 +158,7 @@ pub struct PointInTime {
     vm: VmRuntime,
     run: String,
     owner: OwnerTag,
-    qemu: Option<QemuPoint>,
+    qemu: Option<Box<dyn Keeper>>,
     /// It became a generation, of which QEMU's bitmaps now tell what changed since.
     sealed: bool,
     /// For the disks read in place: what they looked like.

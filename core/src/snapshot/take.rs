@@ -1,8 +1,7 @@
 //! Taking a point in time: plan first, hold the guest, snapshot everything, let it go, then the rest.
 
 use super::disk::{resolve, Disk};
-use super::guest::Sockets;
-use super::watchdog::Hold;
+use super::watchdog::{Door, Hold};
 use super::{
     check_run, direct, reflink, small, started, thin, ActiveChain, Consistency, DiskSource,
     PointInTime, SnapshotDisk, SnapshotKind, VmRuntime,
@@ -103,7 +102,7 @@ pub fn take(request: &Request, vm: VmRuntime) -> Result<PointInTime> {
         active: Vec::new(),
         copies: None,
     };
-    let taken = if point.vm.qmp.is_some() {
+    let taken = if point.vm.runs() {
         point.take_live(request, &plans)
     } else {
         point.take_offline(request, &plans)
@@ -131,11 +130,14 @@ pub fn check(request: &Request, vm: &VmRuntime) -> Result<()> {
         ..request.clone()
     };
     let plans = plans(&request, vm)?;
-    match (&vm.qmp, &request.scratch) {
-        (Some(monitor), Some(space)) => {
-            qemu::check(monitor, &asked_of_qemu(&request, &plans).1, space)
-        }
-        _ => Ok(()),
+    let Some(space) = &request.scratch else {
+        return Ok(());
+    };
+    let asked = || asked_of_qemu(&request, &plans).1;
+    match (&vm.manager, &vm.qmp) {
+        (Some(manager), _) => manager.check(&asked(), space),
+        (None, Some(monitor)) => qemu::check(monitor, &asked(), space),
+        (None, None) => Ok(()),
     }
 }
 
@@ -143,7 +145,7 @@ fn plans(request: &Request, vm: &VmRuntime) -> Result<Vec<Plan>> {
     let disks = request.disks.iter();
     disks
         .map(|disk| {
-            let running = vm.qmp.is_some();
+            let running = vm.runs();
             plan(disk, request.run, running, request.scratch.is_some())
                 .map_err(|e| e.context(format!("disk {}", disk.source)))
         })
@@ -206,14 +208,19 @@ fn asked_of_qemu(request: &Request, plans: &[Plan]) -> (Vec<Option<usize>>, Vec<
 
 impl PointInTime {
     fn take_live(&mut self, request: &Request, plans: &[Plan]) -> Result<()> {
-        let Some(qmp) = self.vm.qmp.clone() else {
+        let Some(door) = Door::to(&self.vm) else {
             return Ok(());
         };
         let (numbers, asked) = asked_of_qemu(request, plans);
         if let (Some(scratch), false) = (&request.scratch, asked.is_empty()) {
             let (run, bitmaps) = (request.run, &request.bitmaps);
-            let prepared = QemuPoint::prepare(&qmp, run, bitmaps, &asked, scratch)?;
-            self.qemu = Some(prepared);
+            self.qemu = Some(match &door {
+                Door::Managed(manager) => manager.prepare(run, bitmaps, &asked, scratch)?,
+                Door::Sockets(sockets) => {
+                    let prepared = QemuPoint::prepare(&sockets.qmp, run, bitmaps, &asked, scratch)?;
+                    Box::new(prepared)
+                }
+            });
         }
         if let (Some(scratch), true) = (
             &request.scratch,
@@ -222,14 +229,14 @@ impl PointInTime {
             qemu::sweep_scratch(&scratch.dir, self.qemu.is_some())?;
             self.copies = Some(small::Copies::new(&scratch.dir, request.run)?);
         }
-        let agent = self.vm.agent.clone();
-        let sockets = Sockets { qmp, agent };
-        let (mut hold, held) = Hold::take(&self.vm.launcher, sockets, request.hold_max)?;
+        let (mut hold, held) = Hold::take(&self.vm.launcher, door, request.hold_max)?;
         self.taken_at = crate::clock::now();
         self.consistency = held.consistency;
         self.notes.extend(held.notes);
-        let mut snapshots = match self.qemu.as_ref().map(QemuPoint::transaction) {
-            Some(transaction) => hold.execute("transaction", transaction).map(drop),
+        let mut snapshots = match &mut self.qemu {
+            Some(keeper) => {
+                keeper.instant(&mut |command, arguments| hold.execute(command, arguments))
+            }
             None => Ok(()),
         };
         for (index, (disk, plan)) in request.disks.iter().zip(plans).enumerate() {
@@ -247,7 +254,7 @@ impl PointInTime {
         match (snapshots, thawed) {
             (Ok(()), thawed) => {
                 self.held_ms = thawed?;
-                self.qemu.as_mut().map_or(Ok(()), QemuPoint::publish)
+                self.qemu.as_mut().map_or(Ok(()), |keeper| keeper.publish())
             }
             (Err(e), Ok(_)) => Err(e),
             // An overrun usually is what made the snapshot fail; a guest that is stuck must be told.

@@ -14,10 +14,11 @@
 
 mod driver;
 
-pub(super) use driver::Hold;
 pub use driver::WatchdogLauncher;
+pub(super) use driver::{Door, Hold};
 
 use super::guest::{Found, Guest, Held, Released, Sockets};
+use super::managed::HeldGuest;
 use crate::error::{Error, Kind, Result};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -88,6 +89,14 @@ pub fn main_from_args(args: impl IntoIterator<Item = OsString>) -> i32 {
             return 2;
         }
     };
+    main_for(deadline, || Guest::look(sockets))
+}
+
+/// The same for a guest that is reached otherwise, by a watchdog of another program: `look` finds it, and changes nothing.
+pub fn main_for<G: HeldGuest>(
+    deadline: Duration,
+    look: impl FnOnce() -> Result<(G, Found)>,
+) -> i32 {
     // A session of our own: what is sent to the driver's process group or terminal does not reach us. It
     // fails for the leader of a process group, which is out of reach as well.
     let _ = rustix::process::setsid();
@@ -98,7 +107,7 @@ pub fn main_from_args(args: impl IntoIterator<Item = OsString>) -> i32 {
             return 1;
         }
     };
-    match guard(sockets, deadline, &signals) {
+    match guard(look, deadline, &signals) {
         Ok(None) => 0,
         Ok(Some(problem)) => {
             complain(&problem);
@@ -135,8 +144,12 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Sockets, Duration)
 
 /// Holds the guest and lets it go. Returns why it may not be as it was, if so; an error if it never was
 /// held. Both have been reported.
-fn guard(sockets: Sockets, deadline: Duration, signals: &UnixStream) -> Result<Option<String>> {
-    let (mut guest, found) = Guest::look(sockets).map_err(|e| failed(e, None))?;
+fn guard<G: HeldGuest>(
+    look: impl FnOnce() -> Result<(G, Found)>,
+    deadline: Duration,
+    signals: &UnixStream,
+) -> Result<Option<String>> {
+    let (mut guest, found) = look().map_err(|e| failed(e, None))?;
     report(&Report::Found(found));
     let started = Instant::now();
     let held = match guest.hold(deadline) {
@@ -172,7 +185,7 @@ fn failed(e: Error, problem: Option<String>) -> Error {
 }
 
 /// Runs commands until the first reason to let go.
-fn serve(guest: &mut Guest, deadline: Instant, signals: &UnixStream) -> Reason {
+fn serve(guest: &mut impl HeldGuest, deadline: Instant, signals: &UnixStream) -> Reason {
     let mut pending = Vec::new();
     loop {
         while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {

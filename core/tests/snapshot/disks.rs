@@ -79,6 +79,7 @@ fn stopped_vm(stopped: &Arc<AtomicBool>) -> VmRuntime {
     let stopped = stopped.clone();
     VmRuntime {
         qmp: None,
+        manager: None,
         agent: None,
         stopped: Box::new(move || Ok(stopped.load(Ordering::SeqCst))),
         launcher: launcher(),

@@ -132,6 +132,7 @@ fn qemu_img(dir: &Path, args: &[&str]) -> bool {
 fn stopped() -> VmRuntime {
     VmRuntime {
         qmp: None,
+        manager: None,
         agent: None,
         stopped: Box::new(|| Ok(true)),
         launcher: launcher(),

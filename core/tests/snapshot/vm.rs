@@ -118,6 +118,7 @@ impl Vm {
     pub fn runtime(&self, agent: bool) -> VmRuntime {
         VmRuntime {
             qmp: Some(self.qmp_path()),
+            manager: None,
             agent: agent.then(|| self.agent_path()),
             stopped: Box::new(|| Ok(false)),
             launcher: launcher(),

@@ -315,6 +315,7 @@ fn nothing_is_touched_when_there_is_nothing_to_hold() {
     let dir = tempfile::tempdir().unwrap();
     let runtime = VmRuntime {
         qmp: Some(dir.path().join("gone")),
+        manager: None,
         agent: None,
         stopped: Box::new(|| Ok(true)),
         launcher: launcher(),

@@ -97,6 +97,11 @@ impl Domain {
         &self.connection
     }
 
+    /// Uses the handle in a call that is bounded in time already.
+    pub(crate) fn with_handle<T>(&self, act: impl FnOnce(&VirDomain) -> T) -> T {
+        act(&self.handle)
+    }
+
     /// Makes any other call of the `virt` crate, bounded in time. `what` completes "cannot ... the domain NAME".
     pub fn call<T: Send + 'static>(
         &self,

@@ -2,15 +2,13 @@
 
 use super::done;
 use crate::connect::VirResult;
-use std::ffi::c_int;
 use virt::domain::Domain as VirDomain;
 use virt_sys as sys;
 
-/// How long libvirt waits for the guest's agent, in seconds, by this connection and all others.
-pub(crate) fn set_agent_timeout(domain: &VirDomain, seconds: u16) -> VirResult<()> {
+/// How long libvirt waits for the guest's agent, in seconds, whoever asks for it. -2 is its default: as long as that takes.
+pub(crate) fn set_agent_timeout(domain: &VirDomain, seconds: i32) -> VirResult<()> {
     // SAFETY: the domain is valid.
-    done(unsafe { sys::virDomainAgentSetResponseTimeout(domain.as_ptr(), c_int::from(seconds), 0) })
-        .map(drop)
+    done(unsafe { sys::virDomainAgentSetResponseTimeout(domain.as_ptr(), seconds, 0) }).map(drop)
 }
 
 /// Flushes and freezes all file systems of the guest; returns how many.

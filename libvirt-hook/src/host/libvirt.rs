@@ -2,8 +2,10 @@
 
 use super::{Found, Host, PoolFound, State};
 use crate::connect::{self, Connection, Domain};
+use crate::running;
 use rblocksync::error::{Error, Kind, Result};
-use std::sync::{Mutex, PoisonError};
+use rblocksync::snapshot::GuestManager;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use uuid::Uuid;
 use virt::domain::Domain as VirDomain;
@@ -133,6 +135,10 @@ impl Host for Libvirt {
     fn domain_of(&self, uuid: Uuid) -> Result<Option<Found>> {
         let domain = self.connection()?.find_uuid(uuid)?;
         domain.as_ref().map(found).transpose()
+    }
+
+    fn manager(&self, uuid: Uuid) -> Result<Arc<dyn GuestManager>> {
+        Ok(running::manager(&self.uri, uuid))
     }
 
     fn domains(&self) -> Result<Vec<Found>> {

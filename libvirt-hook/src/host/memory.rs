@@ -5,8 +5,9 @@
 use super::{Found, Host, PoolFound, State};
 use crate::domain::Domain;
 use rblocksync::error::{Error, Kind, Result};
+use rblocksync::snapshot::GuestManager;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -57,6 +58,10 @@ impl Host for Memory {
     fn domain_of(&self, uuid: Uuid) -> Result<Option<Found>> {
         let domains = self.domains.lock().unwrap();
         Ok(domains.iter().find(|d| d.uuid == uuid).cloned())
+    }
+
+    fn manager(&self, _: Uuid) -> Result<Arc<dyn GuestManager>> {
+        Err(Error::new(Kind::Refused, "nothing runs here"))
     }
 
     fn domains(&self) -> Result<Vec<Found>> {

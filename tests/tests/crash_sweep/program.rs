@@ -88,6 +88,7 @@ fn try_sync(source: &Path, monitor: &Path, config: &Path) -> Result<()> {
     };
     let runtime = VmRuntime {
         qmp: Some(monitor.to_owned()),
+        manager: None,
         agent: None,
         stopped: Box::new(|| Ok(false)),
         launcher: WatchdogLauncher::this_executable(),

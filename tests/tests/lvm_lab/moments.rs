@@ -35,6 +35,7 @@ fn status(vmid: u32) -> String {
 fn runtime(vmid: u32) -> VmRuntime {
     VmRuntime {
         qmp: Some(qmp(vmid)),
+        manager: None,
         agent: None,
         stopped: Box::new(|| Ok(false)),
         launcher: WatchdogLauncher::this_executable(),
@@ -256,6 +257,7 @@ pub fn a_stopped_vm() {
     sh("qm stop 102; lvchange -qq -an pve/vm-102-disk-0 pve/vm-102-disk-1");
     let stopped = || VmRuntime {
         qmp: None,
+        manager: None,
         stopped: Box::new(|| Ok(sh("qm status 102") == "status: stopped")),
         ..runtime(102)
     };

@@ -167,6 +167,7 @@ fn vm(folder: &Folder) -> Result<SourceVm> {
 fn runtime() -> VmRuntime {
     VmRuntime {
         qmp: None,
+        manager: None,
         agent: None,
         stopped: Box::new(|| Ok(true)),
         launcher: WatchdogLauncher::this_executable(),

@@ -1,6 +1,7 @@
 //! The driver's end of the watchdog.
 
 use super::super::guest::{rescue, Found, Held, Sockets, CONNECT_TIMEOUT, RELEASE_PATIENCE};
+use super::super::{GuestManager, VmRuntime};
 use super::{Command, Reason, Report, THAW};
 use crate::error::{Error, Kind, Result};
 use serde_json::Value;
@@ -9,6 +10,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{self, Child, ChildStdin, Stdio};
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What may pass on top of the times the watchdog keeps to, on a busy host.
@@ -34,13 +36,52 @@ impl WatchdogLauncher {
     }
 }
 
+/// How the watchdog gets at the guest.
+pub(in super::super) enum Door {
+    Sockets(Sockets),
+    Managed(Arc<dyn GuestManager>),
+}
+
+impl Door {
+    /// That of a VM that runs.
+    pub fn to(vm: &VmRuntime) -> Option<Door> {
+        if let Some(manager) = &vm.manager {
+            return Some(Door::Managed(Arc::clone(manager)));
+        }
+        let qmp = vm.qmp.clone()?;
+        let agent = vm.agent.clone();
+        Some(Door::Sockets(Sockets { qmp, agent }))
+    }
+
+    fn args(&self) -> Vec<OsString> {
+        match self {
+            Door::Managed(manager) => manager.watchdog_args(),
+            Door::Sockets(Sockets { qmp, agent }) => {
+                let mut args = vec!["--qmp".into(), qmp.into()];
+                if let Some(agent) = agent {
+                    args.extend(["--agent".into(), agent.into()]);
+                }
+                args
+            }
+        }
+    }
+
+    fn rescue(&self, found: &Found) {
+        match self {
+            Door::Sockets(sockets) => drop(rescue(sockets.clone(), found)),
+            Door::Managed(manager) if found.was_running => drop(manager.rescue()),
+            Door::Managed(_) => {}
+        }
+    }
+}
+
 /// A guest that is held still by a watchdog. Dropped, it is let go.
 pub(in super::super) struct Hold {
     child: Child,
     /// Closed, it makes the watchdog let go.
     stdin: Option<ChildStdin>,
     reports: Receiver<Report>,
-    sockets: Sockets,
+    door: Door,
     found: Option<Found>,
     /// When the watchdog lets go by itself.
     until: Instant,
@@ -52,15 +93,13 @@ impl Hold {
     /// disturbed. Either it is held now, or it is as it was.
     pub fn take(
         launcher: &WatchdogLauncher,
-        sockets: Sockets,
+        door: Door,
         deadline: Duration,
     ) -> Result<(Hold, Held)> {
         let mut command = process::Command::new(&launcher.exe);
-        command.args(&launcher.args).arg("--qmp").arg(&sockets.qmp);
-        if let Some(agent) = &sockets.agent {
-            command.arg("--agent").arg(agent);
-        }
         let mut child = command
+            .args(&launcher.args)
+            .args(door.args())
             .args(["--deadline-ms", &deadline.as_millis().to_string()])
             .current_dir("/")
             .stdin(Stdio::piped())
@@ -89,7 +128,7 @@ impl Hold {
             stdin: child.stdin.take(),
             child,
             reports,
-            sockets,
+            door,
             found: None,
             until: Instant::now() + deadline,
             over: false,
@@ -196,7 +235,7 @@ impl Hold {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if let Some(found) = self.found.take() {
-            rescue(self.sockets.clone(), &found);
+            self.door.rescue(&found);
         }
     }
 

@@ -11,7 +11,7 @@ use rblocksync::cli::{exit_code, run_agent, Reporter};
 use rblocksync::error::{Kind, Result};
 use rblocksync::job::{Patient, SourceDisk, TargetService};
 use rblocksync::replica::{state_dir, Generation, Layout};
-use rblocksync::snapshot::{watchdog, DiskSource};
+use rblocksync::snapshot::DiskSource;
 use rblocksync::stop::{on_signals, Stop};
 use rblocksync::verbs::{self, CheckArgs, DoctorArgs, Place, ReportArgs};
 use std::io::Write;
@@ -20,6 +20,7 @@ use std::sync::Arc;
 use syncs::{moving, vm};
 use virt_blocksync::domain::Domain;
 use virt_blocksync::host::{Host, Libvirt};
+use virt_blocksync::running;
 use virt_blocksync::source::{self, PROGRAM};
 use virt_blocksync::target::VirtTarget;
 
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
             run_agent(PROGRAM, &args.collect::<Vec<_>>(), &mut service)
         }
         Some("watchdog") => {
-            let code = watchdog::main_from_args(args);
+            let code = running::watchdog_main(args);
             ExitCode::from(u8::try_from(code).unwrap_or(1))
         }
         _ => {
