@@ -11,7 +11,7 @@ mod words;
 mod write;
 mod write_devices;
 
-pub use foreign::{describe, ours, Ours, FORM};
+pub use foreign::{describe, ours, sketch, Ours, FORM};
 pub(crate) use foreign::{foreign, stand_in};
 pub use read::read;
 pub use write::{write, Put, Written};

@@ -5,9 +5,6 @@ use super::write::Draft;
 use crate::xml::{Element, Node};
 use rblocksync::guest::{Chipset, Left, Network, Nic, TpmVersion, Video};
 
-/// The network that libvirt comes with.
-const USUAL_NETWORK: &str = "default";
-
 /// Where Proxmox VE puts its first network cards on i440FX: from there they have names like `ens18`.
 const FIRST_NIC_SLOT: usize = 0x12;
 const NICS_IN_PLACE: usize = 6;
@@ -121,7 +118,8 @@ fn interface(draft: &mut Draft, nic: &Nic) -> Element {
                 format!("unplugged, there is no such bridge: name one with --bridge {name}=BRIDGE");
             left("", name, &why);
             link = false;
-            ("network", USUAL_NETWORK.to_owned())
+            // It starts without anything of the host's.
+            ("user", String::new())
         }
     };
     let tag = match vlan {

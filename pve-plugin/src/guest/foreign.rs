@@ -6,10 +6,10 @@
 use super::read::read;
 use super::write::{write, Put, Written};
 use crate::vm_config::VmConfig;
-use crate::volid::Volid;
+use crate::volid::{Vmid, Volid};
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::guest::{Described, Guest, Left};
-use rblocksync::replica::{DiskRecord, Generation};
+use rblocksync::replica::{DiskRecord, DiskSpec, Generation};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -59,13 +59,8 @@ pub fn ours<'a>(generation: &'a Generation, map: &[(String, String)]) -> Result<
         });
     };
     let guest = described.guest()?;
-    let bridges = map.iter().filter_map(|(from, to)| {
-        let (kind, name) = from.split_once(':')?;
-        let is_network = ["network", "bridge"].contains(&kind);
-        is_network.then(|| (name.to_owned(), to.clone()))
-    });
     let mut put = Put {
-        bridges: bridges.collect(),
+        bridges: bridges(map),
         ..Put::default()
     };
     for (number, record) in generation.disks.iter().enumerate() {
@@ -116,4 +111,36 @@ fn lost(record: &DiskRecord) -> Error {
             record.key, record.source
         ),
     )
+}
+
+/// Networks and bridges of a map.
+fn bridges(map: &[(String, String)]) -> Vec<(String, String)> {
+    let named = map.iter().filter_map(|(from, to)| {
+        let (kind, name) = from.split_once(':')?;
+        let is_network = ["network", "bridge"].contains(&kind);
+        is_network.then(|| (name.to_owned(), to.clone()))
+    });
+    named.collect()
+}
+
+/// What a VM would look like here, on Proxmox VE's usual storage: for people to look at.
+pub fn sketch(
+    guest: &Guest,
+    disks: &[&DiskSpec],
+    vmid: &str,
+    map: &[(String, String)],
+) -> Result<Written> {
+    let vmid: Vmid = vmid.parse()?;
+    let mut put = Put {
+        bridges: bridges(map),
+        ..Put::default()
+    };
+    for (number, spec) in disks.iter().enumerate() {
+        let Some(disk) = guest.disk(&spec.volume, &spec.key) else {
+            continue;
+        };
+        let volid = Volid::new("local-lvm", &format!("vm-{vmid}-disk-{number}"))?;
+        put.volumes.insert(disk.key.clone(), (volid, Some(spec.size)));
+    }
+    write(guest, &put)
 }
