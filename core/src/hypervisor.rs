@@ -5,6 +5,7 @@ mod live;
 pub use live::{GuestState, Incoming, LiveHypervisor, LiveProfile};
 
 use crate::error::Result;
+use crate::guest::Described;
 use crate::image::ImageFormat;
 use crate::replica::{Generation, Location, Placement, ReplicaRequest, TargetPair, Trial};
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,9 @@ pub struct HostDescription {
     pub name: String,
     /// What runs there: "Proxmox VE".
     pub hypervisor: String,
+    /// The form of its configurations, as in [`Described::form`].
+    #[serde(default)]
+    pub form: String,
 }
 
 /// A generation and the keys of its disks that the hypervisor sees a snapshot of.
@@ -39,6 +43,11 @@ pub trait Hold {}
 pub trait TargetHypervisor {
     /// The hypervisor's name, and this host's.
     fn describe(&self) -> Result<(String, String)>;
+
+    /// What the form of its configurations is called: as in [`Described::form`]. VMs of another form come translated.
+    fn form(&self) -> &'static str {
+        ""
+    }
 
     /// Decides where the disks go: `known` holds what was decided before, source volume to target volume.
     /// Changes nothing. Refuses when the VM's id is taken by another VM, a replica was taken over, or a
@@ -93,6 +102,13 @@ pub trait RoleHypervisor: TargetHypervisor {
 
     /// The configuration that the VM has here.
     fn config(&self, vm: &str) -> Result<String>;
+
+    /// What a configuration of this hypervisor's says in the form of no hypervisor in particular. `None`: no other kind of
+    /// hypervisor can take its VMs.
+    fn described(&self, config: &str) -> Option<Described> {
+        let _ = config;
+        None
+    }
 
     /// What one of this host's volumes is, and the size of the guest's disk in it in bytes.
     fn locate(&self, volume: &str) -> Result<(Location, u64)>;

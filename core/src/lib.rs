@@ -13,6 +13,7 @@ pub mod digest;
 pub mod driver;
 pub mod error;
 pub mod fingerprint;
+pub mod guest;
 pub mod holders;
 pub mod hypervisor;
 pub mod image;

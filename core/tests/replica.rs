@@ -112,6 +112,7 @@ impl World {
             vm: "101".into(),
             target_vm: None,
             config: String::new(),
+            described: None,
             disks: vec![disk("scsi0", "a.raw"), disk("scsi1", "b.raw")],
             excluded: Vec::new(),
             storage_map: Vec::new(),
@@ -207,6 +208,7 @@ fn generation(pair: Uuid, prepared: &Prepared) -> Generation {
             .collect(),
         excluded: Vec::new(),
         config: String::new(),
+        described: None,
     }
 }
 

@@ -81,6 +81,11 @@ pub trait Host: Send + Sync {
     /// libvirt's version, as it counts: 9.0.0 is 9000000.
     fn version(&self) -> Result<u64>;
 
+    /// The version of QEMU that libvirt uses, if it tells: (9, 2).
+    fn qemu(&self) -> Option<(u32, u32)> {
+        None
+    }
+
     /// The domain of this name.
     fn domain(&self, name: &str) -> Result<Option<Found>>;
 

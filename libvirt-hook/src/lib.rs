@@ -1,10 +1,13 @@
 //! What the suite knows of libvirt.
 
+pub use libvirt_domain::xml;
+
 pub mod connect;
 pub mod disks;
 pub mod domain;
 mod ffi;
 pub mod fitness;
+mod foreign;
 pub mod host;
 #[cfg(test)]
 mod lifecycle_tests;
@@ -19,4 +22,3 @@ pub mod source;
 pub mod standstill;
 pub mod target;
 pub mod trials;
-pub mod xml;

@@ -80,6 +80,7 @@ impl World {
             vm: "web01".into(),
             target_vm: name.map(str::to_owned),
             config: config.to_string(),
+            described: None,
             disks: vec![
                 spec("vda", "images/web01.qcow2", ImageFormat::Qcow2),
                 spec("vdb", "images/web01-data.img", ImageFormat::Raw),
@@ -148,6 +149,7 @@ impl World {
             disks: disks.collect(),
             excluded: request.excluded.clone(),
             config: request.config.clone(),
+            described: None,
         }
     }
 

@@ -286,6 +286,10 @@ impl VirtTarget {
             }
         }
         let (mut domain, notes) = self.rendered_replica(pair, generation, present.as_ref())?;
+        if !runs {
+            // Before it can be started: from then on they are the domain's own.
+            self.cut_vars(name, generation)?;
+        }
         let note = format!(
             "Taken over in epoch {} from generation {}, of {}: until then it was {} on {}.",
             pair.standing.epoch,

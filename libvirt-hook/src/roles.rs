@@ -6,7 +6,9 @@ use crate::marks::{mark_of, set_mark, Mark};
 use crate::source;
 use crate::standstill;
 use crate::target::VirtTarget;
+use libvirt_domain::guest::describe;
 use rblocksync::error::{Error, Kind, Result};
+use rblocksync::guest::Described;
 use rblocksync::holders;
 use rblocksync::hypervisor::RoleHypervisor;
 use rblocksync::image::ImageFormat;
@@ -54,6 +56,10 @@ impl RoleHypervisor for VirtTarget {
 
     fn config(&self, vm: &str) -> Result<String> {
         source::config_now(self.host.as_ref(), vm)
+    }
+
+    fn described(&self, config: &str) -> Option<Described> {
+        Some(describe(config))
     }
 
     fn locate(&self, volume: &str) -> Result<(Location, u64)> {

@@ -9,6 +9,7 @@ use crate::host::{Found, Host, State};
 use crate::marks::{self, mark_of, Mark};
 use crate::pools;
 use crate::standstill;
+use libvirt_domain::guest::describe;
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::image::ImageFormat;
 use rblocksync::job::{Needed, SourceDisk, SourceVm};
@@ -100,6 +101,7 @@ pub fn resolve(host: &Arc<dyn Host>, name: &str, choice: &Choice) -> Result<Sour
                 .unwrap_or(found.uuid)
                 .to_string(),
         ),
+        described: Some(Box::new(describe(&config))),
         config,
         config_now: Box::new(move || config_now(again.as_ref(), &name)),
         disks,

@@ -1,7 +1,8 @@
 //! This host as the target of a replication: where volumes go, and the replica's definition.
 
-use crate::disks::{self, Choice};
+use crate::disks::{self, Choice, Place, NVRAM};
 use crate::domain::{check_name, Domain};
+use crate::foreign::{here, told};
 use crate::host::{Found, Host};
 use crate::marks::{self, mark_of, set_mark, Mark};
 use crate::placement::Placing;
@@ -9,13 +10,14 @@ use crate::pools;
 use crate::replica_xml::{render, Here, Wanted};
 use crate::source;
 use crate::standstill;
+use libvirt_domain::guest::{cut_vars, foreign, ours, Put, FORM};
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::hypervisor::{Hold, Published, TargetHypervisor};
 use rblocksync::replica::{
     set_guard, Generation, Layout, Placement, ReplicaRequest, Role, TargetPair,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -23,6 +25,8 @@ use uuid::Uuid;
 pub struct VirtTarget {
     pub(crate) host: Arc<dyn Host>,
     pub(crate) layout: Layout,
+    /// Where variables of firmware are kept that come out of larger volumes.
+    pub(crate) nvram: PathBuf,
 }
 
 /// Nothing has to be held: a replica cannot be started while it is one.
@@ -33,7 +37,16 @@ impl Hold for Held {}
 impl VirtTarget {
     /// The host that `host` speaks for, with the suite's state under `layout`.
     pub fn new(host: Arc<dyn Host>, layout: Layout) -> Self {
-        VirtTarget { host, layout }
+        VirtTarget {
+            host,
+            layout,
+            nvram: PathBuf::from("/var/lib/libvirt/qemu/nvram"),
+        }
+    }
+
+    /// The file for the variables of a domain's firmware, where they come out of a larger volume.
+    pub(crate) fn vars_file(&self, name: &str) -> PathBuf {
+        self.nvram.join(format!("{name}_VARS.fd"))
     }
 
     /// Refuses a name that another domain has, and a replica that is in use. Gives what is there.
@@ -104,18 +117,51 @@ impl VirtTarget {
         generation: &Generation,
     ) -> Result<(Domain, Vec<String>)> {
         let networks = self.host.networks()?;
+        let translated = ours(generation, &here(self.host.as_ref(), map)?)?;
         let wanted = Wanted {
-            generation,
+            generation: &translated.generation,
             name,
             uuid,
-            map,
+            // What comes from another kind of hypervisor has been mapped already.
+            map: if translated.keys.is_empty() { map } else { &[] },
         };
         let exists = |path: &Path| path.exists();
         let here = Here {
             networks: &networks,
             exists: &exists,
         };
-        render(&wanted, &here)
+        let (mut domain, mut notes) = render(&wanted, &here)?;
+        if translated.vars_bytes.is_some() {
+            domain.set_nvram(&self.vars_file(name).display().to_string());
+        }
+        notes.extend(told(&translated.left));
+        Ok((domain, notes))
+    }
+
+    /// Cuts the variables of the firmware out of a volume that is larger, where another kind of hypervisor made it so.
+    pub(crate) fn cut_vars(&self, name: &str, generation: &Generation) -> Result<()> {
+        let translated = ours(generation, &Put::default())?;
+        let disks = translated.generation.disks.iter();
+        let vars = disks
+            .filter(|disk| disk.key == NVRAM)
+            .zip(translated.vars_bytes)
+            .next();
+        let Some((disk, bytes)) = vars else {
+            return Ok(());
+        };
+        if !disk.location.format().is_raw() {
+            return Err(Error::new(
+                Kind::Refused,
+                format!(
+                    "the variables of the firmware are in {}, which is not raw",
+                    disk.location
+                ),
+            ));
+        }
+        let file = self.vars_file(name);
+        std::fs::create_dir_all(&self.nvram)
+            .map_err(|e| Error::io(format!("cannot make {}", self.nvram.display()), e))?;
+        cut_vars(Path::new(&disk.target), &file, bytes)
     }
 
     /// The same for the replica of `pair`, which is `present` already or not.
@@ -125,7 +171,11 @@ impl VirtTarget {
         generation: &Generation,
         present: Option<&Found>,
     ) -> Result<(Domain, Vec<String>)> {
-        let uuid = Self::uuid_of(pair.pair, (&pair.vm, &pair.target_vm), present);
+        let uuid = match foreign(generation.described.as_deref()) {
+            None => Self::uuid_of(pair.pair, (&pair.vm, &pair.target_vm), present),
+            // Ids have another form there, so another name means nothing.
+            Some(_) => present.map(|found| found.uuid),
+        };
         self.rendered((&pair.target_vm, uuid), &pair.storage_map, generation)
     }
 
@@ -156,6 +206,10 @@ impl TargetHypervisor for VirtTarget {
         Ok(("libvirt".into(), self.host.name()?))
     }
 
+    fn form(&self) -> &'static str {
+        FORM
+    }
+
     fn place(
         &self,
         request: &ReplicaRequest,
@@ -163,9 +217,20 @@ impl TargetHypervisor for VirtTarget {
     ) -> Result<Vec<Placement>> {
         let name = request.target_vm.as_deref().unwrap_or(&request.vm);
         let present = self.check_free(request.pair, name)?;
-        let config = Domain::parse(&request.config)?;
-        let uuid = Self::uuid_of(request.pair, (&request.vm, name), present.as_ref());
-        self.check_uuid(uuid.or(config.uuid()), name)?;
+        let source_pools = match foreign(request.described.as_deref()) {
+            None => {
+                let config = Domain::parse(&request.config)?;
+                let uuid = Self::uuid_of(request.pair, (&request.vm, name), present.as_ref());
+                self.check_uuid(uuid.or(config.uuid()), name)?;
+                marks::pools_of(&config)
+            }
+            Some(described) => {
+                let guest = described.guest()?;
+                let uuid = present.as_ref().map(|found| found.uuid);
+                self.check_uuid(uuid.or(guest.uuid), name)?;
+                BTreeMap::new()
+            }
+        };
         let present = match &present {
             Some(found) => disks::decide(&source::definition(found)?, &Choice::everything())?.disks,
             None => Vec::new(),
@@ -179,7 +244,6 @@ impl TargetHypervisor for VirtTarget {
             vm: &request.vm,
             target_vm: name,
         };
-        let source_pools = marks::pools_of(&config);
         let mut taken: BTreeSet<String> = known.values().cloned().collect();
         let mut placements = Vec::new();
         for disk in &request.disks {
@@ -187,7 +251,10 @@ impl TargetHypervisor for VirtTarget {
             let wanted = wanted.map(|(_, format)| *format);
             let placed = match known.get(&disk.volume) {
                 Some(volume) => {
-                    let defined = present.iter().find(|d| d.key == disk.key).map(|d| d.format);
+                    let is_it = |d: &&disks::Disk| {
+                        d.key == disk.key || d.place == Place::Path(PathBuf::from(volume))
+                    };
+                    let defined = present.iter().find(is_it).map(|d| d.format);
                     let format = defined.or(wanted).unwrap_or(disk.format);
                     let location = placing.again(volume, format);
                     location.and_then(|location| {

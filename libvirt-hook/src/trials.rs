@@ -95,6 +95,7 @@ impl TrialHypervisor for VirtTarget {
         if self.host.domain(&trial.vm)?.is_some() {
             return Err(taken(&trial.vm));
         }
+        self.cut_vars(&trial.vm, &of_clone)?;
         self.host.define(&domain.to_string())?;
         Ok(notes)
     }
@@ -105,7 +106,17 @@ impl TrialHypervisor for VirtTarget {
         }
         self.stop(&trial.vm)?;
         match self.is_clone(trial)? {
-            true => self.host.undefine(&trial.vm),
+            true => {
+                self.host.undefine(&trial.vm)?;
+                // Only a clone of another kind of hypervisor's VM has one of its own.
+                let vars = self.vars_file(&trial.vm);
+                match std::fs::remove_file(&vars) {
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                        Err(Error::io(format!("cannot remove {}", vars.display()), e))
+                    }
+                    _ => Ok(()),
+                }
+            }
             false => Ok(()),
         }
     }

@@ -7,6 +7,7 @@ pub mod drive;
 pub mod fitness;
 pub mod fleet;
 pub mod guard;
+pub mod guest;
 pub mod jobs_file;
 mod live;
 pub mod node;

@@ -453,7 +453,10 @@ fn no_pve(why: String) -> Error {
         Kind::NotFound,
         format!("this host is not a working Proxmox VE node: {why}"),
     )
-    .advise("if it should be one, look at systemctl status pve-cluster")
+    .advise(
+        "if it should be one, look at systemctl status pve-cluster; a host with libvirt needs virt-blocksync, in the same \
+         version as here",
+    )
 }
 
 fn is_node_name(name: &str) -> bool {

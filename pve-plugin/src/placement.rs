@@ -20,6 +20,25 @@ pub(crate) fn mapped<'a>(map: &'a [(String, String)], storage: &'a str) -> &'a s
     mapping(map, storage).unwrap_or(storage)
 }
 
+/// Stands in a map for every storage that is not named in it.
+pub(crate) const ANY: &str = "*";
+
+/// The storage of this host for a disk of another kind of hypervisor: the one of its pool's name, Proxmox VE's usual one for
+/// disks, or the first that can take it.
+pub(crate) fn usual(storages: &StorageCfg, pool: Option<&str>, node: &str) -> Result<String> {
+    let is_fit = |id: &str| usable(storages, id, node).is_ok_and(|e| check_alone(e).is_ok());
+    let named = pool.into_iter().chain(["local-lvm"]);
+    let all = storages.entries().iter().map(|entry| entry.id.as_str());
+    let fit = named.chain(all).find(|id| is_fit(id));
+    fit.map(str::to_owned).ok_or_else(|| {
+        Error::new(
+            Kind::NotFound,
+            format!("no storage of {node} can hold disks of a replica"),
+        )
+        .advise(WRITABLE)
+    })
+}
+
 pub(crate) fn usable<'a>(
     storages: &'a StorageCfg,
     id: &str,

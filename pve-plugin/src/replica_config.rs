@@ -54,6 +54,8 @@ pub struct ReplicaSpec<'a> {
     pub pair: Uuid,
     /// The source host, as people call it.
     pub source_host: &'a str,
+    /// The VM's id there.
+    pub source_vm: &'a str,
     /// The source VM's configuration.
     pub config: &'a VmConfig,
     /// What of it is replicated.
@@ -123,7 +125,7 @@ pub fn render(spec: &ReplicaSpec) -> Result<String> {
     if pair_of(spec.config).is_some() && spec.config.lock().is_some() {
         return Err(Error::new(
             Kind::Refused,
-            format!("VM {} is itself a replica", spec.resolved.vmid),
+            format!("VM {} is itself a replica", spec.source_vm),
         )
         .advise("replicate the VM it is a replica of, or take the replica over first"));
     }
@@ -327,7 +329,7 @@ fn has_every_disk(keys: &Keys, snapshots: &BTreeSet<DiskKey>) -> bool {
 }
 
 fn description(spec: &ReplicaSpec, left_out: &[String]) -> String {
-    let source = spec.resolved.vmid;
+    let source = spec.source_vm;
     let target = spec.target_vmid;
     let name = spec
         .config

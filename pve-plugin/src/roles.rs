@@ -1,6 +1,7 @@
 //! This node in a change of roles: the replica becomes the VM, the VM is retired, and both are started and ended.
 
 use crate::guard;
+use crate::guest::{describe, ours};
 use crate::node::VmLock;
 use crate::qm;
 use crate::replica_config::{standing, was_pair_of, Standing};
@@ -11,6 +12,7 @@ use crate::vm_config::VmConfig;
 use crate::volid::Vmid;
 use crate::way_back;
 use rblocksync::error::{Error, Kind, Result};
+use rblocksync::guest::Described;
 use rblocksync::hypervisor::RoleHypervisor;
 use rblocksync::qemu::agent::{GuestAgent, PING_TIMEOUT};
 use rblocksync::replica::{write_text, Generation, Location, TargetPair};
@@ -94,6 +96,10 @@ impl RoleHypervisor for PveTarget {
         Ok(self.tree.vm_config(vmid(vm)?)?.to_string())
     }
 
+    fn described(&self, config: &str) -> Option<Described> {
+        VmConfig::parse(config).ok().map(|config| describe(&config))
+    }
+
     fn locate(&self, volume: &str) -> Result<(Location, u64)> {
         way_back::locate(&self.tree, volume)
     }
@@ -134,6 +140,8 @@ impl PveTarget {
         lives: bool,
     ) -> Result<Vec<String>> {
         let target = vmid(&pair.target_vm)?;
+        let translated = ours(generation, &pair.storage_map)?;
+        let generation = translated.generation.as_ref();
         let lock = self.tree.hold_vm(target)?;
         let Some(present) = self.to_promote(&lock, target, pair, generation)? else {
             return Ok(Vec::new());

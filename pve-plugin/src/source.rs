@@ -1,6 +1,7 @@
 //! A VM of this node as the source of a replication: its configuration, its disks and how to hold it still.
 
 use crate::disks::{self, Choice, Disk, Location, Resolved, SkipReason};
+use crate::guest::describe;
 use crate::node::PveTree;
 use crate::rbd;
 use crate::vm_config::VmConfig;
@@ -52,6 +53,7 @@ pub fn resolve_with(tree: &PveTree, vmid: Vmid, choice: &Choice) -> Result<Sourc
         host: found.node,
         identity: smbios_uuid(&config),
         config: config.to_string(),
+        described: Some(Box::new(describe(&config))),
         config_now: {
             let tree = tree.clone();
             Box::new(move || tree.vm_config(vmid).map(|config| config.to_string()))

@@ -4,10 +4,11 @@ use crate::config_text::ConfigText;
 use crate::disks::{self, Disk, Location as PveLocation, Resolved, SkipReason, Skipped};
 use crate::drive::{DiskKey, Drive, DriveTarget};
 use crate::guard;
+use crate::guest::{foreign, ours, stand_in, FORM};
 use crate::node::PveTree;
 pub(crate) use crate::placement::core_location;
 use crate::placement::{
-    self, again, check_alone, cloud_init, fresh, mapping, usable, usual_format,
+    self, again, check_alone, cloud_init, fresh, mapping, usable, usual_format, ANY,
 };
 use crate::renamed;
 use crate::replica_config::{self, ReplicaSpec, TargetVolume};
@@ -15,6 +16,7 @@ use crate::storage_cfg::StorageCfg;
 use crate::vm_config::VmConfig;
 use crate::volid::{Vmid, Volid};
 use rblocksync::error::{Error, Kind, Result};
+use rblocksync::guest::told;
 use rblocksync::hypervisor::{Hold, Published, TargetHypervisor};
 use rblocksync::image::ImageFormat;
 use rblocksync::replica::{
@@ -26,14 +28,17 @@ use uuid::Uuid;
 
 /// The VM that a replica is of, and its node.
 struct Source<'a> {
-    vmid: Vmid,
+    /// Its id, if it is a VM of Proxmox VE's.
+    vmid: Option<Vmid>,
     node: &'a str,
 }
 
 impl Source<'_> {
-    fn of<'a>(vm: &str, node: &'a str) -> Result<Source<'a>> {
-        let vmid = vmid(vm)?;
-        Ok(Source { vmid, node })
+    fn of<'a>(vm: &str, node: &'a str) -> Source<'a> {
+        Source {
+            vmid: vm.parse().ok(),
+            node,
+        }
     }
 }
 
@@ -52,7 +57,7 @@ impl PveTarget {
     /// In one cluster a VM id exists once, so the replica's configuration cannot be in place there if it
     /// has the id of its source: it is kept aside until it is needed.
     fn config_aside(&self, vmid: Vmid, source: &Source) -> Result<bool> {
-        if vmid != source.vmid || !self.tree.is_clustered()? {
+        if Some(vmid) != source.vmid || !self.tree.is_clustered()? {
             return Ok(false);
         }
         Ok(match self.tree.guest(vmid)? {
@@ -121,6 +126,8 @@ impl PveTarget {
         previous: Option<&VmConfig>,
     ) -> Result<String> {
         let target_vmid = vmid(&pair.target_vm)?;
+        let ours = ours(newest, &pair.storage_map)?;
+        let newest = ours.generation.as_ref();
         let config = VmConfig::parse(&newest.config)?;
         let storages = self.tree.storage_cfg()?;
         let node = self.tree.local_node()?;
@@ -138,8 +145,9 @@ impl PveTarget {
         replica_config::render(&ReplicaSpec {
             pair: pair.pair,
             source_host: &pair.source_name,
+            source_vm: &pair.vm,
             config: &config,
-            resolved: &resolved(vmid(&pair.vm)?, &config, newest),
+            resolved: &resolved(target_vmid, &config, newest),
             target_vmid,
             volumes: &volumes,
             generations: kept,
@@ -170,16 +178,24 @@ impl TargetHypervisor for PveTarget {
         Ok(("Proxmox VE".into(), self.tree.local_node()?))
     }
 
+    fn form(&self) -> &'static str {
+        FORM
+    }
+
     fn place(
         &self,
         request: &ReplicaRequest,
         known: &BTreeMap<String, String>,
     ) -> Result<Vec<Placement>> {
-        let vmid = vmid(request.target_vm.as_deref().unwrap_or(&request.vm))?;
+        let described = foreign(request.described.as_deref());
+        let vmid = match described {
+            None => vmid(request.target_vm.as_deref().unwrap_or(&request.vm))?,
+            Some(_) => numbered(request)?,
+        };
         self.check_free(
             request.pair,
             vmid,
-            &Source::of(&request.vm, &request.source_name)?,
+            &Source::of(&request.vm, &request.source_name),
         )?;
         let storages = self.tree.storage_cfg()?;
         let node = self.tree.local_node()?;
@@ -188,15 +204,38 @@ impl TargetHypervisor for PveTarget {
             .filter_map(|v| Volid::parse(v).ok())
             .collect();
         let mut placements = Vec::new();
-        for disk in &request.disks {
+        for (number, disk) in request.disks.iter().enumerate() {
             let context = |e: Error| e.context(format!("disk {}", disk.key));
-            let source = Volid::parse(&disk.volume).map_err(context)?;
+            let (source, from) = match described {
+                None => {
+                    let source = Volid::parse(&disk.volume).map_err(context)?;
+                    let storage = source.storage().to_owned();
+                    (source, Some(storage))
+                }
+                Some(described) => {
+                    let guest = described.guest()?;
+                    let pool = guest.disk(&disk.volume, &disk.key);
+                    let pool = pool.and_then(|d| d.storage.clone());
+                    (stand_in(number)?, pool)
+                }
+            };
             let known = known.get(&disk.volume);
-            let id = match (known, mapping(&request.storage_map, source.storage())) {
-                (_, Some(to)) => to.to_owned(),
+            let wanted = from.as_deref();
+            let wanted = wanted.and_then(|from| mapping(&request.storage_map, from));
+            let id = match (
+                known,
+                wanted.or_else(|| mapping(&request.storage_map, ANY)),
+                from,
+            ) {
+                (_, Some(to), _) => to.to_owned(),
                 // It stays where it was.
-                (Some(volume), None) => Volid::parse(volume).map_err(context)?.storage().to_owned(),
-                (None, None) => source.storage().to_owned(),
+                (Some(volume), None, _) => {
+                    Volid::parse(volume).map_err(context)?.storage().to_owned()
+                }
+                (None, None, Some(same)) if described.is_none() => same,
+                (None, None, pool) => {
+                    placement::usual(&storages, pool.as_deref(), &node).map_err(context)?
+                }
             };
             let id = id.as_str();
             let entry = usable(&storages, id, &node).map_err(context)?;
@@ -231,8 +270,10 @@ impl TargetHypervisor for PveTarget {
             });
             taken.insert(volid);
         }
-        let config = VmConfig::parse(&request.config)?;
-        cloud_init(&config, &storages, &node, &request.storage_map, vmid)?;
+        if described.is_none() {
+            let config = VmConfig::parse(&request.config)?;
+            cloud_init(&config, &storages, &node, &request.storage_map, vmid)?;
+        }
         Ok(placements)
     }
 
@@ -247,7 +288,7 @@ impl TargetHypervisor for PveTarget {
         self.check_free(
             pair.pair,
             target_vmid,
-            &Source::of(&pair.vm, &pair.source_name)?,
+            &Source::of(&pair.vm, &pair.source_name),
         )?;
         Ok(Box::new(held))
     }
@@ -257,8 +298,8 @@ impl TargetHypervisor for PveTarget {
             return Ok(Vec::new());
         };
         let target_vmid = vmid(&pair.target_vm)?;
-        let aside = self.config_aside(target_vmid, &Source::of(&pair.vm, &pair.source_name)?)?;
-        let kept: Vec<replica_config::Generation> = generations.iter().map(listed).collect();
+        let aside = self.config_aside(target_vmid, &Source::of(&pair.vm, &pair.source_name))?;
+        let kept = generations.iter().map(listed).collect::<Result<Vec<_>>>()?;
         let previous = self.previous(pair.pair, target_vmid, aside)?;
         let text = self.replica_text(pair, newest, &kept, previous.as_ref())?;
         let text = self.guarded(pair, &text)?;
@@ -272,7 +313,10 @@ impl TargetHypervisor for PveTarget {
             )]);
         }
         self.tree.write_vm_config(target_vmid, &text, pair.pair)?;
-        Ok(bases_here(newest, &self.tree.storage_cfg()?))
+        let translated = ours(newest, &pair.storage_map)?;
+        let mut notes = bases_here(&translated.generation, &self.tree.storage_cfg()?);
+        notes.extend(told(&translated.left));
+        Ok(notes)
     }
 }
 
@@ -280,16 +324,23 @@ pub(crate) fn vmid(text: &str) -> Result<Vmid> {
     text.parse()
 }
 
-fn listed(published: &Published) -> replica_config::Generation {
-    replica_config::Generation {
+/// The id that the replica of another hypervisor's VM gets.
+fn numbered(request: &ReplicaRequest) -> Result<Vmid> {
+    let wanted = request.target_vm.as_deref().unwrap_or(&request.vm);
+    vmid(wanted).map_err(|e| {
+        e.context(format!("VM {} needs a number on Proxmox VE", request.vm))
+            .advise("choose one that is free: --target-name 101")
+    })
+}
+
+fn listed(published: &Published) -> Result<replica_config::Generation> {
+    let keys = ours(published.generation, &[])?.keys;
+    let key = |key: &String| DiskKey::parse(keys.get(key).unwrap_or(key));
+    Ok(replica_config::Generation {
         name: published.generation.name(),
         time: u64::try_from(published.generation.taken_at.as_second()).unwrap_or(0),
-        snapshots: published
-            .snapshots
-            .iter()
-            .filter_map(|key| DiskKey::parse(key))
-            .collect(),
-    }
+        snapshots: published.snapshots.iter().filter_map(key).collect(),
+    })
 }
 
 /// Why the source left a disk out, as far as the disk's line tells.

@@ -301,6 +301,7 @@ mod tests {
             disks: Vec::new(),
             excluded: Vec::new(),
             config: String::new(),
+            described: None,
         };
         let trial = Trial {
             id: Uuid::nil(),

@@ -132,6 +132,7 @@ fn generation(number: u64, config: &str) -> Generation {
         }],
         excluded: Vec::new(),
         config: config.into(),
+        described: None,
     }
 }
 

@@ -206,6 +206,7 @@ fn order(
         vm: migration.vm.to_owned(),
         target_vm: position.vm.clone(),
         config: vm.config.clone(),
+        described: vm.described.clone(),
         excluded,
         disks,
         back: WayBack::of(origin),

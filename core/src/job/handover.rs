@@ -348,6 +348,7 @@ impl Handing<'_> {
             vm: handover.target_vm.clone(),
             target_vm: self.vm.to_owned(),
             config: reversed.config.clone(),
+            described: reversed.described.clone(),
             excluded: Vec::new(),
             disks: reversed.disks.clone(),
             back: reversed.back.clone(),

@@ -158,6 +158,7 @@ impl Service for TargetService<'_> {
                     id,
                     name,
                     hypervisor,
+                    form: self.hypervisor.form().to_owned(),
                 })
             }
             HostRequest::Plan(request) => value(&ReplicaTarget::plan(

@@ -510,6 +510,7 @@ impl Job<'_> {
             vm: self.vm.id.clone(),
             target_vm: self.options.target_vm.clone(),
             config: self.vm.config.clone(),
+            described: self.vm.described.clone(),
             disks: self.vm.disks.iter().map(|d| d.spec.clone()).collect(),
             excluded: self
                 .vm
@@ -641,6 +642,7 @@ impl Job<'_> {
                 .collect(),
             excluded: request.excluded.clone(),
             config: request.config.clone(),
+            described: request.described.clone(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::cli::Reporter;
 use crate::driver::Streams;
 use crate::error::Result;
+use crate::guest::Described;
 use crate::image::ImageFormat;
 use crate::journal::State;
 use crate::lvm::{pool_of, Listing, LvId, Pool};
@@ -30,6 +31,8 @@ pub struct SourceVm {
     pub identity: Option<String>,
     /// Its configuration text.
     pub config: String,
+    /// What that says in the form of no hypervisor in particular; `None`: only a target of the same hypervisor can take it.
+    pub described: Option<Box<Described>>,
     /// Reads that text anew.
     pub config_now: Box<dyn Fn() -> Result<String> + Send + Sync>,
     /// Disks to be replicated.

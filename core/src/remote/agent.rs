@@ -19,6 +19,9 @@ const STDERR_KEPT: usize = 8 << 10;
 /// Our own program, also when the file was replaced by an upgrade since it was started.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 
+/// Programs whose agents keep VMs, each on its own kind of hypervisor, and understand each other.
+const RELATED: [&str; 2] = ["pvesync", "virt-blocksync"];
+
 /// The line by which an agent names itself, `PROGRAM agent --id`; both ends must give the same.
 /// `protocol` is the version of the wire protocol.
 pub fn agent_id(program: &str, protocol: u32) -> String {
@@ -52,6 +55,20 @@ impl AgentSpec {
         }
     }
 
+    /// The agents of the other kinds of hypervisors, which will do as well. What they do not have in common with ours they
+    /// refuse by themselves. They are not uploaded: we do not have them.
+    fn others(&self) -> impl Iterator<Item = AgentSpec> + '_ {
+        let others = RELATED.iter().filter(|name| **name != self.program);
+        let is_related = RELATED.contains(&self.program.as_str());
+        others.filter(move |_| is_related).filter_map(|name| {
+            Some(AgentSpec {
+                program: (*name).into(),
+                id: format!("{name}{}", self.id.strip_prefix(&self.program)?),
+                ..self.clone()
+            })
+        })
+    }
+
     fn check(&self) -> Result<()> {
         let byte_ok = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
         if self
@@ -72,8 +89,11 @@ impl AgentSpec {
 /// A program known to be on the other host in the right version.
 #[derive(Debug)]
 pub(super) struct Known {
-    program: String,
+    /// The one that was asked for.
+    wanted: String,
     id: String,
+    /// The one that is there.
+    program: String,
     upload: Option<Upload>,
 }
 
@@ -184,8 +204,8 @@ impl fmt::Display for AgentEnd {
 }
 
 impl Remote {
-    /// Starts an agent: the program of that name if its version there is ours, else our own, uploaded for
-    /// as long as this connection lives. May be called several times.
+    /// Starts an agent: the program of that name if its version there is ours, or the one of another kind of hypervisor;
+    /// else our own, uploaded for as long as this connection lives. May be called several times.
     pub fn start_agent(&self, spec: &AgentSpec) -> Result<AgentPipe> {
         spec.check()?;
         self.launch_agent(self.agent_command(spec)?, spec, None)
@@ -241,19 +261,25 @@ impl Remote {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = known
             .iter()
-            .find(|k| k.program == spec.program && k.id == spec.id)
+            .find(|k| k.wanted == spec.program && k.id == spec.id)
         {
             return Ok(known.command());
         }
-        let found = self.installed(spec)?;
+        let mut found = self.installed(spec)?.then(|| spec.program.clone());
+        for other in spec.others() {
+            if found.is_none() && self.installed(&other)? {
+                found = Some(other.program);
+            }
+        }
+        let upload = match found {
+            Some(_) => None,
+            None => Some(upload::upload(self, spec)?),
+        };
         let new = Known {
-            program: spec.program.clone(),
+            wanted: spec.program.clone(),
             id: spec.id.clone(),
-            upload: if found {
-                None
-            } else {
-                Some(upload::upload(self, spec)?)
-            },
+            program: found.unwrap_or_else(|| spec.program.clone()),
+            upload,
         };
         let command = new.command();
         known.push(new);

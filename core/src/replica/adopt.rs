@@ -24,6 +24,7 @@ use crate::clock;
 use crate::crash;
 use crate::digest::{Digest, HashKind};
 use crate::error::{Error, Kind, Result};
+use crate::guest::Described;
 use crate::hypervisor::RoleHypervisor;
 use crate::lock::{private_dir, Lock};
 use crate::lvm::{self, LvId, OwnerTag};
@@ -56,6 +57,9 @@ pub struct Adopt {
     pub target_vm: String,
     /// The VM's configuration there.
     pub config: String,
+    /// The same in the form of no hypervisor in particular.
+    #[serde(default)]
+    pub described: Option<Box<Described>>,
     /// Keys of the disks that the VM has there and this host has not.
     pub excluded: Vec<String>,
     /// The disks that both have.
@@ -506,6 +510,7 @@ impl Work<'_> {
             disks,
             excluded: self.order.excluded.clone(),
             config: self.order.config.clone(),
+            described: self.order.described.clone(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What is known of a generation.
 
 use crate::digest::{Digest, HashKind};
+use crate::guest::Described;
 use crate::snapshot::Consistency;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,9 @@ pub struct Generation {
     pub excluded: Vec<String>,
     /// The hypervisor's configuration on the source at that time.
     pub config: String,
+    /// The same in the form of no hypervisor in particular.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub described: Option<Box<Described>>,
 }
 
 /// One disk of a generation.

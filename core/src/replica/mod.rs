@@ -65,6 +65,7 @@ pub use trial::{boot_of, note_boot, trials, Boot, BootSign, Trial};
 pub use verify::{verify, Damaged, Verified, VerifiedDisk, VerifyRequest};
 pub use volume::Location;
 
+use crate::guest::Described;
 use crate::image::ImageFormat;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -87,6 +88,9 @@ pub struct ReplicaRequest {
     pub target_vm: Option<String>,
     /// The hypervisor's own configuration text.
     pub config: String,
+    /// The same in the form of no hypervisor in particular, for a target that has another one.
+    #[serde(default)]
+    pub described: Option<Box<Described>>,
     /// Disks to be replicated.
     pub disks: Vec<DiskSpec>,
     /// Names of disks left out, so that the target's configuration leaves them out too.

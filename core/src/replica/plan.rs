@@ -35,7 +35,10 @@ pub(super) const FOUND_AGAIN: &str =
 
 /// The state of a replica whose files are lost here, from what the source knows and the volumes' marks. `None` if its
 /// newest generation is not here, or not all of it.
-pub(super) fn lost(request: &ReplicaRequest) -> Result<Option<TargetPair>> {
+pub(super) fn lost(
+    request: &ReplicaRequest,
+    hypervisor: &dyn TargetHypervisor,
+) -> Result<Option<TargetPair>> {
     let Some(newest) = &request.newest else {
         return Ok(None);
     };
@@ -48,10 +51,7 @@ pub(super) fn lost(request: &ReplicaRequest) -> Result<Option<TargetPair>> {
         source_host: request.source_host,
         source_name: request.source_name.clone(),
         vm: request.vm.clone(),
-        target_vm: request
-            .target_vm
-            .clone()
-            .unwrap_or_else(|| request.vm.clone()),
+        target_vm: id_here(request, hypervisor),
         volumes: volumes
             .map(|d| (d.source.clone(), d.target.clone()))
             .collect(),
@@ -68,12 +68,25 @@ pub(super) fn lost(request: &ReplicaRequest) -> Result<Option<TargetPair>> {
     }))
 }
 
+/// The id that the VM gets here if nobody says another one: the same. On another kind of hypervisor ids have another form,
+/// so there it is the VM's name.
+fn id_here(request: &ReplicaRequest, hypervisor: &dyn TargetHypervisor) -> String {
+    let described = request.described.as_deref();
+    let foreign = described.filter(|d| d.form != hypervisor.form());
+    let guest = foreign.and_then(|d| d.guest.as_ref().ok());
+    let name = guest.and_then(|guest| guest.name.clone());
+    let wanted = request.target_vm.clone().or(name);
+    wanted.unwrap_or_else(|| request.vm.clone())
+}
+
 /// What the request leaves open is as it was before; what was decided before cannot change.
 pub(super) fn settle(
     request: &ReplicaRequest,
     known: Option<&TargetPair>,
+    hypervisor: &dyn TargetHypervisor,
 ) -> Result<ReplicaRequest> {
     let mut settled = request.clone();
+    settled.target_vm = Some(id_here(request, hypervisor));
     let Some(known) = known.filter(|k| k.was_sealed()) else {
         return Ok(settled);
     };

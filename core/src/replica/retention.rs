@@ -65,6 +65,7 @@ mod tests {
             disks: Vec::new(),
             excluded: Vec::new(),
             config: String::new(),
+            described: None,
         }
     }
 

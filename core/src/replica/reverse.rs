@@ -14,6 +14,7 @@ use super::Location;
 use crate::clock;
 use crate::crash;
 use crate::error::{Error, Kind, Result};
+use crate::guest::Described;
 use crate::hypervisor::RoleHypervisor;
 use crate::lock::Lock;
 use crate::lvm::{LvId, OwnerTag};
@@ -50,6 +51,9 @@ pub struct BeginReverse {
 pub struct Reversed {
     /// The VM's configuration on the new primary.
     pub config: String,
+    /// The same in the form of no hypervisor in particular.
+    #[serde(default)]
+    pub described: Option<Box<Described>>,
     /// The disks that both hosts have.
     pub disks: Vec<SharedDisk>,
     /// Keys of the disks that the first sync back has to compare.
@@ -115,7 +119,8 @@ pub fn begin_reverse(
         return Err(super::replicas::no_generation(vm, order.generation));
     };
     let config = hypervisor.config(vm)?;
-    let generation = generation_there(order, &taken, &config)?;
+    let described = hypervisor.described(&config).map(Box::new);
+    let generation = generation_there(order, &taken, &config, described.clone())?;
     let newest = store::newest_sent(layout, vm, order.host)?;
     let is_past = newest.is_some_and(|g| g.pair == order.pair && g.number > order.number);
     if !is_past {
@@ -143,6 +148,7 @@ pub fn begin_reverse(
     };
     Ok(Reversed {
         config,
+        described,
         disks: generation.disks.iter().map(shared).collect(),
         compared,
         back: WayBack::of(&target),
@@ -202,7 +208,12 @@ fn source_pair(order: &BeginReverse) -> SourcePair {
 }
 
 /// The generation that the other host's disks become.
-fn generation_there(order: &BeginReverse, taken: &Generation, config: &str) -> Result<Generation> {
+fn generation_there(
+    order: &BeginReverse,
+    taken: &Generation,
+    config: &str,
+    described: Option<Box<Described>>,
+) -> Result<Generation> {
     let mut disks = Vec::new();
     for disk in &taken.disks {
         let there = order.disks.iter().find(|(key, ..)| *key == disk.key);
@@ -232,6 +243,7 @@ fn generation_there(order: &BeginReverse, taken: &Generation, config: &str) -> R
         disks,
         excluded: Vec::new(),
         config: config.to_owned(),
+        described,
     })
 }
 

@@ -88,10 +88,10 @@ impl<'a> ReplicaTarget<'a> {
         request: &ReplicaRequest,
     ) -> Result<TargetPlan> {
         let known = match read_json(&layout.target_pair(request.pair))? {
-            None => lost(request)?,
+            None => lost(request, hypervisor)?,
             known => known,
         };
-        let request = settle(request, known.as_ref())?;
+        let request = settle(request, known.as_ref(), hypervisor)?;
         let planner = Planner {
             layout,
             hypervisor,
@@ -120,14 +120,14 @@ impl<'a> ReplicaTarget<'a> {
         let mut notes = seal::recover(&layout, hypervisor, request.pair)?;
         let mut known: Option<TargetPair> = read_json(&layout.target_pair(request.pair))?;
         if known.is_none() {
-            known = lost(request)?;
+            known = lost(request, hypervisor)?;
             if let (Some(pair), Some(newest)) = (&known, &request.newest) {
                 write_json(&layout.generation(pair.pair, newest.number), newest)?;
                 write_json(&layout.target_pair(pair.pair), pair)?;
                 notes.push(FOUND_AGAIN.into());
             }
         }
-        let request = &settle(request, known.as_ref())?;
+        let request = &settle(request, known.as_ref(), hypervisor)?;
         let listing = Listing::default();
         let plan = Planner {
             layout: &layout,

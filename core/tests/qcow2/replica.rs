@@ -105,6 +105,7 @@ impl World {
             vm: "101".into(),
             target_vm: None,
             config: String::new(),
+            described: None,
             disks: vec![DiskSpec {
                 key: "scsi0".into(),
                 volume: self.volume.into(),
@@ -168,6 +169,7 @@ impl World {
             }],
             excluded: Vec::new(),
             config: String::new(),
+            described: None,
         }
     }
 

@@ -269,6 +269,7 @@ impl World {
             vm: "101".into(),
             target_vm: None,
             config: String::new(),
+            described: None,
             disks: [("scsi0", DISKS[0]), ("scsi1", DISKS[1])]
                 .into_iter()
                 .map(disk)
@@ -321,6 +322,7 @@ impl World {
             disks,
             excluded: Vec::new(),
             config: String::new(),
+            described: None,
         })?;
         Ok(sealed.kept)
     }

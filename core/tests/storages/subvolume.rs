@@ -109,6 +109,7 @@ fn request(with_disk: bool) -> ReplicaRequest {
         vm: "101".into(),
         target_vm: None,
         config: String::new(),
+        described: None,
         disks: with_disk.then_some(disk).into_iter().collect(),
         excluded: Vec::new(),
         storage_map: Vec::new(),
@@ -159,6 +160,7 @@ fn sync(layout: &Layout, fake: &Fake, byte: Option<u8>) -> Result<Vec<u64>> {
             .collect(),
         excluded: Vec::new(),
         config: String::new(),
+        described: None,
     };
     Ok(target.seal(generation)?.kept)
 }

@@ -122,6 +122,12 @@ impl Host for Libvirt {
         self.connection()?.version().map(u64::from)
     }
 
+    fn qemu(&self) -> Option<(u32, u32)> {
+        let connection = self.connection().ok()?;
+        let version = connection.call("ask libvirt for QEMU's version", |c| c.get_hyp_version());
+        version.ok().map(|v| (v / 1_000_000, v / 1000 % 1000))
+    }
+
     fn domain(&self, name: &str) -> Result<Option<Found>> {
         self.named(name)?.as_ref().map(found).transpose()
     }

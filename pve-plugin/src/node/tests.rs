@@ -80,7 +80,7 @@ fn a_host_without_proxmox_is_told_so() {
         assert_eq!(
             e.to_string(),
             "this host is not a working Proxmox VE node: /etc/pve/nodes does not exist \
-             (if it should be one, look at systemctl status pve-cluster)"
+             (if it should be one, look at systemctl status pve-cluster; a host with libvirt needs virt-blocksync, in the same version as here)"
         );
     }
 }

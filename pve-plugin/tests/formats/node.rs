@@ -103,6 +103,7 @@ impl Node {
             }],
             excluded: Vec::new(),
             config: request.config.clone(),
+            described: None,
         };
         let pair = TargetPair {
             pair: PAIR,
@@ -177,6 +178,7 @@ pub fn request(
             })
             .collect(),
         excluded: Vec::new(),
+        described: None,
         storage_map: storage_map
             .iter()
             .map(|(a, b)| ((*a).into(), (*b).into()))

@@ -66,6 +66,7 @@ impl Setup {
         render(&ReplicaSpec {
             pair: PAIR,
             source_host,
+            source_vm: &self.resolved.vmid.to_string(),
             config: &self.config,
             resolved: &self.resolved,
             target_vmid: self.target_vmid,

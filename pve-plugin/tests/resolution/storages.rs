@@ -137,6 +137,7 @@ fn replica_of(config: &VmConfig, resolved: &Resolved, with_snapshots: bool) -> S
     render(&ReplicaSpec {
         pair: Uuid::from_u128(7),
         source_host: "pve1",
+        source_vm: &resolved.vmid.to_string(),
         config,
         resolved,
         target_vmid,

@@ -80,6 +80,7 @@ fn try_sync(source: &Path, monitor: &Path, config: &Path) -> Result<()> {
         host: "here".into(),
         identity: None,
         config: String::new(),
+        described: None,
         config_now: Box::new(|| Ok(String::new())),
         disks: disks_in(source),
         excluded: Vec::new(),

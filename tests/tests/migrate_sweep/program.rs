@@ -172,6 +172,7 @@ fn vm(folder: &Folder) -> Result<SourceVm> {
         host: folder.name(),
         identity: Some("the same".into()),
         config: text.clone(),
+        described: None,
         config_now: Box::new(move || Ok(text.clone())),
         disks: disks.collect(),
         excluded: Vec::new(),

@@ -99,6 +99,7 @@ fn replica(layout: &Layout, dir: &Path, vm: &str, source: &str, count: u64, ever
             }],
             excluded: vec!["scsi9".into()],
             config: format!("cores: 1\nname: replica-of-{vm}\n"),
+            described: None,
         };
         write_json(&layout.generation(pair, number), &generation).unwrap();
     }

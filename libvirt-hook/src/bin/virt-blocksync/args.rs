@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 use rblocksync::cli::{OutputOptions, SshArgs, EXIT_CODES};
 use rblocksync::verbs::{
     parse_map, CheckArgs, DoctorArgs, FailbackArgs, FailoverArgs, FleetArgs, GenerationsArgs,
-    MigrateArgs, PinArgs, PruneArgs, ReportArgs, StatusArgs, SyncArgs as CommonArgs,
+    MigrateArgs, PinArgs, PrintArgs, PruneArgs, ReportArgs, StatusArgs, SyncArgs as CommonArgs,
     TestFailoverArgs, UndoArgs, VerifyArgs,
 };
 use virt_blocksync::placement::{BRIDGE, NETWORK};
@@ -71,6 +71,8 @@ pub struct VmArgs {
     pub exclude_vm: Vec<String>,
     #[command(flatten)]
     pub sync: SyncArgs,
+    #[command(flatten)]
+    pub print: PrintArgs,
     #[command(flatten)]
     pub fleet: FleetArgs,
 }

@@ -6,6 +6,7 @@ mod syncs;
 
 use args::{Cli, Verb};
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use libvirt_domain::guest::{ours, Put};
 use rblocksync::cli::{exit_code, run_agent, Reporter};
 use rblocksync::error::{Kind, Result};
 use rblocksync::job::{keeper, Patient, SourceDisk, TargetService};
@@ -171,7 +172,8 @@ fn doctor(args: &DoctorArgs, us: &syncs::Us) -> Result<()> {
 
 /// The domain's name in a generation.
 fn name_of(generation: &Generation) -> Option<String> {
-    Domain::parse(&generation.config)
+    let translated = ours(generation, &Put::default()).ok()?;
+    Domain::parse(&translated.generation.config)
         .ok()
         .map(|domain| domain.name())
 }

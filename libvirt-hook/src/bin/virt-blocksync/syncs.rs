@@ -1,7 +1,9 @@
 //! One domain: synced, moved, or brought back.
 
 use crate::args::{SyncArgs, VmArgs};
-use rblocksync::error::{Kind, Result};
+use pvesync::guest as pve;
+use rblocksync::cli::Reporter;
+use rblocksync::error::{Error, Kind, Result};
 use rblocksync::job::{self, keeper, Context, Live, Migration, SourceVm};
 use rblocksync::remote::HostSpec;
 use rblocksync::snapshot::{VmRuntime, WatchdogLauncher};
@@ -39,6 +41,10 @@ pub fn vm(name: &str, args: &VmArgs, us: &Us) -> Result<()> {
             true => e,
             false => job::note_failure(&context, name, e),
         })?;
+    if args.print.print_config {
+        let form = args.print.form(&context, PROGRAM)?;
+        return print(sync, &vm, &form, place.reporter);
+    }
     let options = sync.common.options(sync.target_name.clone(), sync.map());
     let synced = job::sync(&context, &vm, runtime, &options).map(drop);
     if let Some(rpo) = args.fleet.rpo {
@@ -50,6 +56,27 @@ pub fn vm(name: &str, args: &VmArgs, us: &Us) -> Result<()> {
         );
     }
     synced
+}
+
+/// Shows what would be defined on the other host. The names of volumes are made up.
+fn print(args: &SyncArgs, vm: &SourceVm, form: &str, reporter: &Reporter) -> Result<()> {
+    let Some(described) = vm.described.as_deref().filter(|d| d.form != form) else {
+        verbs::print_config(reporter, form, &vm.config, &[]);
+        return Ok(());
+    };
+    if form != pve::FORM {
+        let what =
+            format!("the target has configurations of the form {form:?}, which is not known here");
+        return Err(Error::new(Kind::Refused, what));
+    }
+    let guest = described.guest()?;
+    let disks: Vec<_> = vm.disks.iter().map(|d| &d.spec).collect();
+    let map = args.map();
+    let vmid = args.target_name.as_deref().unwrap_or("100");
+    let written = pve::sketch(guest, &disks, vmid, &map)?;
+    let left = [guest.unknown.clone(), written.left].concat();
+    verbs::print_config(reporter, form, &written.text, &left);
+    Ok(())
 }
 
 /// What the domain is, and how to get at it.

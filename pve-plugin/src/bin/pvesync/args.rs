@@ -8,7 +8,7 @@ use pvesync::workstation::ApiArgs;
 use rblocksync::cli::{OutputOptions, SshArgs, EXIT_CODES};
 use rblocksync::verbs::{
     parse_map, BootCheckArgs, CheckArgs, DoctorArgs, FailbackArgs, FailoverArgs, FleetArgs,
-    GenerationsArgs, MigrateArgs, PinArgs, PruneArgs, ReportArgs, StatusArgs,
+    GenerationsArgs, MigrateArgs, PinArgs, PrintArgs, PruneArgs, ReportArgs, StatusArgs,
     SyncArgs as CommonArgs, TestFailoverArgs, UndoArgs, VerifyArgs,
 };
 
@@ -73,6 +73,8 @@ pub struct VmArgs {
     #[command(flatten)]
     pub sync: SyncArgs,
     #[command(flatten)]
+    pub print: PrintArgs,
+    #[command(flatten)]
     pub fleet: FleetArgs,
 }
 
@@ -95,6 +97,9 @@ pub struct SyncArgs {
     /// Id of the replica there, if not the same
     #[arg(long, value_name = "VMID")]
     pub target_vmid: Option<Vmid>,
+    /// Name of the replica on a libvirt host, if not the VM's own
+    #[arg(long, value_name = "NAME", conflicts_with = "target_vmid")]
+    pub target_name: Option<String>,
     #[command(flatten)]
     pub which: WhichDisks,
 }

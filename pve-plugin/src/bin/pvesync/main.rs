@@ -9,6 +9,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use fleets::{front, promised, vms, FLEETS_OWN};
 use pvesync::disks::Choice;
 use pvesync::fleet;
+use pvesync::guest::ours;
 use pvesync::node::PveTree;
 use pvesync::source::{self, PROGRAM};
 use pvesync::target::PveTarget;
@@ -270,6 +271,7 @@ fn with_target(
 
 /// The VM's name in a generation.
 fn name_of(generation: &Generation) -> Option<String> {
-    let config = VmConfig::parse(&generation.config).ok()?;
+    let translated = ours(generation, &[]).ok()?;
+    let config = VmConfig::parse(&translated.generation.config).ok()?;
     config.name().map(str::to_owned)
 }

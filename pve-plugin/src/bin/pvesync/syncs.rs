@@ -1,6 +1,7 @@
 //! One VM: synced, moved, or brought back.
 
 use crate::args::{Cli, SyncArgs, VmArgs};
+use libvirt_domain::guest as libvirt;
 use pvesync::disks::Choice;
 use pvesync::fitness;
 use pvesync::node::PveTree;
@@ -38,12 +39,66 @@ pub fn vm(vmid: Vmid, args: &VmArgs, cli: &Cli, reporter: &Reporter, stop: &Stop
             false => job::note_failure(&context, &vmid.to_string(), e),
         }
     })?;
+    if args.print.print_config {
+        let form = args.print.form(&context, PROGRAM)?;
+        return print(&tree, vmid, sync, &vm, &form, reporter);
+    }
     let options = sync_options(sync, &cpu_of(&tree, vmid, sync)?);
     let synced = job::sync(&context, &vm, runtime, &options).map(drop);
     if let Some(rpo) = args.fleet.rpo {
         verbs::tell_slow(reporter, (&vm.id, &sync.common.to), began.elapsed(), rpo);
     }
     synced
+}
+
+/// Shows what would be defined on the other host. The names of volumes are made up.
+fn print(
+    tree: &PveTree,
+    vmid: Vmid,
+    args: &SyncArgs,
+    vm: &SourceVm,
+    form: &str,
+    reporter: &Reporter,
+) -> Result<()> {
+    let Some(described) = vm.described.as_deref().filter(|d| d.form != form) else {
+        let text = tree.vm_config(vmid)?.to_string();
+        verbs::print_config(reporter, form, &text, &[]);
+        return Ok(());
+    };
+    if form != libvirt::FORM {
+        let what =
+            format!("the target has configurations of the form {form:?}, which is not known here");
+        return Err(Error::new(Kind::Refused, what));
+    }
+    let mut guest = described.guest()?.clone();
+    if let Some(name) = &args.target_name {
+        guest.name = Some(name.clone());
+    }
+    // Whether it has KVM is for the target to say; most have.
+    let mut put = libvirt::Put {
+        kvm: true,
+        ..libvirt::Put::default()
+    };
+    for disk in &vm.disks {
+        let named = disk
+            .spec
+            .volume
+            .rsplit(['/', ':'])
+            .next()
+            .unwrap_or_default();
+        let stem = named.split('.').next().unwrap_or_default();
+        let format = disk.spec.format;
+        let volume = libvirt::Volume {
+            path: format!("/var/lib/libvirt/images/{stem}.{format}").into(),
+            is_block: false,
+            format,
+        };
+        put.volumes.insert(disk.spec.key.clone(), volume);
+    }
+    let written = libvirt::write(&guest, &put)?;
+    let left = [guest.unknown, written.left].concat();
+    verbs::print_config(reporter, form, &written.domain.to_string(), &left);
+    Ok(())
 }
 
 /// What the VM is, and how to get at it.
@@ -110,7 +165,8 @@ fn sync_options(args: &SyncArgs, cpu_here: &str) -> SyncOptions {
         let from = from.as_deref().unwrap_or(cpu_here);
         (from.to_owned(), to.clone())
     };
-    let target_vm = args.target_vmid.map(|id| id.to_string());
+    let id = args.target_vmid.map(|id| id.to_string());
+    let target_vm = id.or_else(|| args.target_name.clone());
     SyncOptions {
         maps: Maps {
             networks: args.bridge.clone(),
