@@ -1,0 +1,87 @@
+//! What the hook leaves for the worker (`virt-blocksync work`): the last thing that happened to each domain.
+//!
+//! libvirt says that a domain has ended also after it has moved away, after its arrival has failed, and after a start
+//! that the hook refused. Why it has ended the worker asks libvirt, which cannot be asked while the hook runs.
+
+use rblocksync::error::{Error, Result};
+use rblocksync::replica::{read_json, write_json, Layout};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// Something that happened to a domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Event {
+    /// The domain.
+    pub domain: String,
+    /// What libvirt called it: `started`, `stopped`, `release`.
+    pub operation: String,
+    /// What it said about the reason: `-` before libvirt 10.5.
+    pub extra: String,
+}
+
+/// Where they are, a file for each domain. Nothing else is in it, so a unit may wait for it not to be empty.
+pub fn directory(layout: &Layout) -> PathBuf {
+    layout.root().join("hook/events")
+}
+
+/// Leaves an event; durable when this returns. It replaces the domain's last one.
+pub(crate) fn queue(layout: &Layout, vm: &str, operation: &str, extra: &str) -> Result<()> {
+    let event = Event {
+        domain: vm.to_owned(),
+        operation: operation.to_owned(),
+        extra: extra.to_owned(),
+    };
+    write_json(&directory(layout).join(format!("{vm}.json")), &event)
+}
+
+/// All events, with their files, sorted by domain. What cannot be read is there as an error.
+pub fn pending(layout: &Layout) -> Result<Vec<(PathBuf, Result<Event>)>> {
+    let dir = directory(layout);
+    let cannot = |e| Error::io(format!("cannot list {}", dir.display()), e);
+    let entries = match std::fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(cannot(e)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(cannot)?.path();
+        // A file that is being written has no such end.
+        if path.extension().is_none_or(|e| e != "json") {
+            continue;
+        }
+        match read_json(&path) {
+            Ok(Some(event)) => found.push((path, Ok(event))),
+            Ok(None) => {}
+            Err(e) => found.push((path, Err(e))),
+        }
+    }
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(found)
+}
+
+/// Takes an event away, unless another one has come since.
+pub fn done(path: &Path, event: &Event) -> Result<()> {
+    if read_json::<Event>(path)?.as_ref() == Some(event) {
+        remove(path)?;
+    }
+    Ok(())
+}
+
+/// Puts an event aside that nothing could be done about.
+pub fn put_aside(layout: &Layout, path: &Path) -> Result<()> {
+    let dir = layout.root().join("hook/failed");
+    rblocksync::lock::private_dir(&dir)?;
+    let to = dir.join(path.file_name().unwrap_or_default());
+    std::fs::rename(path, &to).map_err(|e| Error::io(format!("cannot move {}", path.display()), e))
+}
+
+pub(super) fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(format!("cannot remove {}", path.display()), e))
+        }
+        _ => Ok(()),
+    }
+}
