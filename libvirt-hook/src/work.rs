@@ -56,6 +56,19 @@ impl Fates for Connection {
     }
 }
 
+/// Connects to libvirt, as soon as its daemon is there. What started us would start us again at once.
+pub fn connect(uri: &str, patience: Duration, stop: &Stop) -> Result<Connection> {
+    let until = Instant::now() + patience;
+    loop {
+        match Connection::open(uri) {
+            Err(_) if Instant::now() < until => {}
+            done => return done,
+        }
+        stop.check()?;
+        std::thread::sleep(POLL);
+    }
+}
+
 /// Looks at all events there are, also at those that come meanwhile, and returns what was done about them. Fails in the
 /// end if something could not be done; that event is put aside, so that it does not keep others waiting.
 pub fn work(

@@ -4,8 +4,10 @@
 //! that the hook refused. Why it has ended the worker asks libvirt, which cannot be asked while the hook runs.
 
 use rblocksync::error::{Error, Result};
+use rblocksync::lock::private_dir;
 use rblocksync::replica::{read_json, write_json, Layout};
 use serde::{Deserialize, Serialize};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// Something that happened to a domain.
@@ -32,7 +34,14 @@ pub(crate) fn queue(layout: &Layout, vm: &str, operation: &str, extra: &str) -> 
         operation: operation.to_owned(),
         extra: extra.to_owned(),
     };
-    write_json(&directory(layout).join(format!("{vm}.json")), &event)
+    // Not written there: the worker, and what starts it, see whole files only.
+    let new = layout.root().join("hook/new").join(format!("{vm}.json"));
+    write_json(&new, &event)?;
+    let dir = directory(layout);
+    private_dir(&dir)?;
+    std::fs::rename(&new, dir.join(format!("{vm}.json")))
+        .and_then(|()| File::open(&dir)?.sync_all())
+        .map_err(|e| Error::io(format!("cannot write into {}", dir.display()), e))
 }
 
 /// All events, with their files, sorted by domain. What cannot be read is there as an error.
@@ -47,10 +56,6 @@ pub fn pending(layout: &Layout) -> Result<Vec<(PathBuf, Result<Event>)>> {
     let mut found = Vec::new();
     for entry in entries {
         let path = entry.map_err(cannot)?.path();
-        // A file that is being written has no such end.
-        if path.extension().is_none_or(|e| e != "json") {
-            continue;
-        }
         match read_json(&path) {
             Ok(Some(event)) => found.push((path, Ok(event))),
             Ok(None) => {}
@@ -72,7 +77,7 @@ pub fn done(path: &Path, event: &Event) -> Result<()> {
 /// Puts an event aside that nothing could be done about.
 pub fn put_aside(layout: &Layout, path: &Path) -> Result<()> {
     let dir = layout.root().join("hook/failed");
-    rblocksync::lock::private_dir(&dir)?;
+    private_dir(&dir)?;
     let to = dir.join(path.file_name().unwrap_or_default());
     std::fs::rename(path, &to).map_err(|e| Error::io(format!("cannot move {}", path.display()), e))
 }

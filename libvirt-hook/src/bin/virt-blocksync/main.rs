@@ -17,7 +17,6 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use syncs::{moving, vm};
-use virt_blocksync::connect::Connection;
 use virt_blocksync::domain::Domain;
 use virt_blocksync::hook;
 use virt_blocksync::host::{Host, Libvirt};
@@ -62,7 +61,7 @@ fn work() -> ExitCode {
         }
     };
     let layout = Layout::new(state_dir());
-    let done = Connection::open("qemu:///system")
+    let done = work::connect("qemu:///system", work::PATIENCE, &stop)
         .and_then(|libvirt| work::work(&layout, &libvirt, work::PATIENCE, &stop));
     match done {
         Ok(said) => {
