@@ -318,6 +318,31 @@ fn a_move_of_ours_arrives_and_a_local_start_does_not() {
 }
 
 #[test]
+fn a_move_may_leave_the_door_open_while_it_lives() {
+    let host = Host::new();
+    host.guard(Role::Replica, 2);
+    let door = host.layout().guard("web01.incoming");
+    // Nobody is to have this number, and everybody knows the other one.
+    for (pid, lives) in [
+        ("4194305", false),
+        ("x", false),
+        (&*std::process::id().to_string(), true),
+    ] {
+        fs::write(&door, format!("{pid}\n")).unwrap();
+        host.refuses("web01 prepare begin -", "must not start");
+        if !lives {
+            host.refuses("web01 migrate begin -", "virt-blocksync migrate web01");
+            continue;
+        }
+        host.passes("web01 migrate begin -");
+        host.passes("web01 prepare begin -");
+        fs::write(&door, "4194305\n").unwrap();
+        host.refuses("web01 start begin -", "must not start");
+    }
+    fs::remove_file(&door).unwrap();
+}
+
+#[test]
 fn a_stale_base_and_an_old_epoch_are_refused() {
     let host = Host::new();
     let _lease = host.lease();

@@ -32,7 +32,11 @@ fn install(bed: &Bed) -> Result<()> {
 
 /// What this host is for web01, as a run of virt-blocksync notes it.
 fn guard(node: &Node, line: &str) -> Result<()> {
-    node.write_file("/var/lib/rblocksync/guard/web01", format!("{line}\n"), 0o600)
+    node.write_file(
+        "/var/lib/rblocksync/guard/web01",
+        format!("{line}\n"),
+        0o600,
+    )
 }
 
 /// Its /run/libvirt as this machine sees it.
@@ -122,9 +126,18 @@ fn a_whole_migration_and_a_refused_start(bed: &Bed) -> Result<()> {
         refused.stderr
     );
     let told = journal();
-    let calls: Vec<&str> = told.lines().map(|l| l.rsplit_once(": ").map_or(l, |(c, _)| c)).collect();
-    assert!(calls[0].starts_with("kva: web01 prepare begin: domain web01 must not start"), "{told}");
-    assert!(told.ends_with("kva: web01 release end: it has ended; the worker is to look why\n"), "{told}");
+    let calls: Vec<&str> = told
+        .lines()
+        .map(|l| l.rsplit_once(": ").map_or(l, |(c, _)| c))
+        .collect();
+    assert!(
+        calls[0].starts_with("kva: web01 prepare begin: domain web01 must not start"),
+        "{told}"
+    );
+    assert!(
+        told.ends_with("kva: web01 release end: it has ended; the worker is to look why\n"),
+        "{told}"
+    );
     assert_eq!(a.run_ok("virt-blocksync work")?, "web01: is off");
     assert!(!a.virsh("start web01")?.success());
     a.run_ok("virt-blocksync work")?;
@@ -132,7 +145,10 @@ fn a_whole_migration_and_a_refused_start(bed: &Bed) -> Result<()> {
     // It comes back the way it went.
     a.make_disks(&vm)?;
     migrate(b, a)?;
-    assert_eq!(a.run_ok("virt-blocksync work")?, "web01: is back, and may start here again");
+    assert_eq!(
+        a.run_ok("virt-blocksync work")?,
+        "web01: is back, and may start here again"
+    );
     let known = b.writes(&vm);
     a.wait_for_writes(&vm, known + 1)?;
     a.virsh_ok("destroy web01")?;
@@ -144,7 +160,13 @@ fn a_whole_migration_and_a_refused_start(bed: &Bed) -> Result<()> {
     a.virsh_ok("destroy web01")?;
     guard(a, "retired 4 moved to kvb")?;
     let refused = a.virsh("start web01")?;
-    assert!(refused.stderr.contains("which is retired for it since epoch 4"), "{}", refused.stderr);
+    assert!(
+        refused
+            .stderr
+            .contains("which is retired for it since epoch 4"),
+        "{}",
+        refused.stderr
+    );
     a.forget(&vm)?;
     b.forget(&vm)
 }
@@ -157,7 +179,10 @@ fn a_replica_is_not_written_over_by_libvirt(bed: &Bed) -> Result<()> {
     b.make_disks(&vm)?;
     guard(b, "replica 1 of web01 on kva")?;
     let error = migrate(a, b).expect_err("a replica is there").to_string();
-    assert!(error.contains("move it by 'virt-blocksync migrate web01'"), "{error}");
+    assert!(
+        error.contains("move it by 'virt-blocksync migrate web01'"),
+        "{error}"
+    );
     assert_eq!(a.state("web01")?.as_deref(), Some("running"));
     assert_eq!(b.state("web01")?, None);
     a.wait_for_writes(&vm, a.writes(&vm) + 5)?;
@@ -194,17 +219,30 @@ fn it_asks_libvirt_nothing(bed: &Bed) -> Result<()> {
     guard(a, "primary 1 test")?;
 
     // While a start holds the domain, and every client waits for libvirtd, the hook answers.
-    a.hook("10-slow", "#!/bin/sh\n[ \"$2\" != start ] || until [ -e /run/go ]; do sleep 0.1; done\n")?;
+    a.hook(
+        "10-slow",
+        "#!/bin/sh\n[ \"$2\" != start ] || until [ -e /run/go ]; do sleep 0.1; done\n",
+    )?;
     let start = a.spawn("exec virsh -q start web01")?;
-    a.until("the start", || Ok(a.run("pgrep -f 'qemu.d/10-slow web01 start'")?.success()))?;
+    a.until("the start", || {
+        Ok(a.run("pgrep -f 'qemu.d/10-slow web01 start'")?.success())
+    })?;
     let waits = a.run("timeout 2 virsh -q domstate web01")?;
     assert_eq!(waits.status, 124, "{waits:?}");
     let xml = vm.xml();
     a.write_file("/run/web01.xml", xml, 0o600)?;
-    for (call, code) in [("prepare begin", 0), ("stopped end", 0), ("migrate begin", 0)] {
+    for (call, code) in [
+        ("prepare begin", 0),
+        ("stopped end", 0),
+        ("migrate begin", 0),
+    ] {
         let hook = format!("virt-blocksync hook web01 {call} - < /run/web01.xml");
         let said = a.run_for(&hook, Duration::from_secs(20))?;
-        assert_eq!((said.status, said.stdout.as_str()), (code, ""), "{call}: {said:?}");
+        assert_eq!(
+            (said.status, said.stdout.as_str()),
+            (code, ""),
+            "{call}: {said:?}"
+        );
     }
     a.run_ok("touch /run/go")?;
     let started = start.wait()?;
@@ -224,7 +262,15 @@ fn it_asks_libvirt_nothing(bed: &Bed) -> Result<()> {
     assert!(come(), "whoever connects is seen");
     for role in ["primary", "replica"] {
         guard(a, &format!("{role} 1 test"))?;
-        for call in ["prepare begin", "start begin", "started begin", "stopped end", "release end", "migrate begin", "reconnect begin"] {
+        for call in [
+            "prepare begin",
+            "start begin",
+            "started begin",
+            "stopped end",
+            "release end",
+            "migrate begin",
+            "reconnect begin",
+        ] {
             a.run_for(
                 &format!("virt-blocksync hook web01 {call} - < /run/web01.xml"),
                 Duration::from_secs(20),

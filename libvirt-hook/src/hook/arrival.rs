@@ -1,7 +1,7 @@
 //! A domain is about to arrive from another host: whether it may, where its disks are here, and what is made for it.
 
 use super::config::{Config, Size};
-use super::state::{announce, away, uuid_in, Guard};
+use super::state::{announce, away, door, uuid_in, Door, Guard};
 use super::{note, Answer};
 use crate::xml::Element;
 use rblocksync::error::{Error, Kind, Result};
@@ -39,6 +39,7 @@ pub(super) fn arrives(
             expected(layout, vm, note, guard.as_ref(), uuid)?;
             "it arrives as it was agreed"
         }
+        None if door(layout, vm) == Door::Open => "it arrives as it was agreed",
         None => {
             unexpected(layout, vm, guard.as_ref())?;
             "it arrives, moved by libvirt alone"

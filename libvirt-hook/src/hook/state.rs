@@ -148,7 +148,30 @@ fn is_arriving(layout: &Layout, vm: &str, document: &[u8]) -> Result<bool> {
     if let Some(note) = note::find(layout, vm)? {
         note.check_lease(layout, vm)?;
     }
-    Ok(true)
+    Ok(door(layout, vm) != Door::Left)
+}
+
+/// What a move leaves that does not need more of the hook than to let the domain in: a file with the id of its process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    /// There is none.
+    None,
+    /// The process lives.
+    Open,
+    /// The process has ended.
+    Left,
+}
+
+pub(super) fn door(layout: &Layout, vm: &str) -> Door {
+    let path = layout.guard(&format!("{vm}.incoming"));
+    let Ok(text) = std::fs::read_to_string(path) else {
+        return Door::None;
+    };
+    let pid = text.trim().parse::<u32>().ok();
+    match pid.is_some_and(|pid| Path::new("/proc").join(pid.to_string()).exists()) {
+        true => Door::Open,
+        false => Door::Left,
+    }
 }
 
 fn now() -> (String, u64) {
