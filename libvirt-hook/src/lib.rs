@@ -9,6 +9,7 @@ pub mod hook;
 pub mod host;
 #[cfg(test)]
 mod lifecycle_tests;
+pub mod live;
 pub mod marks;
 pub mod placement;
 pub mod pools;

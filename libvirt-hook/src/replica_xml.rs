@@ -286,6 +286,10 @@ fn firmware(domain: &mut Domain, wanted: &Wanted, here: &Here, notes: &mut Vec<S
                 "its firmware {path} is not on this host: libvirt chooses another of its kind"
             ));
             os.retain(|e| e.name != "loader");
+            // What it was made from belongs to the other firmware.
+            if let Some(nvram) = os.child_mut("nvram") {
+                nvram.unset("template");
+            }
         } else {
             notes.push(format!("its firmware {path} is not on this host, so the replica cannot be started: install it"));
         }
@@ -318,6 +322,7 @@ pub fn isolate(domain: &mut Domain, without_null: bool) -> Vec<String> {
             "filesystem" | "redirdev" | "shmem" | "vsock"
         )
     });
+    devices.elements_mut().for_each(unplug);
     for interface in devices.elements_mut().filter(|d| d.name == "interface") {
         // Connected to nothing. Where libvirt does not know that, to QEMU's own network, which the pulled cable keeps off.
         interface.set("type", if without_null { "user" } else { "null" });
@@ -331,4 +336,22 @@ pub fn isolate(domain: &mut Domain, without_null: bool) -> Vec<String> {
         interface.push(Element::new("link").with("state", "down"));
     }
     notes
+}
+
+/// Character devices that would write where the domain's own do, or speak to whom it speaks to.
+fn unplug(device: &mut Element) {
+    let is_own = |kind: &str| matches!(kind, "pty" | "null" | "spicevmc" | "spiceport");
+    let kind = device.attribute("type").unwrap_or_default();
+    match (device.name.as_str(), kind) {
+        // libvirt finds a socket for it.
+        ("channel", "unix") => device.retain(|e| e.name != "source"),
+        ("serial" | "console" | "parallel" | "channel", kind) if !is_own(kind) => {
+            device.set("type", "pty");
+            device.retain(|e| !matches!(e.name.as_str(), "source" | "protocol" | "log"));
+        }
+        ("serial" | "console" | "parallel", _) => {
+            device.retain(|e| !matches!(e.name.as_str(), "source" | "log"));
+        }
+        _ => {}
+    }
 }

@@ -8,6 +8,7 @@ pub mod fitness;
 pub mod fleet;
 pub mod guard;
 pub mod jobs_file;
+mod live;
 pub mod node;
 mod placement;
 pub mod qm;

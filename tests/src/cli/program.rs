@@ -17,6 +17,16 @@ pub fn pvesync() -> &'static Path {
     BINARY.get_or_init(|| found("pvesync"))
 }
 
+/// The `virt-blocksync` to test: what `VIRT_BLOCKSYNC` names, or one that is built now. It is never static, as libvirt's
+/// library is not.
+pub fn virt_blocksync() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| match std::env::var_os("VIRT_BLOCKSYNC") {
+        Some(path) => path.into(),
+        None => build("virt-blocksync"),
+    })
+}
+
 fn found(program: &str) -> PathBuf {
     let path = match std::env::var_os("LAB_BINARIES") {
         Some(dir) => PathBuf::from(dir).join(program),

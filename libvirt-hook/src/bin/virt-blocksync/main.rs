@@ -8,7 +8,7 @@ use args::{Cli, Verb};
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use rblocksync::cli::{exit_code, run_agent, Reporter};
 use rblocksync::error::{Kind, Result};
-use rblocksync::job::{Patient, SourceDisk, TargetService};
+use rblocksync::job::{keeper, Patient, SourceDisk, TargetService};
 use rblocksync::replica::{state_dir, Generation, Layout};
 use rblocksync::snapshot::DiskSource;
 use rblocksync::stop::{on_signals, Stop};
@@ -34,11 +34,20 @@ fn main() -> ExitCode {
         Some("agent") => {
             let layout = Layout::new(state_dir());
             let target = VirtTarget::new(host(None), layout.clone());
-            let mut service = TargetService::new(layout, &target).with_roles(&target);
+            let mut service = TargetService::new(layout, &target)
+                .with_roles(&target)
+                .with_live(&target);
             run_agent(PROGRAM, &args.collect::<Vec<_>>(), &mut service)
         }
         Some("watchdog") => {
             let code = running::watchdog_main(args);
+            ExitCode::from(u8::try_from(code).unwrap_or(1))
+        }
+        Some(keeper::WORD) => {
+            let uri = args.next().and_then(|uri| uri.into_string().ok());
+            let layout = Layout::new(state_dir());
+            let target = VirtTarget::new(host(uri.as_deref()), layout.clone());
+            let code = keeper::keep(args, &layout, &target);
             ExitCode::from(u8::try_from(code).unwrap_or(1))
         }
         _ => {

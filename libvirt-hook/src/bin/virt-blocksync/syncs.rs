@@ -2,9 +2,9 @@
 
 use crate::args::{SyncArgs, VmArgs};
 use rblocksync::error::{Kind, Result};
-use rblocksync::job::{self, Context, Migration, SourceVm};
+use rblocksync::job::{self, keeper, Context, Live, Migration, SourceVm};
 use rblocksync::remote::HostSpec;
-use rblocksync::snapshot::VmRuntime;
+use rblocksync::snapshot::{VmRuntime, WatchdogLauncher};
 use rblocksync::verbs::{self, MigrateArgs, Place};
 use std::sync::Arc;
 use std::time::Instant;
@@ -70,6 +70,10 @@ pub fn moving(
     let place = us.place;
     let host = HostSpec::parse(&args.common.to)?;
     let ssh = place.ssh.options(place.stop);
+    let launcher = WatchdogLauncher {
+        args: vec![keeper::WORD.into(), us.host.uri().into()],
+        ..WatchdogLauncher::this_executable()
+    };
     act(&Migration {
         context: &Context {
             layout: place.layout,
@@ -81,7 +85,12 @@ pub fn moving(
         program: PROGRAM,
         vm: name,
         roles: us.target,
+        live: Some(Live {
+            hypervisor: us.target,
+            keeper: &launcher,
+        }),
         look: &|| look(us.host, name, args),
+        runtime: &|| source::runtime(us.host, name),
         fitness: &|| fitness::check(us.host.as_ref(), name),
         sync: &args.common.options(args.target_name.clone(), args.map()),
         options: &how.get(),

@@ -8,8 +8,8 @@ use pvesync::source::{self, PROGRAM};
 use pvesync::target::PveTarget;
 use pvesync::volid::Vmid;
 use rblocksync::cli::Reporter;
-use rblocksync::error::{Kind, Result};
-use rblocksync::job::{self, Context, Migration, SourceVm, SyncOptions};
+use rblocksync::error::{Error, Kind, Result};
+use rblocksync::job::{self, keeper, Context, Live, Migration, SourceVm, SyncOptions};
 use rblocksync::remote::HostSpec;
 use rblocksync::replica::{state_dir, Layout};
 use rblocksync::snapshot::VmRuntime;
@@ -82,7 +82,12 @@ pub fn moving(
         program: PROGRAM,
         vm: &vmid.to_string(),
         roles: &target,
+        live: Some(Live {
+            hypervisor: &target,
+            keeper: &keeper::launcher(),
+        }),
         look: &|| look(&tree, vmid, args),
+        runtime: &|| source::runtime(&tree, vmid),
         fitness: &|| fitness::check(&tree, vmid),
         sync: &sync_options(args),
         options: &how.get(),
