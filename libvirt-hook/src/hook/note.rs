@@ -80,7 +80,12 @@ pub fn withdraw(layout: &Layout, vm: &str) -> Result<()> {
 }
 
 pub(super) fn find(layout: &Layout, vm: &str) -> Result<Option<Note>> {
-    read_json(&path(layout, vm))
+    let path = path(layout, vm);
+    // Also where something else is in the place of a directory above it.
+    if !path.exists() {
+        return Ok(None);
+    }
+    read_json(&path)
 }
 
 impl Note {
