@@ -8,6 +8,7 @@ pub mod domain;
 mod ffi;
 pub mod fitness;
 mod foreign;
+pub mod hook;
 pub mod host;
 #[cfg(test)]
 mod lifecycle_tests;
@@ -22,3 +23,4 @@ pub mod source;
 pub mod standstill;
 pub mod target;
 pub mod trials;
+pub mod work;
