@@ -132,7 +132,12 @@ impl BootCheck<'_> {
     pub fn run(&self, options: &BootOptions) -> Result<Vec<(String, Fate)>> {
         let mut found = Vec::new();
         let mut locals = Vec::new();
-        for (vm, local) in self.locals(&options.vms)? {
+        // One damaged file must not let all the others start unasked.
+        let (targets, broken) = match target_pairs(self.layout) {
+            Ok(targets) => (targets, None),
+            Err(e) => (Vec::new(), Some(e)),
+        };
+        for (vm, local) in self.locals(&options.vms, &targets)? {
             match local {
                 Ok(Some(local)) => locals.push(local),
                 Ok(None) => {}
@@ -176,12 +181,22 @@ impl BootCheck<'_> {
                 json!({"event": "boot-check-empty"}),
             );
         }
-        self.end(&found).map(|()| found)
+        match broken {
+            Some(e) => Err(match self.end(&found) {
+                Ok(()) => e,
+                Err(also) => e.followed_by(also),
+            }
+            .context("not all replicas of this host are known")),
+            None => self.end(&found).map(|()| found),
+        }
     }
 
     /// The VMs that this host is, or was, primary for. Of one whose files cannot be read, the error.
-    fn locals(&self, wanted: &[String]) -> Result<Vec<(String, Result<Option<Local>>)>> {
-        let targets = target_pairs(self.layout)?;
+    fn locals(
+        &self,
+        wanted: &[String],
+        targets: &[TargetPair],
+    ) -> Result<Vec<(String, Result<Option<Local>>)>> {
         let mut vms: BTreeSet<String> = source_vms(self.layout)?.into_iter().collect();
         vms.extend(targets.iter().map(|pair| pair.target_vm.clone()));
         if let Some(unknown) = wanted.iter().find(|vm| !vms.contains(*vm)) {
@@ -193,7 +208,7 @@ impl BootCheck<'_> {
         }
         vms.retain(|vm| wanted.is_empty() || wanted.contains(vm));
         let read = |vm: String| {
-            let local = self.local(&vm, &targets);
+            let local = self.local(&vm, targets);
             (vm, local)
         };
         Ok(vms.into_iter().map(read).collect())
@@ -293,7 +308,12 @@ impl BootCheck<'_> {
                 options,
             ),
             Verdict::Unasked(why) if options.unreachable == Unreachable::Start => {
-                self.release(local, format!("although {why}"), options)
+                // What it was kept off for before is not over because nobody answers now.
+                let is_held = guard_of(self.layout, vm)? == Some(Role::Held);
+                Ok(match is_held && !running {
+                    true => (Fate::Held, format!("as before; {why}")),
+                    false => (Fate::MayStart, format!("although {why}")),
+                })
             }
             Verdict::Doubtful(why) if running => {
                 Ok((Fate::RunsHere, format!("although {why}. It was left alone")))
@@ -373,14 +393,18 @@ impl BootCheck<'_> {
                 notes.iter().for_each(|note| self.reporter.note(note));
                 Ok(())
             }
-            // That this host has given it up is durable all the same, and the hook may be told even where the rest fails.
             Err(e) => match self.hypervisor.config(vm) {
                 // Nothing is here that could be started.
                 Err(gone) if gone.kind() == Kind::NotFound => Ok(()),
+                // Whatever is in the way of the rest, the hook can be told.
                 _ => {
-                    let kept = self
-                        .hypervisor
-                        .keep_off(vm, &format!("it has gone to {to}"));
+                    let why = format!("it has gone to {to}");
+                    let retired = Standing {
+                        role: Role::Retired,
+                        epoch,
+                    };
+                    let kept = set_guard(self.layout, vm, retired, &why)
+                        .and_then(|()| self.hypervisor.keep_off(vm, &why));
                     Err(match kept {
                         Ok(_) => e,
                         Err(also) => e.followed_by(also),

@@ -204,6 +204,9 @@ fn who_cannot_be_asked_is_a_matter_of_policy() {
         Some("host2 could not be asked: no route")
     );
     assert_eq!(standing(&world), PRIMARY);
+    // To be asked less strictly is no answer.
+    refused(&world, &[silent()], &options(Unreachable::Start));
+    assert_eq!(guard(&world), Some(Role::Held));
     // Until it answers.
     let answered = fate(
         &world,
@@ -364,6 +367,21 @@ fn a_replica_that_became_the_vm_asks_its_old_source() {
         (pair.standing.role, pair.standing.epoch),
         (Role::Retired, 5)
     );
+}
+
+#[test]
+fn one_damaged_file_does_not_let_the_others_go_unasked() {
+    let world = source();
+    let pair = world.layout.target_pair(PAIR);
+    std::fs::create_dir_all(pair.parent().unwrap()).unwrap();
+    std::fs::write(pair, "junk").unwrap();
+    let (done, _) = check(
+        &world,
+        &[says(Role::Primary, 4)],
+        &options(Unreachable::Start),
+    );
+    assert!(done.unwrap_err().message().contains("damaged"));
+    assert_eq!(guard(&world), Some(Role::Retired));
 }
 
 #[test]
