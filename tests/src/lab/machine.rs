@@ -166,7 +166,7 @@ fn arguments(spec: &Spec, artifacts: &Artifacts) -> Vec<String> {
         "-M",
         "q35",
         "-accel",
-        "tcg,thread=multi,tb-size=512",
+        "tcg,thread=multi,tb-size=256",
         "-cpu",
         "max",
         "-smp",
