@@ -13,7 +13,7 @@ use monitor::Monitor;
 use rblocksync::cli::units::human;
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::hypervisor::{
-    GuestState, Hold, Incoming, LiveHypervisor, LiveProfile, RoleHypervisor, TargetHypervisor,
+    GuestState, Hold, Incoming, LiveHypervisor, LiveProfile, RoleHypervisor,
 };
 use rblocksync::replica::{write_text, Generation, TargetPair};
 use rblocksync::stop::Stop;
