@@ -12,7 +12,9 @@ use crate::volid::Vmid;
 use monitor::Monitor;
 use rblocksync::cli::units::human;
 use rblocksync::error::{Error, Kind, Result};
-use rblocksync::hypervisor::{GuestState, Hold, Incoming, LiveHypervisor, LiveProfile};
+use rblocksync::hypervisor::{
+    GuestState, Hold, Incoming, LiveHypervisor, LiveProfile, RoleHypervisor,
+};
 use rblocksync::replica::{write_text, Generation, TargetPair};
 use rblocksync::stop::Stop;
 use serde::{Deserialize, Serialize};
@@ -72,7 +74,7 @@ impl LiveHypervisor for PveTarget {
     }
 
     fn retire_paused(&self, vm: &str, why: &str) -> Result<Vec<String>> {
-        self.retire_as(vm, why, true)
+        self.with_guest().retire(vm, why)
     }
 
     fn end_paused(&self, vm: &str) -> Result<()> {
@@ -134,7 +136,7 @@ impl LiveHypervisor for PveTarget {
     }
 
     fn promote_received(&self, pair: &TargetPair, generation: &Generation) -> Result<Vec<String>> {
-        self.promote_as(pair, generation, true)
+        self.with_guest().promote(pair, generation)
     }
 
     fn guest(&self, vm: &str) -> Result<GuestState> {
@@ -164,6 +166,17 @@ impl LiveHypervisor for PveTarget {
                 }
                 done => return done,
             }
+        }
+    }
+}
+
+impl PveTarget {
+    /// The same node, for a change of roles with a guest that is there all the while.
+    fn with_guest(&self) -> PveTarget {
+        PveTarget {
+            tree: self.tree.clone(),
+            layout: self.layout.clone(),
+            lives: true,
         }
     }
 }

@@ -46,12 +46,18 @@ impl Source<'_> {
 pub struct PveTarget {
     pub(crate) tree: PveTree,
     pub(crate) layout: Layout,
+    /// A guest is there, and its host changes under it: see `live`.
+    pub(crate) lives: bool,
 }
 
 impl PveTarget {
     /// The node of `tree`, with the suite's state under `layout`.
     pub fn new(tree: PveTree, layout: Layout) -> Self {
-        PveTarget { tree, layout }
+        PveTarget {
+            tree,
+            layout,
+            lives: false,
+        }
     }
 
     /// In one cluster a VM id exists once, so the replica's configuration cannot be in place there if it

@@ -170,7 +170,9 @@ impl Migration<'_> {
                 }
                 None => {
                     if let Some(handover) = &*cut.handover {
+                        let began = Instant::now();
                         handing.retire(handover)?;
+                        figures.times.retire = Some(began.elapsed());
                     }
                 }
             }

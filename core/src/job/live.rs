@@ -160,9 +160,11 @@ impl Cut<'_> {
         migration.context.stop.check()?;
         keeper.bind()?;
         crash::point("keeper bound");
+        let began = Instant::now();
         handing.run.enter(State::Retire)?;
         handing.give_up_paused(&handover, hypervisor)?;
         keeper.done();
+        times.retire = Some(began.elapsed());
         Ok(())
     }
 }

@@ -55,13 +55,14 @@ impl Migration<'_> {
         };
         self.say(
             format!(
-                "VM {} is on {} now as VM {}{what}\n  stop {}, sync {} ({}), {memory}flip {}, start {}, health {}; {} changed in all, {} on the wire",
+                "VM {} is on {} now as VM {}{what}\n  stop {}, sync {} ({}), {memory}retire {}, flip {}, start {}, health {}; {} changed in all, {} on the wire",
                 self.vm,
                 handover.target_name,
                 handover.target_vm,
                 human_time(figures.stop),
                 human_time(sync),
                 sync_parts.join(", "),
+                human_time(times.retire.unwrap_or_default()),
                 human_time(times.flip),
                 human_time(times.start),
                 human_time(times.health),
@@ -83,6 +84,7 @@ impl Migration<'_> {
                 "live": handover.live,
                 "receive_s": times.receive.as_secs_f64(),
                 "memory_s": times.memory.as_secs_f64(),
+                "retire_s": times.retire.unwrap_or_default().as_secs_f64(),
                 "flip_s": times.flip.as_secs_f64(),
                 "start_s": times.start.as_secs_f64(),
                 "health_s": times.health.as_secs_f64(),
