@@ -5,6 +5,7 @@ pub mod disks;
 pub mod domain;
 mod ffi;
 pub mod fitness;
+pub mod hook;
 pub mod host;
 #[cfg(test)]
 mod lifecycle_tests;
@@ -19,4 +20,5 @@ pub mod source;
 pub mod standstill;
 pub mod target;
 pub mod trials;
+pub mod work;
 pub mod xml;

@@ -15,7 +15,7 @@ mod xml;
 
 use crate::connect::{Connection, Domain as Handle, Job, State};
 use crate::domain::Domain;
-use crate::marks::{mark_of, set_mark, Mark};
+use crate::marks::{self, mark_of, set_mark, Mark};
 use crate::target::VirtTarget;
 use fits::Details;
 use rblocksync::cli::units::human;
@@ -299,7 +299,10 @@ impl VirtTarget {
             note,
         };
         set_mark(&mut domain, Some(&mark));
+        // What the source's said of its start counts here now.
+        let starts = marks::source_starts(&Domain::parse(&generation.config)?);
         self.host.define(&domain.to_string())?;
+        self.host.set_autostart(name, starts)?;
         Ok(notes)
     }
 }

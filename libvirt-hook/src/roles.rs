@@ -215,12 +215,16 @@ pub(crate) fn locate(path: &Path, format: ImageFormat) -> Result<(Location, u64)
         };
         return Ok((location, size));
     }
-    let real = std::fs::canonicalize(path)
+    let meta = std::fs::symlink_metadata(path)
         .map_err(|e| Error::io(format!("cannot find {}", path.display()), e))?;
-    match real.is_file() {
+    if meta.is_symlink() {
+        // A generation takes the place of a file by a rename, which would leave what the link names behind.
+        return refused("it is a symbolic link");
+    }
+    match meta.is_file() {
         true => Ok((
             Location::File {
-                path: real,
+                path: path.to_owned(),
                 format,
                 subvolume: false,
             },

@@ -149,3 +149,14 @@ pub struct ReturnArgs {
     #[command(flatten)]
     pub failback: FailbackArgs,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

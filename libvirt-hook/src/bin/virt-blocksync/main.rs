@@ -18,14 +18,19 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use syncs::{moving, vm};
 use virt_blocksync::domain::Domain;
+use virt_blocksync::hook;
 use virt_blocksync::host::{Host, Libvirt};
 use virt_blocksync::running;
 use virt_blocksync::source::{self, PROGRAM};
 use virt_blocksync::target::VirtTarget;
+use virt_blocksync::work;
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     match args.next().as_deref().and_then(|a| a.to_str()) {
+        // Before all else, as nothing may come between libvirtd and its answer.
+        Some("hook") => ExitCode::from(hook::main(args, std::io::stdin())),
+        Some("work") => work(),
         Some("agent") => {
             let layout = Layout::new(state_dir());
             let target = VirtTarget::new(host(None), layout.clone());
@@ -51,6 +56,30 @@ fn main() -> ExitCode {
                 Ok(cli) => run(cli, &matches),
                 Err(e) => e.exit(),
             }
+        }
+    }
+}
+
+/// What the hook has left for a worker is looked at.
+fn work() -> ExitCode {
+    let stop = match on_signals() {
+        Ok(stop) => stop,
+        Err(error) => {
+            eprintln!("{PROGRAM}: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let layout = Layout::new(state_dir());
+    let done = work::connect("qemu:///system", work::PATIENCE, &stop)
+        .and_then(|libvirt| work::work(&layout, &libvirt, work::PATIENCE, &stop));
+    match done {
+        Ok(said) => {
+            said.iter().for_each(|line| println!("{line}"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{PROGRAM}: {error}");
+            ExitCode::from(exit_code(&error, &stop))
         }
     }
 }
