@@ -1,4 +1,4 @@
-//! What the `virt` crate lacks of libvirt: backups, checkpoints, the guest's file systems, jobs of disks, events.
+//! What the `virt` crate lacks of libvirt: backups, checkpoints, the guest's file systems, jobs, events.
 //!
 //! Each function is one function of libvirt's, with the crate's own types and errors, to be called as that crate's are: in
 //! [`crate::connect::Domain::call`], which bounds it in time. This is the only module of the crate with unsafe code. What
@@ -7,16 +7,14 @@
 #![allow(unsafe_code)]
 
 mod backup;
-mod blocks;
 mod checkpoint;
 mod events;
 mod guest;
 mod job;
 
 pub(crate) use backup::{backup_begin, backup_xml};
-pub(crate) use blocks::{block_commit, block_job, block_job_cancel, block_job_pivot, BlockJob};
 pub(crate) use checkpoint::{
-    checkpoint_delete, checkpoint_names, checkpoint_redefine, checkpoint_xml, CheckpointDelete,
+    checkpoint_delete, checkpoint_names, checkpoint_xml, CheckpointDelete,
 };
 pub(crate) use events::{run_events, watch_lifecycle, Lifecycle};
 pub(crate) use guest::{abort_job, fs_freeze, fs_thaw, set_agent_timeout};

@@ -13,7 +13,7 @@ mod fits;
 mod send;
 mod xml;
 
-use crate::connect::{Connection, Domain as Handle, Job, State};
+use crate::connect::{Domain as Handle, Job, State};
 use crate::domain::Domain;
 use crate::marks::{self, mark_of, set_mark, Mark};
 use crate::target::VirtTarget;

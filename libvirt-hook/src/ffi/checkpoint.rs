@@ -69,17 +69,6 @@ pub(crate) fn checkpoint_xml(domain: &VirDomain, name: &str, size: bool) -> VirR
     taken(unsafe { sys::virDomainCheckpointGetXMLDesc(checkpoint.0, flags) })
 }
 
-/// Tells libvirt of a checkpoint whose bitmaps are in the disks already: they came with a migration.
-pub(crate) fn checkpoint_redefine(domain: &VirDomain, xml: &str) -> VirResult<()> {
-    let xml = text(xml);
-    let flags = sys::VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE;
-    // SAFETY: the domain is valid, and the text lives until the call returns.
-    Checkpoint::new(unsafe {
-        sys::virDomainCheckpointCreateXML(domain.as_ptr(), xml.as_ptr(), flags)
-    })
-    .map(drop)
-}
-
 /// What goes with a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CheckpointDelete {
