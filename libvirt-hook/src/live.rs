@@ -10,6 +10,7 @@
 //! Both connections, to the other libvirt and for the memory, lead through ours: see [`Incoming`].
 
 mod fits;
+mod relay;
 mod send;
 mod xml;
 
@@ -27,7 +28,6 @@ use rblocksync::replica::{write_text, Generation, TargetPair};
 use rblocksync::stop::Stop;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use uuid::Uuid;
 
 /// Where libvirt's daemons for QEMU listen, the one that has nothing else to do first.
 const DAEMON_SOCKETS: [&str; 2] = ["/run/libvirt/virtqemud-sock", "/run/libvirt/libvirt-sock"];
@@ -39,11 +39,6 @@ const RETRY: Duration = Duration::from_millis(200);
 /// Nothing keeps others from resuming a domain; that somebody did is seen before it is given up.
 struct Paused;
 impl Hold for Paused {}
-
-/// Where the memory of the domain comes in on its new host, and goes out on its old one: QEMU's user can make files there.
-fn memory_socket(uuid: Uuid) -> PathBuf {
-    format!("/var/lib/libvirt/qemu/rbs-{uuid}.memory").into()
-}
 
 impl VirtTarget {
     fn handle(&self, vm: &str) -> Result<Handle> {
@@ -107,6 +102,7 @@ impl LiveHypervisor for VirtTarget {
         let handle = self.handle(vm)?;
         let live = Domain::parse(&handle.live_xml()?)?;
         fits::check_leaves(&live)?;
+        relay::path(vm)?;
         let details = Details::of(&handle, &live)?;
         let text = serde_json::to_string(&details)
             .map_err(|e| Error::new(Kind::Protocol, "cannot encode a profile").because(e))?;
@@ -136,8 +132,7 @@ impl LiveHypervisor for VirtTarget {
         let handle = self.handle(vm)?;
         // What it still shows of the disks has been read and sealed.
         crate::running::end_own_backup(&handle)?;
-        let from = memory_socket(handle.uuid());
-        send::send(&handle, daemon, memory, &from, stop)
+        send::send(&handle, daemon, memory, &relay::path(vm)?, stop)
     }
 
     fn retire_paused(&self, vm: &str, why: &str) -> Result<Vec<String>> {
@@ -179,9 +174,8 @@ impl LiveHypervisor for VirtTarget {
         let replica = self.replica_of(pair)?;
         let details = Details::parse(&profile.details)?;
         details.check(&self.host.connection()?, &replica)?;
-        let memory = memory_socket(details.uuid);
-        // Of an attempt before.
-        remove_file(&memory)?;
+        let memory = relay::path(&pair.target_vm)?;
+        relay::make_room(&memory)?;
         write_text(
             &self.door(&pair.target_vm),
             &format!("{}\n", std::process::id()),
@@ -193,11 +187,13 @@ impl LiveHypervisor for VirtTarget {
 
     fn end_received(&self, pair: &TargetPair) -> Result<()> {
         remove_file(&self.door(&pair.target_vm))?;
-        self.end(&pair.target_vm)
+        self.end(&pair.target_vm)?;
+        remove_file(&relay::path(&pair.target_vm)?)
     }
 
     fn promote_received(&self, pair: &TargetPair, generation: &Generation) -> Result<Vec<String>> {
         remove_file(&self.door(&pair.target_vm))?;
+        remove_file(&relay::path(&pair.target_vm)?)?;
         self.promote_as(pair, generation, true)
     }
 

@@ -170,7 +170,7 @@ fn a_restarted_daemon_does_not_end_a_sync(bed: &Bed) -> Result<()> {
     let (a, b, vm) = (bed.a(), bed.b(), Vm::with_all_kinds("web05"));
     a.boot(&vm)?;
     // The transfer waits for the link, libvirt is restarted, the link is mended.
-    bed.set_link(20, "2mbit")?;
+    bed.slow_link("2mbit")?;
     let sync = a.spawn(&format!("virt-blocksync vm web05 --to kvb {HOW}"))?;
     a.until("the backup", || {
         Ok(a.virsh("domjobinfo web05")?.stdout.contains("Backup"))
