@@ -50,7 +50,8 @@ pub(super) fn arrives(
         Some(wanted) => make(&domain, |disk| wanted.disks.get(disk).copied())?,
         None => Vec::new(),
     };
-    if guard.is_some() {
+    // A primary needs no leave to start.
+    if guard.is_some_and(|guard| !guard.is_primary()) {
         announce(layout, vm, uuid)?;
     }
     let mut told = told.to_owned();
