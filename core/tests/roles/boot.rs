@@ -61,12 +61,15 @@ fn options(unreachable: Unreachable) -> BootOptions {
     }
 }
 
+/// What became of each VM.
+type Fates = Vec<(String, Fate)>;
+
 /// What the check comes to, when the hosts answer so, and what it asked.
 fn check(
     world: &World,
     answers: &[Answer],
     options: &BootOptions,
-) -> (Result<Vec<(String, Fate)>, Error>, Vec<Question>) {
+) -> (Result<Fates, Error>, Vec<Question>) {
     let reporter = Reporter::new(OutputOptions {
         quiet: true,
         ..OutputOptions::default()

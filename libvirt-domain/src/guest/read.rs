@@ -62,9 +62,11 @@ pub fn read(domain: &Element) -> Result<Guest> {
     if !["kvm", "qemu"].contains(&kind) {
         return Err(refused(format!("it is of type {kind:?}, and not QEMU's")));
     }
-    let mut guest = Guest::default();
-    guest.name = text_of(domain, "name").filter(|name| !name.is_empty());
-    guest.acpi = false;
+    let mut guest = Guest {
+        name: text_of(domain, "name").filter(|name| !name.is_empty()),
+        acpi: false,
+        ..Guest::default()
+    };
     guest.memory.balloon = true;
     let mut reading = Reading { domain, guest };
     for element in domain.elements() {
@@ -363,10 +365,7 @@ fn named(model: String, flags: &mut Vec<CpuFlag>) -> CpuModel {
         return CpuModel::Named(model);
     }
     let has = |name: &&str| flags.iter().any(|flag| flag.on && flag.name == **name);
-    match LEVELS
-        .iter()
-        .find(|(_, features)| features.iter().all(|f| has(&f)))
-    {
+    match LEVELS.iter().find(|(_, features)| features.iter().all(has)) {
         Some((level, features)) => {
             flags.retain(|flag| !features.contains(&flag.name.as_str()));
             CpuModel::Level((*level).into())

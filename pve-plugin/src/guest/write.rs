@@ -433,14 +433,12 @@ fn tpm_disk(draft: &mut Draft, tpm: &Tpm) {
 /// Serial ports, agent, display.
 fn smaller(draft: &mut Draft) {
     let guest = draft.guest;
-    let mut next = 0;
-    for port in &guest.serials {
+    for (nth, port) in guest.serials.iter().enumerate() {
         // From 0 to 3.
-        match *port <= 3 && next <= 3 {
+        match *port <= 3 && nth <= 3 {
             true => draft.set(&format!("serial{port}"), "socket"),
             false => draft.left.push(Left::out("serial port", port.to_string())),
         }
-        next += 1;
     }
     if guest.agent {
         draft.set("agent", "1");

@@ -15,7 +15,7 @@ use rblocksync::guest::{Bus, DiskUse, Guest};
 use rblocksync::image::ImageFormat;
 
 /// The configuration of a VM, all disks of which have a volume.
-pub fn to_pve(guest: &Guest) -> pve::Written {
+pub(crate) fn to_pve(guest: &Guest) -> pve::Written {
     let mut put = pve::Put::default();
     for (number, disk) in guest.disks.iter().enumerate() {
         let volid = Volid::parse(&format!("local-lvm:vm-101-disk-{number}")).unwrap();
@@ -24,16 +24,16 @@ pub fn to_pve(guest: &Guest) -> pve::Written {
     pve::write(guest, &put).unwrap()
 }
 
-pub fn from_pve(text: &str) -> Guest {
+pub(crate) fn from_pve(text: &str) -> Guest {
     pve::read(&VmConfig::parse(text).unwrap()).unwrap()
 }
 
 /// The domain of a VM, on a host that can do everything.
-pub fn to_libvirt(guest: &Guest) -> libvirt::Written {
+pub(crate) fn to_libvirt(guest: &Guest) -> libvirt::Written {
     to_libvirt_on(guest, &able())
 }
 
-pub fn able() -> libvirt::Put {
+pub(crate) fn able() -> libvirt::Put {
     libvirt::Put {
         kvm: true,
         vlans: true,
@@ -41,7 +41,7 @@ pub fn able() -> libvirt::Put {
     }
 }
 
-pub fn to_libvirt_on(guest: &Guest, host: &libvirt::Put) -> libvirt::Written {
+pub(crate) fn to_libvirt_on(guest: &Guest, host: &libvirt::Put) -> libvirt::Written {
     let mut put = host.clone();
     for (number, disk) in guest.disks.iter().enumerate() {
         let volume = libvirt::Volume {
@@ -55,7 +55,7 @@ pub fn to_libvirt_on(guest: &Guest, host: &libvirt::Put) -> libvirt::Written {
 }
 
 /// Reads what was written, as text.
-pub fn from_libvirt(written: &libvirt::Written) -> Guest {
+pub(crate) fn from_libvirt(written: &libvirt::Written) -> Guest {
     let text = written.domain.to_string();
     let again = libvirt_domain::xml::Element::parse("a domain", &text).unwrap();
     assert_eq!(again, written.domain);
@@ -63,7 +63,7 @@ pub fn from_libvirt(written: &libvirt::Written) -> Guest {
 }
 
 /// The same VM with devices in an order, and under keys, that do not depend on where it was read, and without its volumes.
-pub fn plain(mut guest: Guest) -> Guest {
+pub(crate) fn plain(mut guest: Guest) -> Guest {
     guest.unknown.clear();
     let rank = |bus: Bus, slot: u16| (bus, slot);
     guest.disks.sort_by_key(|d| match d.role {
