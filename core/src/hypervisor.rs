@@ -1,5 +1,9 @@
 //! What a front end provides about its hypervisor, so that the workflows are written once.
 
+mod live;
+
+pub use live::{GuestState, Incoming, LiveHypervisor, LiveProfile};
+
 use crate::error::Result;
 use crate::guest::Described;
 use crate::image::ImageFormat;

@@ -122,6 +122,11 @@ impl Connection {
         &self.shared.uri
     }
 
+    /// Uses the handle in a call that is bounded in time already.
+    pub(crate) fn with_handle<T>(&self, act: impl FnOnce(&Connect) -> T) -> T {
+        act(&self.shared.connect)
+    }
+
     /// Makes any other call of the `virt` crate, bounded in time as all are. `what` completes "cannot ...".
     pub fn call<T: Send + 'static>(
         &self,
@@ -143,6 +148,12 @@ impl Connection {
             Err(e) if e.kind() == Kind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// Whether the daemon is still there.
+    pub fn is_alive(&self) -> bool {
+        self.call("ask libvirt whether it is there", |c| c.is_alive())
+            .unwrap_or(false)
     }
 
     /// The host's name, as libvirt knows it.

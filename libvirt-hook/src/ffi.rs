@@ -11,6 +11,7 @@ mod blocks;
 mod checkpoint;
 mod events;
 mod guest;
+mod job;
 
 pub(crate) use backup::{backup_begin, backup_xml};
 pub(crate) use blocks::{block_commit, block_job, block_job_cancel, block_job_pivot, BlockJob};
@@ -19,6 +20,8 @@ pub(crate) use checkpoint::{
 };
 pub(crate) use events::{run_events, watch_lifecycle, Lifecycle};
 pub(crate) use guest::{abort_job, fs_freeze, fs_thaw, set_agent_timeout};
+
+pub(crate) use job::job_stats;
 
 use crate::connect::VirResult;
 use std::ffi::{c_char, c_int, CStr, CString};

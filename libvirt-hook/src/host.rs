@@ -7,6 +7,7 @@ pub(crate) mod memory;
 
 pub use libvirt::Libvirt;
 
+use crate::connect::Connection;
 use rblocksync::error::Result;
 use rblocksync::snapshot::GuestManager;
 use std::sync::Arc;
@@ -71,6 +72,9 @@ pub struct PoolFound {
 
 /// libvirt on this host. Every call is bounded in time.
 pub trait Host: Send + Sync {
+    /// Where libvirt is.
+    fn uri(&self) -> &str;
+
     /// The name of the host.
     fn name(&self) -> Result<String>;
 
@@ -123,6 +127,9 @@ pub trait Host: Send + Sync {
 
     /// Who holds a domain that runs, and keeps what its disks held at an instant.
     fn manager(&self, uuid: Uuid) -> Result<Arc<dyn GuestManager>>;
+
+    /// The connection itself, for what only libvirt can do.
+    fn connection(&self) -> Result<Connection>;
 
     /// Names of the networks.
     fn networks(&self) -> Result<Vec<String>>;

@@ -8,9 +8,11 @@ pub mod domain;
 mod ffi;
 pub mod fitness;
 mod foreign;
+pub mod hook;
 pub mod host;
 #[cfg(test)]
 mod lifecycle_tests;
+pub mod live;
 pub mod marks;
 pub mod placement;
 pub mod pools;
@@ -21,3 +23,4 @@ pub mod source;
 pub mod standstill;
 pub mod target;
 pub mod trials;
+pub mod work;

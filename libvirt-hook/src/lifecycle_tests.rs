@@ -70,10 +70,8 @@ impl World {
             format,
         };
         let mut config = Domain::parse(&self.source_text()).unwrap();
-        marks::set_pools(
-            &mut config,
-            &BTreeMap::from([("vda".to_owned(), "default".to_owned())]),
-        );
+        let pools = BTreeMap::from([("vda".to_owned(), "default".to_owned())]);
+        marks::set_source(&mut config, &pools, true);
         ReplicaRequest {
             run: Uuid::nil(),
             pair: PAIR,
@@ -288,6 +286,10 @@ fn only_a_replica_that_was_taken_over_can_be_started() {
     let pair = world.pair(&request, Role::Primary);
     world.target.promote(&pair, &generation).unwrap();
     insta::assert_snapshot!("taken-over", world.shown(&world.xml("web01")));
+    assert!(
+        world.memory.domain("web01").unwrap().unwrap().autostart,
+        "as at the source"
+    );
     world.target.start("web01").unwrap();
     assert!(world.target.is_running("web01").unwrap());
     // Again, as somebody who was cut off does.
@@ -336,9 +338,8 @@ fn a_domain_that_has_gone_cannot_be_started_until_it_is_back() {
     assert_eq!(world.target.config("web01").unwrap(), config);
     let data = world.path("images/web01-data.img");
     let (location, size) = world.target.locate(&data).unwrap();
-    let real = std::fs::canonicalize(&data).unwrap();
     let file = Location::File {
-        path: real,
+        path: data.clone().into(),
         format: ImageFormat::Raw,
         subvolume: false,
     };

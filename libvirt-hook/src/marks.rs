@@ -14,6 +14,8 @@ pub const NAMESPACE: &str = "urn:rblocksync:domain:1";
 const NAME: &str = "rblocksync:domain";
 /// The attribute that tells which VM it is.
 const IDENTITY: &str = "identity";
+/// The attribute that tells whether the domain starts with its host, or did.
+const AUTOSTART: &str = "autostart";
 
 /// What a domain is for us.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +66,7 @@ pub fn mark_of(domain: &Domain) -> Option<Mark> {
         }),
         "retired" => Some(Mark::Retired {
             note,
-            autostart: ours.attribute("autostart") == Some("yes"),
+            autostart: ours.attribute(AUTOSTART) == Some("yes"),
         }),
         "trial" => Some(Mark::Trial {
             id: id("trial")?,
@@ -84,21 +86,27 @@ pub fn set_mark(domain: &mut Domain, mark: Option<&Mark>) {
             .with("pair", pair.to_string())
             .saying(note),
         Mark::Retired { note, autostart } => ours_as("retired")
-            .with("autostart", if *autostart { "yes" } else { "no" })
+            .with(AUTOSTART, yes_or_no(*autostart))
             .saying(note),
         Mark::Trial { id, note } => ours_as("trial").with("trial", id.to_string()).saying(note),
     });
     replace(domain, element);
 }
 
-/// Notes in which pools the disks of this host are.
-pub fn set_pools(domain: &mut Domain, pools: &BTreeMap<String, String>) {
+/// Notes what a source's definition does not tell: in which pools its disks are, and whether it starts with its host.
+pub fn set_source(domain: &mut Domain, pools: &BTreeMap<String, String>, autostart: bool) {
     let disk = |element: Element, (key, pool): (&String, &String)| {
         let disk = Element::new("rblocksync:disk").with("key", key);
         element.holding(disk.with("pool", pool))
     };
-    let element = (!pools.is_empty()).then(|| pools.iter().fold(ours_as("source"), disk));
-    replace(domain, element);
+    let element = ours_as("source").with(AUTOSTART, yes_or_no(autostart));
+    replace(domain, Some(pools.iter().fold(element, disk)));
+}
+
+/// Whether the source starts with its host.
+pub fn source_starts(domain: &Domain) -> bool {
+    let source = ours(domain.root()).filter(|o| o.attribute("role") == Some("source"));
+    source.is_some_and(|source| source.attribute(AUTOSTART) == Some("yes"))
 }
 
 /// What tells the domain from another one that gets its name later, where that is not its UUID: a replica of another name
@@ -113,6 +121,13 @@ pub fn set_identity(domain: &mut Domain, identity: Uuid) {
     let element = element.unwrap_or_else(|| ours_as("domain"));
     clear(domain);
     add(domain, element.with(IDENTITY, identity.to_string()));
+}
+
+fn yes_or_no(is_so: bool) -> &'static str {
+    match is_so {
+        true => "yes",
+        false => "no",
+    }
 }
 
 fn ours_as(role: &str) -> Element {
@@ -238,9 +253,12 @@ mod tests {
     fn pools_are_noted_by_disk() {
         let mut noted = domain("");
         let pools = BTreeMap::from([("vda".to_owned(), "default".to_owned())]);
-        set_pools(&mut noted, &pools);
-        assert_eq!(pools_of(&Domain::parse(&noted.to_string()).unwrap()), pools);
-        set_pools(&mut noted, &BTreeMap::new());
+        set_source(&mut noted, &pools, true);
+        let read = Domain::parse(&noted.to_string()).unwrap();
+        assert_eq!((pools_of(&read), source_starts(&read)), (pools, true));
+        set_source(&mut noted, &BTreeMap::new(), false);
+        assert!(pools_of(&noted).is_empty() && !source_starts(&noted));
+        clear(&mut noted);
         assert_eq!(noted, domain(""));
     }
 }

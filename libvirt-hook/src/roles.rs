@@ -34,72 +34,11 @@ impl RoleHypervisor for VirtTarget {
     }
 
     fn promote(&self, pair: &TargetPair, generation: &Generation) -> Result<Vec<String>> {
-        let name = &pair.target_vm;
-        let present = self.host.domain(name)?;
-        if let Some(found) = &present {
-            match mark_of(&Domain::parse(&found.xml)?) {
-                Some(Mark::TakenOver { pair: of, .. }) if of == pair.pair => return Ok(Vec::new()),
-                Some(Mark::Replica { pair: of, .. }) if of == pair.pair => {}
-                _ => {
-                    return Err(Error::new(
-                        Kind::Refused,
-                        format!("there is another domain {name} here, which is not this replica"),
-                    )
-                    .advise(format!(
-                        "give that one another name: virsh domrename {name} NEW"
-                    )))
-                }
-            }
-            if found.state.is_active() {
-                return Err(Error::new(Kind::Busy, format!("domain {name} is running"))
-                    .advise("it was started in spite of its guard: stop it, and run this again"));
-            }
-        }
-        let (mut domain, notes) = self.rendered_replica(pair, generation, present.as_ref())?;
-        // Before it can be started: from then on they are the domain's own.
-        self.cut_vars(name, generation)?;
-        let note = format!(
-            "Taken over in epoch {} from generation {}, of {}: until then it was {} on {}.",
-            pair.standing.epoch,
-            generation.name(),
-            generation.taken_at,
-            pair.vm,
-            pair.source_name
-        );
-        set_mark(
-            &mut domain,
-            Some(&Mark::TakenOver {
-                pair: pair.pair,
-                note,
-            }),
-        );
-        self.host.define(&domain.to_string())?;
-        Ok(notes)
+        self.promote_as(pair, generation, false)
     }
 
     fn retire(&self, vm: &str, why: &str) -> Result<Vec<String>> {
-        let Some(found) = self.host.domain(vm)? else {
-            // Nobody can start it here.
-            return Ok(Vec::new());
-        };
-        if found.state.is_active() {
-            return Err(Error::new(Kind::Busy, format!("domain {vm} is running"))
-                .advise("it must be stopped before it can be retired"));
-        }
-        let mut domain = Domain::parse(&found.xml)?;
-        let autostart = match mark_of(&domain) {
-            Some(Mark::Retired { autostart, .. }) => {
-                if standstill::is_imposed(&domain) {
-                    return Ok(Vec::new());
-                }
-                autostart
-            }
-            _ => found.autostart,
-        };
-        let note = why.replace(char::is_control, " ");
-        set_mark(&mut domain, Some(&Mark::Retired { note, autostart }));
-        self.define_still(domain)?;
-        Ok(Vec::new())
+        self.retire_as(vm, why, false)
     }
 
     fn reinstate(&self, vm: &str) -> Result<Vec<String>> {
@@ -214,6 +153,32 @@ impl RoleHypervisor for VirtTarget {
 }
 
 impl VirtTarget {
+    /// Has the domain stand still; one whose guest is there and does not run if `paused`.
+    pub(crate) fn retire_as(&self, vm: &str, why: &str, paused: bool) -> Result<Vec<String>> {
+        let Some(found) = self.host.domain(vm)? else {
+            // Nobody can start it here.
+            return Ok(Vec::new());
+        };
+        if found.state.is_active() && !paused {
+            return Err(Error::new(Kind::Busy, format!("domain {vm} is running"))
+                .advise("it must be stopped before it can be retired"));
+        }
+        let mut domain = Domain::parse(&found.xml)?;
+        let autostart = match mark_of(&domain) {
+            Some(Mark::Retired { autostart, .. }) => {
+                if standstill::is_imposed(&domain) {
+                    return Ok(Vec::new());
+                }
+                autostart
+            }
+            _ => found.autostart,
+        };
+        let note = why.replace(char::is_control, " ");
+        set_mark(&mut domain, Some(&Mark::Retired { note, autostart }));
+        self.define_still(domain)?;
+        Ok(Vec::new())
+    }
+
     /// Waits until nobody has the disks of a domain open that was ended.
     fn wait_closed(&self, found: &Found) -> Result<()> {
         let disks = source::paths_of(self.host.as_ref(), found)?;
@@ -256,12 +221,16 @@ pub(crate) fn locate(path: &Path, format: ImageFormat) -> Result<(Location, u64)
         };
         return Ok((location, size));
     }
-    let real = std::fs::canonicalize(path)
+    let meta = std::fs::symlink_metadata(path)
         .map_err(|e| Error::io(format!("cannot find {}", path.display()), e))?;
-    match real.is_file() {
+    if meta.is_symlink() {
+        // A generation takes the place of a file by a rename, which would leave what the link names behind.
+        return refused("it is a symbolic link");
+    }
+    match meta.is_file() {
         true => Ok((
             Location::File {
-                path: real,
+                path: path.to_owned(),
                 format,
                 subvolume: false,
             },

@@ -8,6 +8,7 @@ mod held;
 mod point;
 
 pub use held::watchdog_main;
+pub(crate) use point::end_leftover as end_own_backup;
 
 use crate::connect::{Connection, Domain};
 use held::Grip;

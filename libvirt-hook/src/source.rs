@@ -154,8 +154,17 @@ fn config_text(host: &dyn Host, found: &Found) -> Result<String> {
             in_pools.insert(disk.key.clone(), pool);
         }
     }
-    marks::set_pools(&mut domain, &in_pools);
+    marks::set_source(&mut domain, &in_pools, starts(found));
     Ok(domain.to_string())
+}
+
+/// Whether it starts with its host, or did before it went to another.
+fn starts(found: &Found) -> bool {
+    let mark = Domain::parse(&found.xml).ok().and_then(|d| mark_of(&d));
+    match mark {
+        Some(Mark::Retired { autostart, .. }) => autostart,
+        _ => found.autostart,
+    }
 }
 
 /// Refuses a domain that has no state which could be replicated.

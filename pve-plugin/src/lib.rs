@@ -9,6 +9,7 @@ pub mod fleet;
 pub mod guard;
 pub mod guest;
 pub mod jobs_file;
+mod live;
 pub mod node;
 mod placement;
 pub mod qm;

@@ -267,6 +267,11 @@ impl PveTree {
         self.runtime(vmid, "qmp")
     }
 
+    /// The socket on which a QEMU of the VM waits for the guest's memory.
+    pub fn migrate_socket(&self, vmid: Vmid) -> PathBuf {
+        self.runtime(vmid, "migrate")
+    }
+
     /// The socket of the VM's guest agent.
     pub fn qga_socket(&self, vmid: Vmid) -> PathBuf {
         self.runtime(vmid, "qga")

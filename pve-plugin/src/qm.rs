@@ -58,6 +58,32 @@ pub fn start(tree: &PveTree, vmid: Vmid) -> Result<()> {
     }
 }
 
+/// Starts a QEMU that waits for the guest's memory, in spite of the replica's lock, and returns the socket on which it does.
+pub fn start_waiting(tree: &PveTree, vmid: Vmid, machine: &str) -> Result<PathBuf> {
+    // It is the configuration of this very node that is wanted.
+    let node = tree.local_node()?;
+    let options = [
+        "--skiplock",
+        "1",
+        "--migratedfrom",
+        &node,
+        "--stateuri",
+        "unix",
+        "--machine",
+        machine,
+    ];
+    qm("start", vmid, &options, START_TIME)?;
+    let socket = tree.migrate_socket(vmid);
+    match socket.exists() && tree.is_running(vmid)? {
+        true => Ok(socket),
+        false => Err(Error::new(
+            Kind::Tool,
+            format!("VM {vmid} does not wait for its memory, though qm start said nothing"),
+        )
+        .advise("look at its task log")),
+    }
+}
+
 /// Asks the guest to shut down. False: it still runs after `limit`.
 pub fn shut_down(tree: &PveTree, vmid: Vmid, limit: Duration) -> Result<bool> {
     if !tree.is_running(vmid)? {
@@ -75,8 +101,17 @@ pub fn shut_down(tree: &PveTree, vmid: Vmid, limit: Duration) -> Result<bool> {
 
 /// Ends the VM and waits until its disks are closed.
 pub fn stop(tree: &PveTree, vmid: Vmid) -> Result<()> {
+    stop_with(tree, vmid, &[])
+}
+
+/// The same for a VM that is locked, as replicas and retired ones are.
+pub fn stop_locked(tree: &PveTree, vmid: Vmid) -> Result<()> {
+    stop_with(tree, vmid, &["--skiplock", "1"])
+}
+
+fn stop_with(tree: &PveTree, vmid: Vmid, options: &[&str]) -> Result<()> {
     if tree.is_running(vmid)? {
-        qm("stop", vmid, &[], STOP_TIME)?;
+        qm("stop", vmid, options, STOP_TIME)?;
     }
     let until = Instant::now() + CLOSED_WITHIN;
     while tree.is_running(vmid)? {

@@ -26,80 +26,11 @@ impl RoleHypervisor for PveTarget {
     }
 
     fn promote(&self, pair: &TargetPair, generation: &Generation) -> Result<Vec<String>> {
-        let target = vmid(&pair.target_vm)?;
-        let translated = ours(generation, &pair.storage_map)?;
-        let generation = translated.generation.as_ref();
-        let lock = self.tree.hold_vm(target)?;
-        let Some(present) = self.to_promote(&lock, target, pair, generation)? else {
-            return Ok(Vec::new());
-        };
-        if self.tree.is_running(target)? {
-            return Err(Error::new(Kind::Busy, format!("VM {target} is running"))
-                .advise("it was started in spite of its guard: stop it, and run this again"));
-        }
-        let mut notes = Vec::new();
-        let hookscript = guard::install(&self.tree, &self.layout)?;
-        if hookscript.is_none() {
-            notes.push(guard::NO_SNIPPETS.to_owned());
-        }
-        // The source's own script is none of this host's.
-        guard::chain(&self.tree, &self.layout, target, None)?;
-        let rendered = self.replica_text(pair, generation, &[], None)?;
-        let text = role_config::promoted(
-            pair,
-            generation,
-            &rendered,
-            present.as_ref(),
-            hookscript.as_deref(),
-        )?;
-        self.tree.replace_config(&lock, target, &text)?;
-        // It is in place now; if this fails, it is only in the way.
-        let _ = std::fs::remove_file(self.aside_path(pair.pair, target));
-        Ok(notes)
+        self.promote_as(pair, generation, false)
     }
 
     fn retire(&self, vm: &str, why: &str) -> Result<Vec<String>> {
-        let vm = vmid(vm)?;
-        let lock = self.tree.hold_vm(vm)?;
-        if let Some((at, _)) = self.tree.guest(vm)? {
-            if at != self.tree.local_node()? {
-                // It has gone to another node of the cluster, configuration and all: nobody can start it here.
-                return Ok(Vec::new());
-            }
-        }
-        let config = self.tree.vm_config(vm)?;
-        if self.tree.is_running(vm)? {
-            return Err(Error::new(Kind::Busy, format!("VM {vm} is running"))
-                .advise("it must be stopped before it can be retired"));
-        }
-        if is_retired(&config) {
-            return Ok(Vec::new());
-        }
-        if let Some(other) = config.lock() {
-            return Err(
-                Error::new(Kind::Busy, format!("VM {vm} is locked ({other})")).advise(format!(
-                    "wait for the running task; if none is left: qm unlock {vm}"
-                )),
-            );
-        }
-        let mut notes = Vec::new();
-        let hookscript = guard::install(&self.tree, &self.layout)?;
-        match &hookscript {
-            None => notes.push(guard::NO_SNIPPETS.to_owned()),
-            Some(_) => {
-                let own = config.get("hookscript");
-                if !own.is_some_and(guard::is_ours) {
-                    guard::chain(&self.tree, &self.layout, vm, own)?;
-                }
-            }
-        }
-        // Somebody may have unlocked a retired one; what it was like before is known then.
-        if !was_retired(&config) {
-            write_text(&self.retired_path(vm), &config.to_string())?;
-        }
-        let text = role_config::retired(&config, why, hookscript.as_deref());
-        self.tree.replace_config(&lock, vm, &text)?;
-        Ok(notes)
+        self.retire_as(vm, why, false)
     }
 
     fn reinstate(&self, vm: &str) -> Result<Vec<String>> {
@@ -163,6 +94,90 @@ impl RoleHypervisor for PveTarget {
 }
 
 impl PveTarget {
+    /// [`RoleHypervisor::promote`]; `lives`: its guest is there already.
+    pub(crate) fn promote_as(
+        &self,
+        pair: &TargetPair,
+        generation: &Generation,
+        lives: bool,
+    ) -> Result<Vec<String>> {
+        let target = vmid(&pair.target_vm)?;
+        let translated = ours(generation, &pair.storage_map)?;
+        let generation = translated.generation.as_ref();
+        let lock = self.tree.hold_vm(target)?;
+        let Some(present) = self.to_promote(&lock, target, pair, generation)? else {
+            return Ok(Vec::new());
+        };
+        if !lives && self.tree.is_running(target)? {
+            return Err(Error::new(Kind::Busy, format!("VM {target} is running"))
+                .advise("it was started in spite of its guard: stop it, and run this again"));
+        }
+        let mut notes = Vec::new();
+        let hookscript = guard::install(&self.tree, &self.layout)?;
+        if hookscript.is_none() {
+            notes.push(guard::NO_SNIPPETS.to_owned());
+        }
+        // The source's own script is none of this host's.
+        guard::chain(&self.tree, &self.layout, target, None)?;
+        let rendered = self.replica_text(pair, generation, &[], None)?;
+        let text = role_config::promoted(
+            pair,
+            generation,
+            &rendered,
+            present.as_ref(),
+            hookscript.as_deref(),
+        )?;
+        self.tree.replace_config(&lock, target, &text)?;
+        // It is in place now; if this fails, it is only in the way.
+        let _ = std::fs::remove_file(self.aside_path(pair.pair, target));
+        Ok(notes)
+    }
+
+    /// [`RoleHypervisor::retire`]; `lives`: its guest is there still, and does not run.
+    pub(crate) fn retire_as(&self, vm: &str, why: &str, lives: bool) -> Result<Vec<String>> {
+        let vm = vmid(vm)?;
+        let lock = self.tree.hold_vm(vm)?;
+        if let Some((at, _)) = self.tree.guest(vm)? {
+            if at != self.tree.local_node()? {
+                // It has gone to another node of the cluster, configuration and all: nobody can start it here.
+                return Ok(Vec::new());
+            }
+        }
+        let config = self.tree.vm_config(vm)?;
+        if !lives && self.tree.is_running(vm)? {
+            return Err(Error::new(Kind::Busy, format!("VM {vm} is running"))
+                .advise("it must be stopped before it can be retired"));
+        }
+        if is_retired(&config) {
+            return Ok(Vec::new());
+        }
+        if let Some(other) = config.lock() {
+            return Err(
+                Error::new(Kind::Busy, format!("VM {vm} is locked ({other})")).advise(format!(
+                    "wait for the running task; if none is left: qm unlock {vm}"
+                )),
+            );
+        }
+        let mut notes = Vec::new();
+        let hookscript = guard::install(&self.tree, &self.layout)?;
+        match &hookscript {
+            None => notes.push(guard::NO_SNIPPETS.to_owned()),
+            Some(_) => {
+                let own = config.get("hookscript");
+                if !own.is_some_and(guard::is_ours) {
+                    guard::chain(&self.tree, &self.layout, vm, own)?;
+                }
+            }
+        }
+        // Somebody may have unlocked a retired one; what it was like before is known then.
+        if !was_retired(&config) {
+            write_text(&self.retired_path(vm), &config.to_string())?;
+        }
+        let text = role_config::retired(&config, why, hookscript.as_deref());
+        self.tree.replace_config(&lock, vm, &text)?;
+        Ok(notes)
+    }
+
     /// What a VM was like before it was retired.
     fn retired_path(&self, vm: Vmid) -> PathBuf {
         self.layout

@@ -146,14 +146,16 @@ impl TrialHypervisor for PveTarget {
 }
 
 impl PveTarget {
+    /// Bytes of memory that this host has to spare, if it says so.
+    pub(crate) fn memory_free(&self) -> Option<u64> {
+        let meminfo = self.tree.below_root(Path::new("/proc/meminfo"));
+        available(&std::fs::read_to_string(meminfo).ok()?)
+    }
+
     /// Refuses a clone that this host has not the memory for: the kernel would take it from VMs that matter.
     fn check_memory(&self, text: &str) -> Result<()> {
         let needed = memory_of(&VmConfig::parse(text)?);
-        let meminfo = self.tree.below_root(Path::new("/proc/meminfo"));
-        let Some(free) = std::fs::read_to_string(meminfo)
-            .ok()
-            .and_then(|text| available(&text))
-        else {
+        let Some(free) = self.memory_free() else {
             return Ok(());
         };
         if needed <= free {

@@ -10,6 +10,7 @@ packages="
     busybox-static dmsetup e2fsprogs iproute2 lvm2 mount nbdkit thin-provisioning-tools util-linux xfsprogs
     openssh-client openssh-server openssh-sftp-server
     qemu-system-x86 qemu-utils seabios
+    libvirt-clients libvirt-daemon-system libvirt-dev pkg-config
     $*
 "
 

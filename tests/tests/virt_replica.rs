@@ -100,6 +100,18 @@ fn a_domain_is_replicated_and_taken_over(bed: &Bed) -> Result<()> {
     assert!(listed.contains("rbs2"), "{listed}");
     b.run_ok("virt-blocksync verify web01")?;
 
+    // While it runs.
+    let before = a.writes(&vm);
+    a.virsh_ok("start web01")?;
+    a.wait_for_writes(&vm, before + 5)?;
+    let before = a.writes(&vm);
+    a.run_ok(&sync)?;
+    assert!(replica_writes(b, &vm)? >= before);
+    assert_eq!(a.state("web01")?.as_deref(), Some("running"));
+    a.wait_for_writes(&vm, a.writes(&vm) + 5)?;
+    shut_down(a, &vm)?;
+    a.run_ok(&sync)?;
+
     // A clone of it boots, is connected to nothing, and goes again.
     b.run_ok("virt-blocksync test-failover web01 --timeout 3s")?;
     assert_eq!(b.virsh_ok("list --all --name")?, "web01");
@@ -136,6 +148,9 @@ fn a_domain_goes_and_comes_back(bed: &Bed) -> Result<()> {
 
     b.run_ok("virt-blocksync failback db01 --to kva")?;
     assert_no_start(b, "db01")?;
+    assert!(a
+        .virsh_ok("dominfo db01")?
+        .contains("Autostart:      enable"));
     assert_eq!(a.check(&vm)?.writes, known);
     write_more(a, &vm)?;
     assert!(a.check(&vm)?.writes > known);

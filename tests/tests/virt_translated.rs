@@ -55,7 +55,8 @@ fn a_vm_of_proxmox_runs_under_libvirt_and_comes_back(bed: &Bed) -> Result<()> {
     b.install(virt_blocksync(), "/usr/bin/virt-blocksync")?;
 
     // What it would be there, without asking anybody.
-    let shown = a.run_ok("pvesync vm 101 --to nowhere.invalid --print-config --target-kind libvirt")?;
+    let shown =
+        a.run_ok("pvesync vm 101 --to nowhere.invalid --print-config --target-kind libvirt")?;
     assert!(shown.contains("<name>web01</name>"), "{shown}");
     assert!(shown.contains("left out: hostpci0: 01:00"), "{shown}");
     assert_eq!(b.state("web01")?, None);
@@ -65,7 +66,12 @@ fn a_vm_of_proxmox_runs_under_libvirt_and_comes_back(bed: &Bed) -> Result<()> {
     assert!(told.contains("hostpci0"), "{told}");
     assert!(!b.virsh("start web01")?.success());
     let domain = b.virsh_ok("dumpxml --inactive web01")?;
-    for part in [UUID, "The shop: do not touch", "bc:24:11:5a:10:01", "slot='0x12'"] {
+    for part in [
+        UUID,
+        "The shop: do not touch",
+        "bc:24:11:5a:10:01",
+        "slot='0x12'",
+    ] {
         assert!(domain.contains(part), "{part} is not in {domain}");
     }
 
@@ -74,7 +80,10 @@ fn a_vm_of_proxmox_runs_under_libvirt_and_comes_back(bed: &Bed) -> Result<()> {
     assert_eq!(b.state("web01")?.as_deref(), Some("running"));
     b.until("writes of web01", || {
         let stats = b.virsh_ok("domblkstat web01 vda wr_req")?;
-        let count = stats.split_whitespace().last().and_then(|n| n.parse::<u32>().ok());
+        let count = stats
+            .split_whitespace()
+            .last()
+            .and_then(|n| n.parse::<u32>().ok());
         Ok(count.is_some_and(|count| count > 10))
     })?;
     b.virsh_ok("shutdown web01")?;
@@ -90,7 +99,14 @@ fn a_vm_of_proxmox_runs_under_libvirt_and_comes_back(bed: &Bed) -> Result<()> {
     let shown = b.run_ok("virt-blocksync vm web01 --to kva --print-config")?;
     assert!(shown.contains("virtio1: local-lvm:vm-100-disk"), "{shown}");
     b.run_ok("virt-blocksync failback web01 --to kva --no-start")?;
-    assert_eq!(written(a, &format!("{STORAGE}/images/101"), ["vm-101-disk-0.raw", "vm-101-disk-1.qcow2"])?, known);
+    assert_eq!(
+        written(
+            a,
+            &format!("{STORAGE}/images/101"),
+            ["vm-101-disk-0.raw", "vm-101-disk-1.qcow2"]
+        )?,
+        known
+    );
     let back = a.read_file("/etc/pve/nodes/kva/qemu-server/101.conf")?;
     let back = String::from_utf8_lossy(&back);
     for line in [

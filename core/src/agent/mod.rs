@@ -7,6 +7,7 @@
 mod block;
 mod client;
 mod lanes;
+mod pour;
 mod serve;
 mod thin_map;
 
@@ -16,6 +17,8 @@ pub use block::{
 };
 pub use client::Client;
 pub use lanes::{join, LANE_READY};
+pub(crate) use pour::pass_on;
+pub use pour::pour;
 pub use serve::{serve, while_there, NoService, Service};
 
 use crate::error::{Error, Kind, Result};

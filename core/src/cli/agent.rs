@@ -1,13 +1,14 @@
 //! `PROGRAM agent`: the far end that a driver starts, the same for all front ends.
 
 use super::exit_code;
-use crate::agent::{join, serve, Service};
+use crate::agent::{join, pour, serve, Service};
 use crate::error::{Error, Result};
 use crate::remote::agent_id;
 use crate::stop::Stop;
 use crate::wire::VERSION;
 use rustix::fd::{BorrowedFd, OwnedFd};
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// What comes after `PROGRAM agent`.
@@ -15,6 +16,7 @@ use std::process::ExitCode;
 /// * nothing: serves a driver on standard input and output
 /// * `--lanes TOKEN`: the same, and lets others join
 /// * `--join TOKEN NUMBER`: joins the agent with that token as its lane of that number
+/// * `--pour SOCKET`: standard input goes to that unix socket, and what comes from it to standard output
 /// * `--id`: prints who this is
 pub fn run_agent(program: &str, args: &[OsString], service: &mut dyn Service) -> ExitCode {
     let words: Vec<&str> = args.iter().map(|a| a.to_str().unwrap_or("")).collect();
@@ -34,6 +36,11 @@ pub fn run_agent(program: &str, args: &[OsString], service: &mut dyn Service) ->
             ),
             Err(_) => return usage(program),
         },
+        ["--pour", path] => pour(
+            Path::new(path),
+            rustix::stdio::stdin(),
+            rustix::stdio::stdout(),
+        ),
         _ => return usage(program),
     };
     match served {
@@ -46,7 +53,7 @@ pub fn run_agent(program: &str, args: &[OsString], service: &mut dyn Service) ->
 }
 
 fn usage(program: &str) -> ExitCode {
-    eprintln!("{program}: agent takes --id, --lanes TOKEN, --join TOKEN NUMBER, or nothing");
+    eprintln!("{program}: agent takes --id, --lanes TOKEN, --join TOKEN NUMBER, --pour SOCKET, or nothing");
     ExitCode::from(2)
 }
 

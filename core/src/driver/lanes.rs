@@ -199,7 +199,7 @@ struct Lane {
 }
 
 /// The first byte that comes, unless that takes too long.
-fn read_byte(fd: &OwnedFd, stop: &Stop) -> Option<u8> {
+pub(super) fn read_byte(fd: &OwnedFd, stop: &Stop) -> Option<u8> {
     let tick = Timespec {
         tv_sec: 0,
         tv_nsec: 100_000_000,

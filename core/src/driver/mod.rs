@@ -1,8 +1,10 @@
 //! An agent on another host and the link to it, for as long as a driver needs them.
 
 mod lanes;
+mod tunnel;
 
 pub use lanes::Streams;
+pub use tunnel::Tunnel;
 
 use crate::agent::Client;
 use crate::error::{Error, Kind, Result};

@@ -39,8 +39,8 @@ impl Round {
         };
         Round {
             sent: outcome.sent,
-            // What comes after the seal, nobody waits for.
-            took: sum(|state| state != State::Release),
+            // What comes before the VM stands still, and after the seal, nobody waits for.
+            took: sum(|state| matches!(state, State::Snap | State::Transfer | State::Seal)),
             transfer: sum(|state| state == State::Transfer),
         }
     }

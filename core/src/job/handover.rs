@@ -5,32 +5,24 @@
 //! here again; from it on this only goes forward, and the same command, run again, finishes it: each step is asked of
 //! whoever it is up to, and can be repeated. Between the two hosts there is never a moment at which both may run the VM.
 
+use super::health::Health;
 use super::messages::HostRequest;
 use super::vm::Context;
 use crate::agent::Client;
-use crate::cmd::run_named;
 use crate::crash;
 use crate::digest::HashKind;
 use crate::driver::{RemoteAgent, Streams};
 use crate::error::{Error, Kind, Result};
-use crate::hypervisor::RoleHypervisor;
+use crate::hypervisor::{GuestState, LiveHypervisor, RoleHypervisor};
 use crate::journal::{Run, State};
 use crate::remote::Remote;
 use crate::replica::{
-    self, host_id, newest_sent, read_json, source_pair, source_pairs, Adopt, Adopted, BeginReverse,
-    Decline, Generation, Layout, Reversed, Role, Standing, TakeOver, TakenOver,
+    self, host_id, newest_sent, read_json, source_pair, Adopt, Adopted, BeginReverse, Generation,
+    Layout, Reversed, TakeOver, TakenOver,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::json;
-use std::ffi::OsString;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
-
-/// Pause between two looks at a guest that does not answer yet.
-const HEALTH_POLL: Duration = Duration::from_secs(1);
-/// Longest time that a single try of the user's command may take.
-const HEALTH_TRY_MAX: Duration = Duration::from_secs(60);
 
 /// A change of roles that this host has begun, as it is kept until it is done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +46,9 @@ pub(super) struct Handover {
     pub no_start: bool,
     /// What was sealed there after it was off, and the number of the generation that the disks here become.
     pub sealed: Option<(u64, u64)>,
+    /// Its guest goes along, with its memory.
+    #[serde(default)]
+    pub live: bool,
     /// It was started there.
     pub started: bool,
     /// It is to be taken back: the other host may have been told not to take it over.
@@ -78,35 +73,27 @@ impl Handover {
 
     /// Whether this host has given the VM up, or has begun to: in one of its pairs is enough.
     pub fn is_retired(&self, layout: &Layout, vm: &str) -> Result<bool> {
-        let pairs = source_pairs(layout, vm)?;
-        let mut standings = pairs.iter().map(|pair| pair.standing);
-        Ok(standings.any(|s| s.role == Role::Retired && s.epoch >= self.epoch))
+        replica::has_given_up(layout, vm, self.epoch)
     }
 }
 
-/// How it is to be found out whether the VM does well on the other host.
-#[derive(Debug, Clone, Default)]
-pub struct Health {
-    /// A program by its absolute path, with arguments, run on this host with VMID and HOST in its environment: it exits with
-    /// 0 if all is well.
-    pub command: Option<(PathBuf, Vec<OsString>)>,
-    /// How long to wait for it, or for the guest's agent.
-    pub timeout: Duration,
-}
-
 /// How long the steps of a handover took.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Times {
+    /// Until the guest waited for its memory there.
+    pub receive: Duration,
+    pub memory: Duration,
     pub flip: Duration,
     pub start: Duration,
     pub health: Duration,
     /// When the VM ran again, if it was started now.
     pub running_at: Option<Instant>,
+    /// Why it could not be started there.
+    pub ill: Option<Error>,
 }
 
 /// What came of it.
 pub(super) struct HandedOver {
-    pub times: Times,
     pub adopted: Adopted,
     /// Disks that the first sync back has to compare.
     pub compared: Vec<String>,
@@ -120,6 +107,7 @@ pub(super) struct Handing<'a> {
     pub program: &'static str,
     pub vm: &'a str,
     pub roles: &'a dyn RoleHypervisor,
+    pub live: Option<&'a dyn LiveHypervisor>,
     pub health: &'a Health,
     pub hash: HashKind,
     /// Its page in the journal.
@@ -127,7 +115,7 @@ pub(super) struct Handing<'a> {
 }
 
 impl Handing<'_> {
-    fn layout(&self) -> &Layout {
+    pub(super) fn layout(&self) -> &Layout {
         self.context.layout
     }
 
@@ -167,58 +155,122 @@ impl Handing<'_> {
         Ok(())
     }
 
-    /// All that follows once this host is retired. What is done already is passed over.
-    pub fn go_on(&self, handover: &mut Handover, client: &mut Client) -> Result<HandedOver> {
-        let mut times = Times::default();
-        let (number, adopted_number, sent) = self.sealed(handover)?;
-        let flip = Instant::now();
-        if !handover.started {
-            // A kill may have come between the standing and the guards.
-            if self.roles.is_running(self.vm)? {
-                return Err(runs_here(self.vm, &handover.target_name));
-            }
-            self.retire_again(handover)?;
-            self.run.enter(State::HandOver)?;
-            let taken: TakenOver = client.host(&HostRequest::TakeOver(TakeOver {
-                pair: handover.pair,
-                generation: number,
-                epoch: handover.epoch,
-            }))?;
-            taken
-                .notes
-                .iter()
-                .for_each(|note| self.context.reporter.note(note));
+    /// Once this host is retired: the target takes the VM over, and has it run. What is done already is passed over.
+    pub fn flip(
+        &self,
+        handover: &mut Handover,
+        client: &mut Client,
+        times: &mut Times,
+    ) -> Result<()> {
+        if handover.started {
+            return self.end_left(handover);
         }
+        let (number, _, _) = self.sealed(handover)?;
+        let order = TakeOver {
+            pair: handover.pair,
+            generation: number,
+            epoch: handover.epoch,
+        };
+        let began = Instant::now();
+        if handover.live {
+            return self.land(handover, client, order, times);
+        }
+        // A kill may have come between the standing and the guards.
+        if self.roles.is_running(self.vm)? {
+            return Err(runs_here(self.vm, &handover.target_name));
+        }
+        self.retire_again(handover)?;
+        self.run.enter(State::HandOver)?;
+        let taken: TakenOver = client.host(&HostRequest::TakeOver(order))?;
+        self.tell_notes(&taken.notes);
+        times.flip = began.elapsed();
+        if !handover.runs || handover.no_start {
+            return Ok(());
+        }
+        self.run.enter(State::Start)?;
+        let start = Instant::now();
+        let started = client.host::<_, ()>(&HostRequest::Start {
+            vm: handover.target_vm.clone(),
+        });
+        times.start = start.elapsed();
+        match started {
+            Ok(()) => self.note_started(handover, times),
+            // Nobody knows whether it was: it is asked for again.
+            Err(e) if matches!(e.kind(), Kind::Remote | Kind::Timeout) => Err(e),
+            Err(e) => {
+                times.ill = Some(e.context("it could not be started there"));
+                Ok(())
+            }
+        }
+    }
+
+    /// The same for a guest that waits there with its memory.
+    fn land(
+        &self,
+        handover: &mut Handover,
+        client: &mut Client,
+        order: TakeOver,
+        times: &mut Times,
+    ) -> Result<()> {
+        let live = self.live()?;
+        let began = Instant::now();
+        if live.guest(self.vm)? == GuestState::Running {
+            return Err(runs_here(self.vm, &handover.target_name));
+        }
+        self.give_up_paused(handover, live)?;
+        self.run.enter(State::HandOver)?;
+        let taken: TakenOver = client.host(&HostRequest::Land(order))?;
+        times.flip = began.elapsed();
+        self.tell_notes(&taken.notes);
+        self.note_started(handover, times)?;
+        self.end_left(handover)
+    }
+
+    fn note_started(&self, handover: &mut Handover, times: &mut Times) -> Result<()> {
+        times.running_at = Some(Instant::now());
+        crash::point("started");
+        handover.started = true;
+        handover.keep(self.layout(), self.vm)
+    }
+
+    /// A guest that goes on elsewhere is ended here.
+    fn end_left(&self, handover: &Handover) -> Result<()> {
+        match handover.live {
+            true => self.live()?.end_paused(self.vm),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn live(&self) -> Result<&dyn LiveHypervisor> {
+        self.live.ok_or_else(|| {
+            let what = format!("{} cannot move running VMs", self.program);
+            Error::new(Kind::Usage, what)
+        })
+    }
+
+    fn tell_notes(&self, notes: &[String]) {
+        notes
+            .iter()
+            .for_each(|note| self.context.reporter.note(note));
+    }
+
+    /// All that follows once this host is retired. What is done already is passed over.
+    pub fn go_on(
+        &self,
+        handover: &mut Handover,
+        client: &mut Client,
+        times: &mut Times,
+    ) -> Result<HandedOver> {
+        self.flip(handover, client, times)?;
+        let (number, adopted_number, sent) = self.sealed(handover)?;
         self.run.enter(State::Reverse)?;
         let reversed = self.reverse(handover, client, &sent, number, adopted_number)?;
-        times.flip = flip.elapsed();
-        let mut ill = None;
-        if handover.runs && !handover.no_start {
-            if !handover.started {
-                self.run.enter(State::Start)?;
-                let start = Instant::now();
-                let started = client.host::<_, ()>(&HostRequest::Start {
-                    vm: handover.target_vm.clone(),
-                });
-                times.start = start.elapsed();
-                match started {
-                    Ok(()) => {
-                        times.running_at = Some(Instant::now());
-                        crash::point("started");
-                        handover.started = true;
-                        handover.keep(self.layout(), self.vm)?;
-                    }
-                    // Nobody knows whether it was: it is asked for again.
-                    Err(e) if matches!(e.kind(), Kind::Remote | Kind::Timeout) => return Err(e),
-                    Err(e) => ill = Some(e.context("it could not be started there")),
-                }
-            }
-            self.run.enter(State::Health)?;
-            if handover.started {
-                let health = Instant::now();
-                ill = self.is_well(handover, client).err();
-                times.health = health.elapsed();
-            }
+        let mut ill = times.ill.take();
+        self.run.enter(State::Health)?;
+        if handover.started {
+            let health = Instant::now();
+            ill = self.is_well(handover, client).err();
+            times.health = health.elapsed();
         }
         self.run.enter(State::Adopt)?;
         let order = self.order(handover, &reversed)?;
@@ -232,7 +284,6 @@ impl Handing<'_> {
             })?;
         Handover::forget(self.layout(), self.vm)?;
         Ok(HandedOver {
-            times,
             adopted,
             compared: reversed.compared,
             ill,
@@ -303,110 +354,6 @@ impl Handing<'_> {
             hash: self.hash,
             leaf_bytes: super::sync::LEAF_BYTES,
         })
-    }
-
-    /// Waits until the guest's agent answers, if there is one, and the user's command is content.
-    fn is_well(&self, handover: &Handover, client: &mut Client) -> Result<()> {
-        let until = Instant::now() + self.health.timeout;
-        let answers = HostRequest::Answers {
-            vm: handover.target_vm.clone(),
-        };
-        loop {
-            let why = match client.host::<_, Option<bool>>(&answers) {
-                Ok(Some(true)) => break,
-                Ok(None) => {
-                    if self.health.command.is_none() {
-                        self.context.reporter.note(
-                            "the VM has no guest agent: it runs, and whether its guest is well is not known",
-                        );
-                    }
-                    break;
-                }
-                Ok(Some(false)) => Error::new(
-                    Kind::Timeout,
-                    format!(
-                        "the guest agent did not answer within {} s",
-                        self.health.timeout.as_secs()
-                    ),
-                ),
-                Err(e) => e,
-            };
-            self.wait(until, why)?;
-        }
-        let Some((program, arguments)) = &self.health.command else {
-            return Ok(());
-        };
-        loop {
-            let told = [
-                ("VMID", handover.target_vm.as_str()),
-                ("HOST", self.context.host.host()),
-            ];
-            let limit = HEALTH_TRY_MAX.min(self.health.timeout);
-            let tried = run_named(program, arguments, &told, limit)
-                .and_then(|ended| ended.check("the health command"));
-            match tried {
-                Ok(()) => return Ok(()),
-                Err(e) => self.wait(until, e)?,
-            }
-        }
-    }
-
-    /// Waits a little, or fails with `why` when it is late.
-    fn wait(&self, until: Instant, why: Error) -> Result<()> {
-        if Instant::now() >= until || self.context.stop.is_stopped() {
-            return Err(why);
-        }
-        std::thread::sleep(HEALTH_POLL);
-        Ok(())
-    }
-
-    /// Takes the VM back that was given up, once the target has made sure that it will not take it over; or, if somebody
-    /// says that it is lost for good (`is_lost`), without asking.
-    pub fn take_back(&self, handover: &mut Handover, is_lost: bool) -> Result<()> {
-        let layout = self.layout();
-        handover.undoing = true;
-        handover.keep(layout, self.vm)?;
-        crash::point("undo begun");
-        let standing = Standing {
-            role: Role::Primary,
-            epoch: handover.epoch + 1,
-        };
-        if replica::newest_epoch(layout, self.vm)? >= handover.epoch {
-            if !is_lost {
-                let order = Decline {
-                    pair: handover.pair,
-                    epoch: standing.epoch,
-                };
-                self.with_target(|client| {
-                    client.host::<_, ()>(&HostRequest::Decline(order.clone()))
-                })?;
-            }
-            crash::point("undo confirmed");
-            replica::stand(layout, self.vm, standing)?;
-            replica::set_guard(layout, self.vm, standing, "it was taken back")?;
-            crash::point("undo standing");
-            let notes = self.roles.reinstate(self.vm)?;
-            notes
-                .iter()
-                .for_each(|note| self.context.reporter.note(note));
-        }
-        self.start_again(handover)
-    }
-
-    /// The VM stays here: it runs again if it did, and nothing is pending.
-    pub fn start_again(&self, handover: &Handover) -> Result<()> {
-        if handover.runs && !self.roles.is_running(self.vm)? {
-            self.roles.start(self.vm)?;
-        }
-        crash::point("undo started");
-        let adopting = self.layout().adopting(handover.reverse);
-        replica::remove(&adopting)?;
-        Handover::forget(self.layout(), self.vm)?;
-        self.context.reporter.say(
-            format!("VM {} stays on this host", self.vm),
-            json!({"event": "undone", "vm": self.vm, "runs": handover.runs}),
-        );
-        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a driver asks of a target's agent about replicas.
 
+use crate::hypervisor::LiveProfile;
 use crate::journal::Side;
 use crate::replica::{
     Adopt, BeginReverse, Decline, Generation, ReplicaRequest, Retention, Standing, TakeOver,
@@ -65,6 +66,33 @@ pub enum HostRequest {
     Decline(Decline),
     /// What are you for this pair, whichever end you are? Changes nothing; answers [`Position`].
     Position {
+        /// The pair.
+        pair: Uuid,
+    },
+    /// Could a guest like this go on at your place, on this replica? Changes nothing; answers notes.
+    CheckIncoming {
+        /// The pair.
+        pair: Uuid,
+        /// What it needs.
+        profile: Box<LiveProfile>,
+    },
+    /// Have the guest wait for its memory, as long as this connection lasts; answers [`crate::hypervisor::Incoming`].
+    Receive {
+        /// What it is to become.
+        order: TakeOver,
+        /// What it needs.
+        profile: Box<LiveProfile>,
+    },
+    /// Tell when it has all of its memory; fails if it does not get it.
+    Arrived {
+        /// The pair.
+        pair: Uuid,
+    },
+    /// Make the replica the VM, and have its guest go on, which has its memory; answers [`crate::replica::TakenOver`].
+    /// Fails with `NotFound` if it has not.
+    Land(TakeOver),
+    /// End a guest that waits, or has its memory and has not landed.
+    Leave {
         /// The pair.
         pair: Uuid,
     },

@@ -5,27 +5,21 @@
 //! cut off, finishes it.
 
 use super::converge::{self, Goal, Next, Round};
-use super::handover::{decisions, HandedOver, Handing, Handover, Health};
+use super::handover::{decisions, Handing, Handover, Times};
+use super::health::Health;
+use super::live::Live;
 use super::messages::HostRequest;
 use super::sync::{self, beginning, open_journal, sync_holding};
 use super::vm::{Context, Sent, SourceVm, SyncOptions, SyncOutcome};
-use crate::cli::units::{human, human_time};
-use crate::crash;
+use crate::cli::units::human_time;
 use crate::error::{Error, Kind, Result};
 use crate::hypervisor::{HostDescription, RoleHypervisor};
-use crate::image::{open_target, TargetOptions};
 use crate::journal::State;
 use crate::lock::Lock;
-use crate::lvm;
-use crate::replica::{self, source_pair, Generation, Role, SourcePair};
-use crate::snapshot::{Consistency, DiskSource, VmRuntime};
+use crate::snapshot::VmRuntime;
 use serde_json::json;
 use std::time::{Duration, Instant};
-use uuid::Uuid;
 
-/// How long devices may stay open after their VM has ended.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
-const CLOSE_POLL: Duration = Duration::from_millis(100);
 /// Pauses between attempts to reach a target that was told to take over, or is about to be.
 const REACH_POLL: Duration = Duration::from_secs(2);
 
@@ -47,6 +41,10 @@ pub struct MigrateOptions {
     pub stop: StopMode,
     /// How long its guest may take for that.
     pub shutdown_timeout: Duration,
+    /// Its guest is not ended, but paused, and goes on there.
+    pub live: bool,
+    /// How long it may be paused for that at the most; then it goes on here.
+    pub pause_max: Duration,
     /// Most syncs of the running VM.
     pub rounds_max: u32,
     /// How its health is found out.
@@ -68,8 +66,12 @@ pub struct Migration<'a> {
     pub vm: &'a str,
     /// This host's hypervisor.
     pub roles: &'a dyn RoleHypervisor,
+    /// What is needed to move it while it runs, if this program can do that.
+    pub live: Option<Live<'a>>,
     /// What the VM is.
     pub look: Look<'a>,
+    /// The second half of that: how to get at it now.
+    pub runtime: &'a dyn Fn() -> Result<VmRuntime>,
     /// Refuses a VM that cannot be moved for a reason of this hypervisor's; notes for the user.
     pub fitness: &'a dyn Fn() -> Result<Vec<String>>,
     /// How to sync.
@@ -78,13 +80,18 @@ pub struct Migration<'a> {
     pub options: &'a MigrateOptions,
 }
 
-/// What the last part of a migration has come to.
-struct Figures {
-    rounds: usize,
-    stop: Duration,
-    last: Option<SyncOutcome>,
-    asked_at: Option<Instant>,
-    moved: Sent,
+/// What a migration has come to.
+#[derive(Default)]
+pub(super) struct Figures {
+    pub rounds: usize,
+    /// How long it took to end or pause the VM.
+    pub stop: Duration,
+    /// The last sync, up to the seal.
+    pub last: Option<SyncOutcome>,
+    /// Since when the VM is on its way down.
+    pub asked_at: Option<Instant>,
+    pub moved: Sent,
+    pub times: Times,
 }
 
 /// Moves the VM to the context's host, or finishes what was cut off.
@@ -131,6 +138,7 @@ fn in_journal<T>(migration: &Migration, act: impl FnOnce(&Handing) -> Result<T>)
         program: migration.program,
         vm: migration.vm,
         roles: migration.roles,
+        live: migration.live.map(|live| live.hypervisor),
         health: &migration.options.health,
         hash: migration.sync.tuning.hash,
         run: &run,
@@ -140,27 +148,31 @@ fn in_journal<T>(migration: &Migration, act: impl FnOnce(&Handing) -> Result<T>)
 }
 
 impl Migration<'_> {
-    fn say(&self, text: String, event: serde_json::Value) {
+    pub(super) fn say(&self, text: String, event: serde_json::Value) {
         self.context.reporter.say(text, event);
     }
 
     /// A dry run: what the first sync would do, and whether the VM may go at all.
     fn tell_what_would_be(&self) -> Result<()> {
         let notes = (self.fitness)()?;
+        self.live_of(None)?;
+        self.memory_time(None)?;
         let (vm, runtime) = (self.look)()?;
         sync::sync(self.context, &vm, runtime, self.sync)?;
         notes
             .iter()
             .for_each(|note| self.context.reporter.note(note));
         let stop = match self.options.stop {
+            _ if self.options.live => "paused",
             StopMode::Shutdown => "shut down",
             StopMode::Off => "switched off",
         };
         self.say(
             format!(
-                "  then: syncs until the last one is expected to take at most {}, VM {} {stop} here, the rest sent, started on {}",
+                "  then: syncs until the last one is expected to take at most {}, VM {} {stop} here, the rest sent, {} on {}",
                 human_time(self.options.downtime_max),
                 self.vm,
+                if self.options.live { "going on" } else { "started" },
                 self.context.host
             ),
             json!({"event": "plan-line"}),
@@ -171,13 +183,7 @@ impl Migration<'_> {
     fn run(&self, handing: &Handing, lock: &Lock) -> Result<()> {
         handing.run.enter(State::Plan)?;
         let layout = self.context.layout;
-        let mut figures = Figures {
-            rounds: 0,
-            stop: Duration::ZERO,
-            last: None,
-            asked_at: None,
-            moved: Sent::default(),
-        };
+        let mut figures = Figures::default();
         let pending = Handover::pending(layout, self.vm)?;
         if let Some(mut handover) = pending {
             self.check_same_target(handing, &handover)?;
@@ -200,22 +206,45 @@ impl Migration<'_> {
                 json!({"event": "cut-off-migration", "vm": self.vm, "retired": retired}),
             );
             if !retired {
+                self.live_of(Some(&handover))?;
                 if self.roles.is_running(self.vm)? {
                     self.converge(&mut figures, lock)?;
                 }
                 handover = self.cut(handing, Some(handover), &mut figures, lock)?;
+                return self.hand_over(handing, handover, figures);
             }
-            return self.hand_over(handing, handover, figures);
+            self.sweep_left();
+            if self.finish(handing, &mut handover, &mut figures)? {
+                return Ok(());
+            }
+            figures = Figures::default();
         }
         let notes = (self.fitness)()?;
         notes
             .iter()
             .for_each(|note| self.context.reporter.note(note));
+        if self.options.live && self.options.no_start {
+            return Err(Error::new(
+                Kind::Usage,
+                "a guest that is moved while it runs cannot be left off",
+            ));
+        }
+        self.live_of(None)?;
         if self.roles.is_running(self.vm)? {
+            self.memory_time(None)?;
             self.converge(&mut figures, lock)?;
         }
         let handover = self.cut(handing, None, &mut figures, lock)?;
         self.hand_over(handing, handover, figures)
+    }
+
+    /// What a sync has left that was cut off behind its seal. Nobody else would look for it on a host that has given the VM up.
+    fn sweep_left(&self) {
+        let swept =
+            (self.look)().and_then(|(vm, _)| sync::sweep_left(self.context, &vm, self.sync));
+        if let Err(e) = swept {
+            self.context.reporter.note(&e.message());
+        }
     }
 
     fn check_same_target(&self, handing: &Handing, handover: &Handover) -> Result<()> {
@@ -245,10 +274,6 @@ impl Migration<'_> {
 
     /// Syncs the running VM until the rest is small enough.
     fn converge(&self, figures: &mut Figures, lock: &Lock) -> Result<()> {
-        let goal = Goal {
-            downtime_max: self.options.downtime_max,
-            rounds_max: self.options.rounds_max,
-        };
         let mut rounds = Vec::new();
         loop {
             let outcome = self.sync_once(lock)?;
@@ -272,6 +297,22 @@ impl Migration<'_> {
             );
             figures.rounds = rounds.len();
             self.context.stop.check()?;
+            let memory = self.memory_time(Some(&round))?;
+            if memory > self.options.downtime_max {
+                return Err(Error::new(
+                    Kind::Timeout,
+                    format!(
+                        "the memory of VM {} alone is expected to take {}, and it is paused meanwhile",
+                        self.vm,
+                        human_time(memory)
+                    ),
+                )
+                .advise("it runs on here. Allow more with --max-downtime and --pause-max, or move it without --live"));
+            }
+            let goal = Goal {
+                downtime_max: self.options.downtime_max.saturating_sub(memory),
+                rounds_max: self.options.rounds_max,
+            };
             if converge::next(&rounds, &goal, self.vm)? == Next::Cut {
                 return Ok(());
             }
@@ -280,202 +321,41 @@ impl Migration<'_> {
 
     fn sync_once(&self, lock: &Lock) -> Result<SyncOutcome> {
         let (vm, runtime) = (self.look)()?;
-        // What is kept of it makes the next round short, and is the way back afterwards.
-        let options = SyncOptions {
-            keep_base: true,
-            ..self.sync.clone()
-        };
-        sync_holding(self.context, &vm, runtime, &options, lock)
+        sync_holding(self.context, &vm, runtime, &self.sync_options(), lock)
     }
 
-    /// Up to the point of no return: the VM off, all of it on the target. Whatever fails, the VM runs here as it did.
-    fn cut(
+    /// The rest, with the VM given up a moment ago.
+    fn hand_over(
         &self,
         handing: &Handing,
-        begun: Option<Handover>,
-        figures: &mut Figures,
-        lock: &Lock,
-    ) -> Result<Handover> {
-        let mut kept = begun;
-        let result = self.try_cut(handing, &mut kept, figures, lock);
-        match (result, kept) {
-            (Ok(handover), _) => Ok(handover),
-            (Err(e), Some(handover)) if !handover.is_retired(self.context.layout, self.vm)? => {
-                Err(match handing.start_again(&handover) {
-                    Ok(()) => e,
-                    Err(also) => e.followed_by(also).advise(format!(
-                        "VM {} is still this host's, and is off: look why it does not start",
-                        self.vm
-                    )),
-                })
-            }
-            (Err(e), Some(handover)) => Err(self.held(&handover, e)),
-            (Err(e), None) => Err(e),
-        }
-    }
-
-    fn try_cut(
-        &self,
-        handing: &Handing,
-        kept: &mut Option<Handover>,
-        figures: &mut Figures,
-        lock: &Lock,
-    ) -> Result<Handover> {
-        let layout = self.context.layout;
-        let running = self.roles.is_running(self.vm)?;
-        if running {
-            if kept.is_none() {
-                // Known of, since it was synced.
-                *kept = Some(self.begin(handing, true)?);
-            }
-            if let Some(handover) = kept {
-                handover.runs = true;
-                handover.keep(layout, self.vm)?;
-            }
-            crash::point("handover begun");
-            handing.run.enter(State::Stop)?;
-            let asked = Instant::now();
-            figures.asked_at = Some(asked);
-            self.end_vm()?;
-            figures.stop = asked.elapsed();
-        }
-        crash::point("stopped");
-        let outcome = self.sync_once(lock)?;
-        figures.add(&outcome);
-        let Some(generation) = &outcome.generation else {
-            return Err(Error::new(Kind::Protocol, "the last sync sealed nothing"));
-        };
-        if generation.consistency != Consistency::Offline || self.roles.is_running(self.vm)? {
-            return Err(Error::new(
-                Kind::Busy,
+        mut handover: Handover,
+        mut figures: Figures,
+    ) -> Result<()> {
+        match self.finish(handing, &mut handover, &mut figures)? {
+            true => Ok(()),
+            false => Err(Error::new(
+                Kind::Remote,
                 format!(
-                    "VM {} was started while it was synced for the last time",
-                    self.vm
+                    "{} has lost the memory of VM {}, so the VM was taken back",
+                    handover.target_name, self.vm
                 ),
             )
-            .advise("run again"));
+            .advise("it runs on here: run again")),
         }
-        crash::point("last sync");
-        let mut handover = match kept.take() {
-            Some(handover) => handover,
-            None => self.begin(handing, false)?,
-        };
-        handover.sealed = Some((generation.number, self.reserve(&handover, generation)?));
-        // So that an error from here on undoes it.
-        *kept = Some(handover.clone());
-        replica::note_written(layout, self.roles, self.vm, handover.target, generation)?;
-        handover.keep(layout, self.vm)?;
-        figures.last = Some(outcome);
-        crash::point("handover kept");
-        handing.retire(&handover)?;
-        Ok(handover)
     }
 
-    /// What is needed to know before the VM is touched.
-    fn begin(&self, handing: &Handing, runs: bool) -> Result<Handover> {
-        let layout = self.context.layout;
-        let target: HostDescription =
-            handing.with_target(|client| client.host(&HostRequest::Describe { keep: true }))?;
-        let pair: Option<SourcePair> = source_pair(layout, self.vm, target.id)?;
-        let Some(pair) = pair else {
-            return Err(Error::new(
-                Kind::NotFound,
-                format!("VM {} was never synced to {}", self.vm, target.name),
-            ));
-        };
-        let newest = replica::newest_sent(layout, self.vm, target.id)?;
-        let position: super::messages::Position = handing
-            .with_target(|client| client.host(&HostRequest::Position { pair: pair.pair }))?;
-        if position.standing.role != Role::Replica || newest.is_none() {
-            return Err(Error::new(
-                Kind::Refused,
-                format!(
-                    "{} is {} for VM {} since epoch {}",
-                    target.name, position.standing.role, self.vm, position.standing.epoch
-                ),
-            ));
-        }
-        // What stays behind becomes a replica. That it cannot is to be found out while the VM runs.
-        for disk in newest.iter().flat_map(|newest| &newest.disks) {
-            let located = self.roles.locate(&disk.source);
-            located.map_err(|e| e.context(format!("disk {}: no way back", disk.key)))?;
-        }
-        // The way back is the one by which the VM came, if it did.
-        let mut ways = replica::targets_of(layout, self.vm)?;
-        ways.retain(|way| way.source_host == target.id && way.vm == position.vm);
-        let reverse = ways.pop().map_or_else(Uuid::new_v4, |way| way.pair);
-        let epochs = [
-            replica::newest_epoch(layout, self.vm)?,
-            position.standing.epoch,
-        ];
-        Ok(Handover {
-            pair: pair.pair,
-            reverse,
-            target: target.id,
-            target_name: target.name,
-            target_vm: position.vm,
-            epoch: epochs.into_iter().max().unwrap_or(0) + 1,
-            runs,
-            no_start: self.options.no_start,
-            sealed: None,
-            started: false,
-            undoing: false,
-        })
-    }
-
-    fn reserve(&self, handover: &Handover, generation: &Generation) -> Result<u64> {
-        let volumes: Vec<String> = generation.disks.iter().map(|d| d.source.clone()).collect();
-        let (layout, epoch) = (self.context.layout, handover.epoch);
-        replica::reserve(layout, self.roles, handover.reverse, epoch, &volumes)
-            .map(|(number, _)| number)
-    }
-
-    /// Ends the VM, and waits until nobody has its disks open.
-    fn end_vm(&self) -> Result<()> {
-        match self.options.stop {
-            StopMode::Off => self.roles.stop(self.vm)?,
-            StopMode::Shutdown => {
-                let limit = self.options.shutdown_timeout;
-                if !self.roles.shut_down(self.vm, limit)? {
-                    return Err(Error::new(
-                        Kind::Timeout,
-                        format!(
-                            "the guest of VM {} has not shut down within {}",
-                            self.vm,
-                            human_time(limit)
-                        ),
-                    )
-                    .advise(
-                        "it was asked to, and may still do so. Give it more time with --shutdown-timeout, or switch it off \
-                         with --stop off",
-                    ));
-                }
-            }
-        }
-        if self.roles.is_running(self.vm)? {
-            return Err(Error::new(
-                Kind::Busy,
-                format!("VM {} still runs after it was stopped", self.vm),
-            ));
-        }
-        let (vm, _) = (self.look)()?;
-        let until = Instant::now() + CLOSE_PATIENCE;
-        for disk in &vm.disks {
-            while let Some(why) = in_use(&disk.source)? {
-                if Instant::now() >= until {
-                    return Err(why.context(format!("disk {}", disk.spec.key)));
-                }
-                std::thread::sleep(CLOSE_POLL);
-            }
-        }
-        Ok(())
-    }
-
-    /// From the point of no return on: goes forward, and tries again for a while when the target cannot be reached.
-    fn hand_over(&self, handing: &Handing, mut handover: Handover, figures: Figures) -> Result<()> {
+    /// From the point of no return on: goes forward, and tries again for a while when the target cannot be reached. False:
+    /// there is no guest any more to go on there, and the one here does instead.
+    fn finish(
+        &self,
+        handing: &Handing,
+        handover: &mut Handover,
+        figures: &mut Figures,
+    ) -> Result<bool> {
         let until = Instant::now() + self.sync.retry_for;
         let done = loop {
-            let done = handing.with_target(|client| handing.go_on(&mut handover, client));
+            let times = &mut figures.times;
+            let done = handing.with_target(|client| handing.go_on(handover, client, times));
             match done {
                 Err(e)
                     if matches!(e.kind(), Kind::Remote | Kind::Timeout)
@@ -493,13 +373,20 @@ impl Migration<'_> {
             }
         };
         match done {
-            Ok(done) => self.tell(&handover, &figures, done),
+            Ok(done) => self.tell(handover, figures, done).map(|()| true),
             Err(e) if handover.started => Err(e),
-            Err(e) => Err(self.held(&handover, e)),
+            Err(e) if handover.live && e.kind() == Kind::NotFound => {
+                self.context.reporter.note(&e.message());
+                match handing.take_back(handover, false) {
+                    Ok(()) => Ok(false),
+                    Err(also) => Err(self.held(handover, e.followed_by(also))),
+                }
+            }
+            Err(e) => Err(self.held(handover, e)),
         }
     }
 
-    fn held(&self, handover: &Handover, error: Error) -> Error {
+    pub(super) fn held(&self, handover: &Handover, error: Error) -> Error {
         let table = decisions(self.vm, &handover.target_name);
         self.say(
             table.clone(),
@@ -512,113 +399,12 @@ impl Migration<'_> {
             ))
             .advise("run the same command again, or with --undo")
     }
-
-    fn tell(&self, handover: &Handover, figures: &Figures, done: HandedOver) -> Result<()> {
-        let HandedOver {
-            times,
-            adopted,
-            compared,
-            ill,
-        } = done;
-        for note in &adopted.notes {
-            self.context.reporter.note(note);
-        }
-        for key in &compared {
-            self.context.reporter.note(&format!(
-                "{key}: the first sync back has to compare all of it"
-            ));
-        }
-        let downtime = match (figures.asked_at, times.running_at) {
-            (Some(from), Some(to)) => Some(to.duration_since(from)),
-            _ => None,
-        };
-        let steps = figures.last.as_ref().map(|last| last.steps.clone());
-        let steps = steps.unwrap_or_default();
-        let sync: Duration = steps.iter().map(|(_, took)| *took).sum();
-        let sync_parts: Vec<String> = steps
-            .iter()
-            .map(|(state, took)| format!("{} {}", state.name(), human_time(*took)))
-            .collect();
-        let what = match downtime {
-            Some(downtime) => format!(", {} of downtime", human_time(downtime)),
-            None if handover.started => ", started".to_owned(),
-            None => ", not started".to_owned(),
-        };
-        self.say(
-            format!(
-                "VM {} is on {} now as VM {}{what}\n  stop {}, sync {} ({}), flip {}, start {}, health {}; {} changed in all, {} on the wire",
-                self.vm,
-                handover.target_name,
-                handover.target_vm,
-                human_time(figures.stop),
-                human_time(sync),
-                sync_parts.join(", "),
-                human_time(times.flip),
-                human_time(times.start),
-                human_time(times.health),
-                human(figures.moved.changed),
-                human(figures.moved.wire),
-            ),
-            json!({
-                "event": "migrated",
-                "vm": self.vm,
-                "target": handover.target_name,
-                "target_vm": handover.target_vm,
-                "epoch": handover.epoch,
-                "rounds": figures.rounds,
-                "started": handover.started,
-                "downtime_s": downtime.map(|d| d.as_secs_f64()),
-                "stop_s": figures.stop.as_secs_f64(),
-                "sync_s": sync.as_secs_f64(),
-                "sync_steps": steps.iter().map(|(state, took)| json!({"step": state.name(), "seconds": took.as_secs_f64()})).collect::<Vec<_>>(),
-                "flip_s": times.flip.as_secs_f64(),
-                "start_s": times.start.as_secs_f64(),
-                "health_s": times.health.as_secs_f64(),
-                "sent": figures.moved,
-                "way_back": adopted.generation.name(),
-                "read_again": adopted.read,
-                "healthy": ill.is_none(),
-            }),
-        );
-        match ill {
-            None => Ok(()),
-            Some(e) => Err(e
-                .context(format!(
-                    "VM {} was moved to {}, but does not do well there",
-                    self.vm, handover.target_name
-                ))
-                .advise(format!(
-                    "it stays there, as its guest may have written. To bring it back, run there: {} failback {} --to {}",
-                    self.program,
-                    handover.target_vm,
-                    self.roles.describe().map_or_else(|_| "HOST".into(), |(_, here)| here)
-                ))),
-        }
-    }
 }
 
 impl Figures {
-    fn add(&mut self, outcome: &SyncOutcome) {
+    pub(super) fn add(&mut self, outcome: &SyncOutcome) {
         self.moved.changed += outcome.sent.changed;
         self.moved.compared += outcome.sent.compared;
         self.moved.wire += outcome.sent.wire;
-    }
-}
-
-/// Who has a disk open, as an error; `None` if nobody has.
-fn in_use(disk: &DiskSource) -> Result<Option<Error>> {
-    match disk {
-        DiskSource::Lv(id) => Ok(lvm::get(id)?.open.then(|| {
-            Error::new(Kind::Busy, format!("{id} is still open"))
-                .advise("find out who uses it with fuser or lsblk")
-        })),
-        DiskSource::Path(path) => {
-            // A writer's locks, taken and let go again.
-            match open_target(path, TargetOptions::default(), |_| Ok(None)) {
-                Ok(_) => Ok(None),
-                Err(e) if e.kind() == Kind::Busy => Ok(Some(e)),
-                Err(e) => Err(e),
-            }
-        }
     }
 }

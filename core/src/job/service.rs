@@ -1,13 +1,13 @@
 //! The target's agent: answers a driver's requests about replicas.
 
 use super::messages::HostRequest;
-use super::{reverse_service, roles_service};
+use super::{landing_service, reverse_service, roles_service};
 use crate::agent::{while_there, Service};
 use crate::error::{Error, Kind, Result};
-use crate::hypervisor::{HostDescription, RoleHypervisor, TargetHypervisor};
+use crate::hypervisor::{HostDescription, LiveHypervisor, RoleHypervisor, TargetHypervisor};
 use crate::journal::{Beginning, Journal, Run, Sealed, Side, State};
 use crate::replica::{
-    self, Generation, Layout, Mending, Prepared, ReplicaRequest, ReplicaTarget, SealReport,
+    self, Generation, Landing, Layout, Mending, Prepared, ReplicaRequest, ReplicaTarget, SealReport,
 };
 use crate::wire::{limits, LinkReader};
 use serde::Serialize;
@@ -22,6 +22,8 @@ pub struct TargetService<'a> {
     layout: Layout,
     hypervisor: &'a dyn TargetHypervisor,
     roles: Option<&'a dyn RoleHypervisor>,
+    live: Option<&'a dyn LiveHypervisor>,
+    landing: Option<Landing<'a>>,
     open: Option<Open<'a>>,
     mending: Option<Mending>,
 }
@@ -39,6 +41,8 @@ impl<'a> TargetService<'a> {
             layout,
             hypervisor,
             roles: None,
+            live: None,
+            landing: None,
             open: None,
             mending: None,
         }
@@ -49,11 +53,21 @@ impl<'a> TargetService<'a> {
         self.roles = Some(roles);
         self
     }
+
+    /// Takes VMs over also while they run.
+    pub fn with_live(mut self, live: &'a dyn LiveHypervisor) -> Self {
+        self.live = Some(live);
+        self
+    }
 }
 
 impl TargetService<'_> {
     fn prepare(&mut self, request: &ReplicaRequest) -> Result<Prepared> {
         self.give_up();
+        if let Some(live) = self.live {
+            // One that a killed run left would keep the replica from being brought up to date.
+            replica::end_landing(&self.layout, live, request.pair)?;
+        }
         let (journal, note) = Journal::open(&self.layout.journal())?;
         let run = journal.begin(&Beginning {
             id: request.run,
@@ -193,6 +207,21 @@ impl Service for TargetService<'_> {
             HostRequest::Generations(vm) => {
                 value(&replica::list_generations(&self.layout, vm.as_deref())?)
             }
+            request @ (HostRequest::CheckIncoming { .. }
+            | HostRequest::Receive { .. }
+            | HostRequest::Arrived { .. }
+            | HostRequest::Land(_)
+            | HostRequest::Leave { .. }) => match self.live {
+                Some(live) => {
+                    self.give_up();
+                    let layout = &self.layout;
+                    landing_service::handle(layout, live, &mut self.landing, request, driver)
+                }
+                None => Err(Error::new(
+                    Kind::Protocol,
+                    "this agent takes over no VMs while they run",
+                )),
+            },
             request => match self.roles {
                 Some(roles) => match request {
                     HostRequest::BeginReverse(_)

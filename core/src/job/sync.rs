@@ -60,13 +60,40 @@ pub(super) fn sync_holding(
     vm: &SourceVm,
     runtime: VmRuntime,
     options: &SyncOptions,
+    lock: &Lock,
+) -> Result<SyncOutcome> {
+    sync_around(context, vm, runtime, options, lock, None)
+}
+
+/// What a workflow does in the middle of a sync, for which the VM stands still.
+pub(super) struct Around<'a> {
+    /// All is ready for the point in time: ends or pauses the VM, and tells how it is now.
+    pub stop: &'a dyn Fn() -> Result<VmRuntime>,
+    /// It is sealed, and that is all that somebody waits for. An error is the sync's, once that has cleaned up.
+    pub sealed: &'a dyn Fn(SyncOutcome) -> Result<()>,
+}
+
+/// [`sync_holding`] with something in its middle.
+pub(super) fn sync_around(
+    context: &Context,
+    vm: &SourceVm,
+    runtime: VmRuntime,
+    options: &SyncOptions,
     _lock: &Lock,
+    around: Option<&Around>,
 ) -> Result<SyncOutcome> {
     let journal = open_journal(context)?;
     tell_cut_off(context, &journal, &vm.id)?;
     let run = journal.begin(&beginning(context, &vm.id, &vm.name))?;
-    let result = Job::new(context, vm, options, Some(&run)).run(runtime);
+    let mut job = Job::new(context, vm, options, Some(&run));
+    job.around = around;
+    let result = job.run(runtime);
     finish(run, result)
+}
+
+/// Removes what killed runs left of their points in time. The caller holds the VM's lock.
+pub(super) fn sweep_left(context: &Context, vm: &SourceVm, options: &SyncOptions) -> Result<()> {
+    Job::new(context, vm, options, None).sweep()
 }
 
 /// Notes in the journal that a VM could not even be looked at: whoever asks for the state of its replica is to hear
@@ -151,6 +178,7 @@ pub(super) struct Job<'a> {
     pub options: &'a SyncOptions,
     /// Its page in the journal; none for a dry run.
     run: Option<&'a Run>,
+    around: Option<&'a Around<'a>>,
     pub began: Instant,
     /// When each step was begun, and what was sent.
     steps: RefCell<Vec<(State, Instant)>>,
@@ -169,6 +197,7 @@ impl<'a> Job<'a> {
             vm,
             options,
             run,
+            around: None,
             began: Instant::now(),
             steps: RefCell::default(),
             sent: Cell::default(),
@@ -222,6 +251,12 @@ impl Job<'_> {
         let Some(mut taken) = taken else {
             return Ok(self.outcome(result?));
         };
+        // What QEMU keeps has to go while QEMU is there.
+        let waits = self.around.filter(|_| !taken.point.is_in_qemu());
+        let mut behind = match (waits, &result) {
+            (Some(around), Ok(Some(sealed))) => (around.sealed)(self.outcome(Some(sealed.clone()))),
+            _ => Ok(()),
+        };
         let noted = match &result {
             Ok(_) => self.enter(State::Release),
             Err(_) => Ok(()),
@@ -235,6 +270,12 @@ impl Job<'_> {
             }
         }
         let released = taken.point.release();
+        if let (None, Some(around), Ok(Some(sealed)), Ok(())) =
+            (waits, self.around, &result, &released)
+        {
+            behind = (around.sealed)(self.outcome(Some(sealed.clone())));
+        }
+        behind?;
         let generation = result?;
         let sealed = |e: Error| match &generation {
             Some(generation) => {
@@ -321,6 +362,10 @@ impl Job<'_> {
         let carried = self.carried(&request, target.id)?;
         self.context.stop.check()?;
         self.enter(State::Snap)?;
+        let runtime = match self.around {
+            Some(around) => (around.stop)()?,
+            None => runtime,
+        };
         if self.options.keep_base {
             wanted.bitmap_next = Some(format!("{}{}", wanted.bitmaps, prepared.number));
         }

@@ -47,6 +47,8 @@ pub enum State {
     Fence,
     /// Shut the VM down on the host that it is to leave.
     Stop,
+    /// Have the guest's memory sent to the host that it goes to.
+    Memory,
     /// Give the VM up, durably: the point of no return of a change of roles.
     Retire,
     /// Have the other host take it over.
@@ -74,7 +76,7 @@ impl State {
     ];
 
     /// All of them.
-    pub const ALL: [State; 15] = [
+    pub const ALL: [State; 16] = [
         State::Plan,
         State::Sweep,
         State::Fork,
@@ -84,6 +86,7 @@ impl State {
         State::Release,
         State::Fence,
         State::Stop,
+        State::Memory,
         State::Retire,
         State::HandOver,
         State::Reverse,
@@ -104,6 +107,7 @@ impl State {
             State::Release => "release",
             State::Fence => "fence",
             State::Stop => "stop",
+            State::Memory => "memory",
             State::Retire => "retire",
             State::HandOver => "hand-over",
             State::Reverse => "reverse",

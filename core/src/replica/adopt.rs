@@ -32,6 +32,7 @@ use crate::sync::{DigestTable, Geometry, Params, Tuning};
 use crate::thin;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use uuid::Uuid;
 
 /// What a host is told that gave a VM up.
@@ -144,15 +145,15 @@ pub fn reserve(
 /// were written last: it shows later that they are still what was sent.
 pub fn note_written(
     layout: &Layout,
-    hypervisor: &dyn RoleHypervisor,
     vm: &str,
     target: Uuid,
     sent: &Generation,
+    files: &[(String, PathBuf)],
 ) -> Result<()> {
     for (index, disk) in sent.disks.iter().enumerate() {
-        if let (Location::File { path, .. }, _) = hypervisor.locate(&disk.source)? {
+        if let Some((_, path)) = files.iter().find(|(volume, _)| *volume == disk.source) {
             let path_of_note = layout.sent_stamp(vm, target, sent.number, index);
-            write_json(&path_of_note, &super::file::written(&path)?)?;
+            write_json(&path_of_note, &super::file::written(path)?)?;
         }
     }
     Ok(())

@@ -95,6 +95,16 @@ impl Layout {
         self.root.join("lock").join(format!("trial-{vm}"))
     }
 
+    /// Lock of the process that holds the guest of `vm` still while its memory moves.
+    pub fn keeper_lock(&self, vm: &str) -> PathBuf {
+        self.root.join("lock").join(format!("keeper-{vm}"))
+    }
+
+    /// A guest waits here for its memory, or has it, and does not run.
+    pub fn landing(&self, pair: Uuid) -> PathBuf {
+        self.replica(pair).join("landing.json")
+    }
+
     /// A change of roles of `vm` that this host has begun, until it is done.
     pub fn handover(&self, vm: &str) -> PathBuf {
         self.root.join("handover").join(format!("{vm}.json"))

@@ -11,6 +11,7 @@ mod file;
 mod guard;
 mod in_place;
 mod inspect;
+mod landing;
 mod layout;
 mod listing;
 mod manifest;
@@ -36,6 +37,7 @@ mod volume;
 pub use adopt::{adopt, note_written, reserve, Adopt, Adopted, SharedDisk};
 pub use guard::{clear_guard, set_guard};
 pub use inspect::{inspect, Finding};
+pub use landing::{end_landing, land, Landing};
 pub use layout::{state_dir, Layout};
 pub use manifest::{DiskRecord, Generation, GENERATION_PREFIX};
 pub use mend::{Mending, Unsealed};
@@ -45,7 +47,7 @@ pub use replicas::list_generations;
 pub use retention::Retention;
 pub use reverse::{begin_reverse, decline, know_of, BeginReverse, Decline, Reversed};
 pub use role::{Role, Standing};
-pub use stand::{newest_epoch, retire, stand, targets_of};
+pub use stand::{give_up, has_given_up, newest_epoch, retire, stand, targets_of};
 pub(crate) use store::remove;
 pub use store::{
     host_id, keep_sent_tables, newest_sent, note_sent, read_json, sent, source_pair, source_pairs,

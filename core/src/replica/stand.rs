@@ -18,6 +18,13 @@ pub fn newest_epoch(layout: &Layout, vm: &str) -> Result<u64> {
     Ok(epochs.max().unwrap_or(0))
 }
 
+/// Whether this host has given `vm` up in `epoch` or later, or has begun to: in one of its pairs is enough.
+pub fn has_given_up(layout: &Layout, vm: &str, epoch: u64) -> Result<bool> {
+    let pairs = source_pairs(layout, vm)?;
+    let mut standings = pairs.iter().map(|pair| pair.standing);
+    Ok(standings.any(|s| s.role == Role::Retired && s.epoch >= epoch))
+}
+
 /// The pairs in which `vm` is the VM's id here, and this host is or was the target.
 pub fn targets_of(layout: &Layout, vm: &str) -> Result<Vec<TargetPair>> {
     let mut found = Vec::new();
@@ -63,6 +70,18 @@ pub fn retire(
     epoch: u64,
     to: &str,
 ) -> Result<Vec<String>> {
+    let why = give_up(layout, hypervisor, vm, epoch, to)?;
+    hypervisor.retire(vm, &why)
+}
+
+/// The part of [`retire`] that makes it durable. Returns what the hypervisor is to tell whoever wants to start the VM.
+pub fn give_up(
+    layout: &Layout,
+    hypervisor: &dyn RoleHypervisor,
+    vm: &str,
+    epoch: u64,
+    to: &str,
+) -> Result<String> {
     let aside = layout.retired_config(vm, epoch);
     if !aside.exists() {
         // In a cluster it may have been moved to the other node already.
@@ -79,5 +98,5 @@ pub fn retire(
     let why = format!("it has gone to {to}");
     set_guard(layout, vm, standing, &why)?;
     crash::point("retired guard");
-    hypervisor.retire(vm, &why)
+    Ok(why)
 }

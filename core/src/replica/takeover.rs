@@ -102,7 +102,7 @@ pub fn take_over(
 }
 
 /// Whether what was ordered has happened already. Refuses what must not.
-fn check_standing(pair: &TargetPair, order: &TakeOver) -> Result<bool> {
+pub(super) fn check_standing(pair: &TargetPair, order: &TakeOver) -> Result<bool> {
     let Standing { role, epoch } = pair.standing;
     let refused = |what: String| Err(Error::new(Kind::Refused, what));
     match role {
@@ -122,7 +122,7 @@ fn check_standing(pair: &TargetPair, order: &TakeOver) -> Result<bool> {
     .map_err(|e: Error| e.advise("'status' on both hosts tells the roles; the newest epoch counts"))
 }
 
-fn check_volumes(generation: &Generation) -> Result<()> {
+pub(super) fn check_volumes(generation: &Generation) -> Result<()> {
     let lost = lost_disks(generation, &Listing::default())?;
     match lost.first() {
         None => Ok(()),
@@ -163,6 +163,20 @@ fn finish(
     generation: &Generation,
     order: &TakeOver,
 ) -> Result<()> {
+    make_heads(generation)?;
+    crash::point("take-over heads");
+    pair.head = Some(generation.number);
+    pair.standing = Standing {
+        role: Role::Primary,
+        epoch: order.epoch,
+    };
+    write_json(&layout.target_pair(pair.pair), pair)?;
+    crash::point("take-over standing");
+    store::remove(&layout.take_over(pair.pair))
+}
+
+/// Makes each head what was sealed, if that is not proved. Nobody has it open.
+pub(super) fn make_heads(generation: &Generation) -> Result<()> {
     let number = generation.number;
     let listing = Listing::default();
     // Somebody may have written to a head, by starting the replica and locking it again.
@@ -175,16 +189,7 @@ fn finish(
     listing.forget();
     each_disk(generation, &listing, "head", |v| v.prepare_head(number))?;
     listing.forget();
-    each_disk(generation, &listing, "swap", |v| v.swap_head(number))?;
-    crash::point("take-over heads");
-    pair.head = Some(number);
-    pair.standing = Standing {
-        role: Role::Primary,
-        epoch: order.epoch,
-    };
-    write_json(&layout.target_pair(pair.pair), pair)?;
-    crash::point("take-over standing");
-    store::remove(&layout.take_over(pair.pair))
+    each_disk(generation, &listing, "swap", |v| v.swap_head(number))
 }
 
 /// Tests may crash before any disk's turn: at `take-over swap scsi0`.
@@ -240,7 +245,7 @@ pub(super) fn recover(
 }
 
 /// Nothing is received here any more. What stays is only in the way, so it is no failure.
-fn drop_forks(layout: &Layout, pair: &mut TargetPair) -> Option<String> {
+pub(super) fn drop_forks(layout: &Layout, pair: &mut TargetPair) -> Option<String> {
     let drop_all = |pair: &mut TargetPair| {
         if pair.forks.is_empty() {
             return Ok(());

@@ -183,6 +183,11 @@ impl fmt::Debug for PointInTime {
 }
 
 impl PointInTime {
+    /// Whether QEMU keeps something of it, and must be there to let go of that.
+    pub fn is_in_qemu(&self) -> bool {
+        self.qemu.is_some()
+    }
+
     /// To be called when everything has been read, before it is relied on: fails with [`Kind::Busy`] if a
     /// disk that was read in place has changed, or its VM was started.
     pub fn still_valid(&self) -> Result<()> {

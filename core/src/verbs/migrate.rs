@@ -18,6 +18,12 @@ pub struct MigrateArgs {
     /// How long its guest may take to shut down; then the VM stays here
     #[arg(long, value_name = "TIME", default_value = "3m", value_parser = parse_time)]
     shutdown_timeout: Duration,
+    /// Its guest is not shut down, but paused, and goes on there with its memory. The memory is sent while it is paused
+    #[arg(long, conflicts_with = "no_start")]
+    live: bool,
+    /// How long the guest may be paused at the most for that; then it goes on here
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
+    pause_max: Duration,
     /// Most syncs of the running VM before it is given up
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds_max: u32,
@@ -52,6 +58,8 @@ impl MigrateArgs {
             downtime_max: self.max_downtime,
             stop: self.stop,
             shutdown_timeout: self.shutdown_timeout,
+            live: self.live,
+            pause_max: self.pause_max,
             rounds_max: self.rounds_max,
             health: Health {
                 command: self

@@ -16,7 +16,12 @@ pub struct PrintArgs {
     #[arg(long)]
     pub print_config: bool,
     /// What the other host is: auto asks it
-    #[arg(long, value_name = "KIND", default_value = "auto", requires = "print_config")]
+    #[arg(
+        long,
+        value_name = "KIND",
+        default_value = "auto",
+        requires = "print_config"
+    )]
     pub target_kind: TargetKind,
 }
 
@@ -38,14 +43,14 @@ impl PrintArgs {
             TargetKind::Pve => "pve",
             TargetKind::Libvirt => "libvirt",
             TargetKind::Auto => {
-                let asked: HostDescription = Remote::during(context.host, context.ssh, |session| {
-                    RemoteAgent::start(session, program, Streams::Fixed(1), context.stop)?.during(
-                        |agent| {
-                            let request = HostRequest::Describe { keep: false };
-                            agent.client().host(&request)
-                        },
-                    )
-                })?;
+                let asked: HostDescription =
+                    Remote::during(context.host, context.ssh, |session| {
+                        RemoteAgent::start(session, program, Streams::Fixed(1), context.stop)?
+                            .during(|agent| {
+                                let request = HostRequest::Describe { keep: false };
+                                agent.client().host(&request)
+                            })
+                    })?;
                 return Ok(asked.form);
             }
         };

@@ -1,12 +1,14 @@
 //! A domain: its state, its XML, what is done to it.
 
 use super::{bounded, Connection, DomainState, State, VirResult, CALL_TIME};
+use crate::ffi;
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::stop::Stop;
 use std::fmt;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 use virt::domain::Domain as VirDomain;
+use virt::error::ErrorNumber;
 use virt_sys as sys;
 
 /// Pause between two looks at a domain that is waited for.
@@ -230,19 +232,25 @@ impl Domain {
 
     /// What libvirt does to it at the moment, if anything that lasts.
     pub fn job(&self) -> Result<Option<Job>> {
-        let found = self.call("ask for the job of", |d| match d.get_job_stats(0) {
-            Ok(stats) => Ok(Some((stats.r#type, stats.operation))),
+        let found = self.call("ask for the job of", |d| match ffi::job_stats(d) {
+            Ok(stats) => Ok(Some(stats)),
             // It is off.
-            Err(e) if super::code_of(&e) == virt::error::ErrorNumber::OperationInvalid => Ok(None),
+            Err(e) if super::code_of(&e) == ErrorNumber::OperationInvalid => Ok(None),
             Err(e) => Err(e),
         })?;
         let Some((kind, operation)) = found else {
             return Ok(None);
         };
-        if u32::try_from(kind) == Ok(sys::VIR_DOMAIN_JOB_NONE) {
+        // What has ended can still be asked for, but not by this call; libvirt says so all the same.
+        if matches!(
+            kind,
+            sys::VIR_DOMAIN_JOB_NONE
+                | sys::VIR_DOMAIN_JOB_COMPLETED
+                | sys::VIR_DOMAIN_JOB_FAILED
+                | sys::VIR_DOMAIN_JOB_CANCELLED
+        ) {
             return Ok(None);
         }
-        let operation = operation.and_then(|number| u32::try_from(number).ok());
         Ok(Some(match operation {
             Some(sys::VIR_DOMAIN_JOB_OPERATION_START) => Job::Start,
             Some(sys::VIR_DOMAIN_JOB_OPERATION_SAVE) => Job::Save,

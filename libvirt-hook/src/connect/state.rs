@@ -64,6 +64,11 @@ impl DomainState {
         )
     }
 
+    /// QEMU is there, and its guest is not yet: it starts, or waits for what comes from another host.
+    pub fn is_starting(&self) -> bool {
+        (self.state, self.reason) == (State::Paused, sys::VIR_DOMAIN_PAUSED_STARTING_UP)
+    }
+
     /// It is off because it has gone to another host.
     pub fn has_migrated(&self) -> bool {
         (self.state, self.reason) == (State::Off, sys::VIR_DOMAIN_SHUTOFF_MIGRATED)

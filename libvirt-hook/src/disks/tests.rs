@@ -181,3 +181,23 @@ fn what_ties_a_domain_to_its_host_is_named() {
         ]
     );
 }
+
+proptest::proptest! {
+    /// Whatever a definition has become, it is read or refused; and what may not start can be put right again.
+    #[test]
+    fn no_definition_makes_it_panic(at in 0..4000_usize, cut in 0..40_usize, with in "[<>/'= a-z0-9&;:]{0,12}") {
+        let text = include_str!("../fixtures/web01.xml");
+        let from = at.min(text.len());
+        let to = (from + cut).min(text.len());
+        if let (Some(head), Some(tail)) = (text.get(..from), text.get(to..)) {
+            if let Ok(domain) = Domain::parse(&format!("{head}{with}{tail}")) {
+                let _ = decide(&domain, &Choice::default());
+                let _ = decide(&domain, &Choice::everything());
+                let mut changed = domain.clone();
+                crate::standstill::impose(&mut changed);
+                crate::standstill::lift(&mut changed);
+                proptest::prop_assert_eq!(changed, domain);
+            }
+        }
+    }
+}

@@ -137,6 +137,14 @@ impl Host for Libvirt {
         domain.as_ref().map(found).transpose()
     }
 
+    fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    fn connection(&self) -> Result<Connection> {
+        Libvirt::connection(self)
+    }
+
     fn manager(&self, uuid: Uuid) -> Result<Arc<dyn GuestManager>> {
         Ok(running::manager(&self.uri, uuid))
     }

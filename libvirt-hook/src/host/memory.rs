@@ -60,6 +60,14 @@ impl Host for Memory {
         Ok(domains.iter().find(|d| d.uuid == uuid).cloned())
     }
 
+    fn uri(&self) -> &str {
+        "test:///default"
+    }
+
+    fn connection(&self) -> Result<crate::connect::Connection> {
+        Err(Error::new(Kind::Refused, "there is no libvirt"))
+    }
+
     fn manager(&self, _: Uuid) -> Result<Arc<dyn GuestManager>> {
         Err(Error::new(Kind::Refused, "nothing runs here"))
     }

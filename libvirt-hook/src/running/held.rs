@@ -162,7 +162,8 @@ impl Grip {
     /// Does something to the domain; the next thing is done over a new connection if this one broke.
     fn attempt<T>(&mut self, act: impl FnOnce(&Domain) -> Result<T>) -> Result<T> {
         let done = self.domain().and_then(|domain| act(&domain));
-        if done.as_ref().is_err_and(|e| e.kind() != Kind::Busy) {
+        let alive = |domain: &Domain| domain.connection().is_alive();
+        if done.is_err() && !self.domain.as_ref().is_some_and(alive) {
             self.domain = None;
         }
         done

@@ -298,8 +298,8 @@ fn backup_socket(domain: &Domain) -> Result<Option<PathBuf>> {
     Ok(Some(socket.unwrap_or_default().into()))
 }
 
-/// Ends a backup that a killed run of ours left, and waits for the end of anything else that libvirt does to the domain.
-fn end_leftover(domain: &Domain) -> Result<()> {
+/// Ends a backup of ours, as a killed run has left it, and waits for the end of anything else that libvirt does to the domain.
+pub(crate) fn end_leftover(domain: &Domain) -> Result<()> {
     if domain.job()? == Some(Job::Backup) {
         let socket = backup_socket(domain)?.unwrap_or_default();
         let parts = socket
@@ -419,7 +419,7 @@ impl Keeper for BackupPoint {
         }
         self.guard = None;
         // libvirt may have been restarted since.
-        if self.domain.is_active().is_err() {
+        if !self.domain.connection().is_alive() {
             let connection = crate::connect::Connection::open(self.domain.connection().uri())?;
             match connection.find_uuid(self.domain.uuid())? {
                 Some(domain) => self.domain = domain,

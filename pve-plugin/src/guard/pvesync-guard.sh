@@ -6,7 +6,18 @@ dir=@DIR@
 vmid=${1-} phase=${2-}
 # Anything but a number names no file there.
 case $vmid in '' | *[!0-9]*) exit 0 ;; esac
-if [ "$phase" = pre-start ] && [ -e "$dir/$vmid" ]; then
+# The suite itself may have a guest wait here for its memory: its file names the process that does so, and since when.
+awaited() {
+    pid='' began='' stat=''
+    [ -e "$dir/$vmid.incoming" ] && read -r pid began < "$dir/$vmid.incoming" || return 1
+    case $pid in '' | *[!0-9]*) return 1 ;; esac
+    [ -e "/proc/$pid/stat" ] && read -r stat < "/proc/$pid/stat" || return 1
+    # The name may hold anything, the start is the 20th word behind it.
+    # shellcheck disable=SC2086
+    set -- ${stat##*) }
+    [ -n "$began" ] && [ "${20-}" = "$began" ]
+}
+if [ "$phase" = pre-start ] && [ -e "$dir/$vmid" ] && ! awaited; then
     role='' epoch='' reason=''
     read -r role epoch reason < "$dir/$vmid"
     if [ "$role" != primary ]; then

@@ -140,7 +140,8 @@ pub fn sketch(
             continue;
         };
         let volid = Volid::new("local-lvm", &format!("vm-{vmid}-disk-{number}"))?;
-        put.volumes.insert(disk.key.clone(), (volid, Some(spec.size)));
+        put.volumes
+            .insert(disk.key.clone(), (volid, Some(spec.size)));
     }
     write(guest, &put)
 }

@@ -38,6 +38,9 @@ main:
     movw $0x7c00, %sp
     movw $BUFFER_SEGMENT, %ax
     movw %ax, %es
+    rdtsc
+    movl %eax, born
+    movl %edx, born + 4
     cld
     sti
     movzbl BIOS_DISK_COUNT, %ecx
@@ -181,6 +184,11 @@ last:
     .long 0
 drive:
     .byte 0
+
+# A number that each start of the guest has for itself: tests look at it from outside, at 0x7c00 + 500.
+.org 500
+born:
+    .quad 0
 
 .org 510
     .word 0xaa55

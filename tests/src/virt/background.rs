@@ -65,7 +65,7 @@ impl Background<'_> {
     /// The group is gone.
     pub fn signal(&self, signal: &str) -> Result<()> {
         self.node
-            .run_ok(&format!("kill -{signal} -- -{}", self.pid))
+            .run_ok(&format!("/bin/kill -{signal} -- -{}", self.pid))
             .map(drop)
     }
 

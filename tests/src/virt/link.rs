@@ -1,4 +1,4 @@
-//! The network between the nodes: slow it, lose packets, cut it.
+//! The network between the nodes: slow it, cut it.
 
 use super::{Bed, Node, Result};
 use crate::lab::inner::run;
@@ -24,38 +24,44 @@ impl Bed {
         Ok(())
     }
 
-    /// Delays each packet by `delay_ms` each way, and lets `rate` through, in words of tc(8): "20mbit".
+    /// Lets no more than `rate` through each way, in words of tc(8): "20mbit".
     ///
     /// # Errors
     /// A node does not answer.
-    pub fn set_link(&self, delay_ms: u32, rate: &str) -> Result<()> {
-        self.on_both(&format!(
-            "tc qdisc replace dev {DEVICE} root netem delay {delay_ms}ms rate {rate} limit 10000"
-        ))
+    pub fn slow_link(&self, rate: &str) -> Result<()> {
+        let script =
+            format!("tc qdisc replace dev {DEVICE} root tbf rate {rate} burst 64kb latency 200ms");
+        self.a().run_ok(&script)?;
+        self.b().run_ok(&script).map(drop)
     }
 
-    /// Lets nothing through and tells neither node: as when a switch in the middle fails.
+    /// Lets nothing through and tells neither node, as when a switch in the middle fails: each sends to an address of
+    /// hardware that nobody has.
     ///
     /// # Errors
     /// A node does not answer.
     pub fn cut_link(&self) -> Result<()> {
-        self.on_both(&format!(
-            "tc qdisc replace dev {DEVICE} root netem loss 100%"
-        ))
+        for (node, peer) in [(self.a(), self.b()), (self.b(), self.a())] {
+            node.run_ok(&format!(
+                "ip neighbour replace {} lladdr 02:00:00:00:00:ff dev {DEVICE} nud permanent",
+                peer.ip()
+            ))?;
+        }
+        Ok(())
     }
 
-    /// Undoes [`set_link`](Self::set_link) and [`cut_link`](Self::cut_link).
+    /// Undoes [`slow_link`](Self::slow_link) and [`cut_link`](Self::cut_link).
     ///
     /// # Errors
     /// A node does not answer.
     pub fn mend_link(&self) -> Result<()> {
-        self.on_both(&format!(
-            "if tc qdisc show dev {DEVICE} | grep -q netem; then tc qdisc del dev {DEVICE} root; fi"
-        ))
-    }
-
-    fn on_both(&self, script: &str) -> Result<()> {
-        self.a().run_ok(script)?;
-        self.b().run_ok(script).map(drop)
+        for (node, peer) in [(self.a(), self.b()), (self.b(), self.a())] {
+            node.run_ok(&format!(
+                "ip neighbour flush to {} nud permanent
+                 if tc qdisc show dev {DEVICE} | grep -q tbf; then tc qdisc del dev {DEVICE} root; fi",
+                peer.ip()
+            ))?;
+        }
+        Ok(())
     }
 }

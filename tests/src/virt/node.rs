@@ -6,7 +6,7 @@ use super::{Error, Output, Result};
 use crate::lab::inner::{capture, Context, Keeper};
 use crate::sshd::processes;
 use rustix::process::{kill_process, Pid, Signal};
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -46,6 +46,8 @@ impl Node {
     ) -> Result<Node> {
         let dir = run.join(name);
         super::daemon::write_files(&dir.join("own"), &keys.join("own"), name, number)?;
+        let log = dir.join("init.log");
+        let stderr = File::create(&log).context(|| format!("cannot make {}", log.display()))?;
         let mut unshare = keeper.spawn("unshare", |command| {
             command
                 .args(["--mount", "--uts", "--net", "--ipc", "--pid", "--fork"])
@@ -55,7 +57,8 @@ impl Node {
                 .env_clear()
                 .env("PATH", PATH)
                 .stdin(Stdio::null())
-                .stdout(Stdio::piped());
+                .stdout(Stdio::piped())
+                .stderr(stderr);
         })?;
         let stdout = unshare.stdout.take();
         let (sender, ready) = channel();
@@ -75,8 +78,10 @@ impl Node {
         let (true, Some(init)) = (line.trim() == "ready", init) else {
             unshare.kill().ok();
             unshare.wait().ok();
+            let why = fs::read_to_string(&log).unwrap_or_default();
             return Err(Error::new(format!(
-                "the namespaces of {name} are not to be had; what failed is told above"
+                "the namespaces of {name} are not to be had: {}",
+                why.trim()
             )));
         };
         Ok(Node {

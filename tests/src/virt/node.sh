@@ -32,6 +32,9 @@ mknod -m 666 "$root/dev/net/tun" c 10 200
 mount -t devpts -o newinstance,ptmxmode=666 devpts "$root/dev/pts"
 ln -s pts/ptmx "$root/dev/ptmx"
 ln -s /proc/self/fd "$root/dev/fd"
+ln -s fd/0 "$root/dev/stdin"
+ln -s fd/1 "$root/dev/stdout"
+ln -s fd/2 "$root/dev/stderr"
 mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
 
 # What this machine itself has of all this is not the node's.
@@ -56,5 +59,7 @@ rmdir .outside
 ip link set lo up
 echo ready
 exec > /dev/null
-sleep infinity &
-while :; do wait; done
+while :; do
+    sleep infinity &
+    wait $!
+done

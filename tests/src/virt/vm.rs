@@ -104,7 +104,8 @@ impl Vm {
 
     /// Its description for libvirt. It boots from a read-only disk, vdz, that all nodes have.
     pub fn xml(&self) -> String {
-        let disks: String = self.disks.iter().map(|disk| self.disk_xml(disk)).collect();
+        let disks = self.disks.iter().zip(2..);
+        let disks: String = disks.map(|(disk, n)| self.disk_xml(disk, n)).collect();
         format!(
             "<domain type='qemu'>
   <name>{name}</name>
@@ -136,7 +137,8 @@ impl Vm {
         )
     }
 
-    fn disk_xml(&self, disk: &Disk) -> String {
+    /// The BIOS knows only disks that it may boot from: so each has an order.
+    fn disk_xml(&self, disk: &Disk, order: usize) -> String {
         let (kind, attribute) = match disk.medium {
             Medium::Block => ("block", "dev"),
             Medium::Qcow2 | Medium::Raw => ("file", "file"),
@@ -146,6 +148,7 @@ impl Vm {
       <driver name='qemu' type='{format}' cache='{cache}'/>
       <source {attribute}='{path}'/>
       <target dev='{target}' bus='virtio'/>
+      <boot order='{order}'/>
     </disk>
 ",
             format = disk.medium.format(),

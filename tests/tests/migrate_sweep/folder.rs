@@ -2,21 +2,34 @@
 //! there while the VM runs. It refuses what a hypervisor with a guard refuses, and notes if two hosts run the VM.
 
 use rblocksync::error::{Error, Kind, Result};
-use rblocksync::hypervisor::{Hold, Published, RoleHypervisor, TargetHypervisor};
+use rblocksync::hypervisor::{
+    GuestState, Hold, Incoming, LiveHypervisor, LiveProfile, Published, RoleHypervisor,
+    TargetHypervisor,
+};
 use rblocksync::image::ImageFormat;
 use rblocksync::replica::{
     read_json, write_json, DiskSpec, Generation, Location, Placement, ReplicaRequest, TargetPair,
 };
+use rblocksync::stop::Stop;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// Files of a host's folder.
 pub const CONFIG: &str = "vm.json";
 pub const RUNNING: &str = "running";
+/// In its place while the guest does something else: it is paused, has been sent, or waits for its memory.
+pub const PAUSED: &str = "paused";
+pub const SENT: &str = "sent";
+pub const WAITING: &str = "waiting";
+/// What a guest has in its memory: something that no other one has.
+pub const MEMORY: &str = "memory";
 /// Beside the folders: what must never have happened.
 pub const VIOLATION: &str = "violation";
 /// In a host's folder: its VM does not start any more.
@@ -73,8 +86,65 @@ impl Folder {
         }
     }
 
+    /// A guest is there, whatever it does.
     fn runs(&self) -> bool {
-        self.dir.join(RUNNING).exists()
+        self.state() != GuestState::Off
+    }
+
+    pub fn state(&self) -> GuestState {
+        let is = |file: &str| self.dir.join(file).exists();
+        match () {
+            () if is(RUNNING) => GuestState::Running,
+            () if is(PAUSED) => GuestState::Paused,
+            () if is(SENT) => GuestState::Sent,
+            () if is(WAITING) => GuestState::Waiting,
+            () => GuestState::Off,
+        }
+    }
+
+    /// Notes if another host runs the VM, too.
+    fn run_as(&self, was: Option<&str>) -> Result<()> {
+        if self.others_run() {
+            let violation = self.dir.with_file_name(VIOLATION);
+            let _ = fs::write(violation, "two hosts run the VM");
+        }
+        let running = self.dir.join(RUNNING);
+        match was {
+            Some(was) => fs::rename(self.dir.join(was), running),
+            None => fs::write(running, ""),
+        }
+        .map_err(|e| Error::io("cannot run", e))
+    }
+
+    /// Ends a guest that does not run.
+    fn end(&self) -> Result<()> {
+        match self.state() {
+            GuestState::Running => Err(refused("it runs")),
+            _ => self.stop(""),
+        }
+    }
+
+    /// Waits for a guest's memory: the process that `receive` starts.
+    pub fn wait(&self, socket: &Path) -> std::io::Result<()> {
+        let listener = UnixListener::bind(socket)?;
+        listener.set_nonblocking(true)?;
+        fs::write(self.dir.join(WAITING), "")?;
+        let mut stream = loop {
+            match listener.accept() {
+                Ok((stream, _)) => break stream,
+                // It is not wanted any more.
+                Err(_) if !self.dir.join(WAITING).exists() => return Ok(()),
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        stream.set_nonblocking(false)?;
+        let mut memory = Vec::new();
+        stream.read_to_end(&mut memory)?;
+        if memory.last() != Some(&b'.') {
+            return fs::remove_file(self.dir.join(WAITING));
+        }
+        fs::write(self.dir.join(MEMORY), memory)?;
+        fs::rename(self.dir.join(WAITING), self.dir.join(PAUSED))
     }
 
     fn others_run(&self) -> bool {
@@ -225,6 +295,7 @@ impl RoleHypervisor for Folder {
         if self.runs() {
             return Ok(());
         }
+        fs::write(self.dir.join(MEMORY), new_memory()).map_err(|e| Error::io("no memory", e))?;
         match self.read()?.map(|config| config.state) {
             _ if self.dir.join(BROKEN).exists() => {
                 return Err(Error::new(Kind::Tool, "QEMU says no"))
@@ -232,11 +303,7 @@ impl RoleHypervisor for Folder {
             Some(State::Vm) => {}
             other => return Err(refused(format!("cannot start {other:?}"))),
         }
-        if self.others_run() {
-            let violation = self.dir.with_file_name(VIOLATION);
-            let _ = fs::write(violation, "two hosts run the VM");
-        }
-        fs::write(self.dir.join(RUNNING), "").map_err(|e| Error::io("cannot start", e))
+        self.run_as(None)
     }
 
     fn shut_down(&self, vm: &str, _: Duration) -> Result<bool> {
@@ -244,13 +311,108 @@ impl RoleHypervisor for Folder {
     }
 
     fn stop(&self, _: &str) -> Result<()> {
-        match fs::remove_file(self.dir.join(RUNNING)) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("cannot stop", e)),
-            _ => Ok(()),
+        for file in [RUNNING, PAUSED, SENT, WAITING, MEMORY] {
+            match fs::remove_file(self.dir.join(file)) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io("cannot stop", e))
+                }
+                _ => {}
+            }
         }
+        Ok(())
     }
 
     fn guest_answers(&self, _: &str) -> Result<Option<bool>> {
         Ok(None)
+    }
+}
+
+pub fn new_memory() -> String {
+    format!("{}.", Uuid::new_v4())
+}
+
+impl LiveHypervisor for Folder {
+    fn profile(&self, _: &str) -> Result<LiveProfile> {
+        Ok(LiveProfile {
+            memory: 37,
+            details: "a folder".into(),
+        })
+    }
+
+    fn pause(&self, _: &str) -> Result<Box<dyn Hold>> {
+        fs::rename(self.dir.join(RUNNING), self.dir.join(PAUSED))
+            .map_err(|e| Error::io("cannot pause", e))?;
+        Ok(Box::new(Held))
+    }
+
+    fn send_memory(&self, _: &str, sockets: &[PathBuf], _: &Stop) -> Result<()> {
+        let sent = fs::read(self.dir.join(MEMORY)).and_then(|memory| {
+            UnixStream::connect(&sockets[0])?.write_all(&memory)?;
+            fs::rename(self.dir.join(PAUSED), self.dir.join(SENT))
+        });
+        sent.map_err(|e| Error::io("cannot send", e))
+    }
+
+    fn retire_paused(&self, _: &str, _: &str) -> Result<Vec<String>> {
+        match self.read()?.map(|config| config.state) {
+            Some(State::Vm | State::Retired) => self.be(State::Retired).map(|()| Vec::new()),
+            other => Err(refused(format!("cannot retire {other:?}"))),
+        }
+    }
+
+    fn end_paused(&self, _: &str) -> Result<()> {
+        self.end()
+    }
+
+    fn check_incoming(&self, _: &TargetPair, profile: &LiveProfile) -> Result<Vec<String>> {
+        match self.dir.join(BROKEN).exists() {
+            true => Err(refused("it could not go on here")),
+            false => Ok(vec![format!("it comes from {}", profile.details)]),
+        }
+    }
+
+    fn receive(&self, _: &TargetPair, _: &Generation, _: &LiveProfile) -> Result<Incoming> {
+        let name = Uuid::new_v4().simple().to_string();
+        let socket = std::env::temp_dir().join(&name[..12]);
+        let cannot = |e| Error::io("nobody waits", e);
+        Command::new(std::env::current_exe().map_err(cannot)?)
+            .arg("waits")
+            .arg(&socket)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(cannot)?;
+        let until = Instant::now() + Duration::from_secs(30);
+        while self.state() != GuestState::Waiting {
+            if Instant::now() > until {
+                return Err(refused("nobody waits"));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(Incoming {
+            sockets: vec![socket],
+        })
+    }
+
+    fn end_received(&self, _: &TargetPair) -> Result<()> {
+        self.end()
+    }
+
+    fn promote_received(&self, pair: &TargetPair, generation: &Generation) -> Result<Vec<String>> {
+        self.promote(pair, generation)
+    }
+
+    fn guest(&self, _: &str) -> Result<GuestState> {
+        Ok(self.state())
+    }
+
+    fn resume(&self, _: &str) -> Result<()> {
+        match self.state() {
+            GuestState::Running => Ok(()),
+            GuestState::Paused => self.run_as(Some(PAUSED)),
+            GuestState::Sent => self.run_as(Some(SENT)),
+            state => Err(refused(format!("it is {state:?}"))),
+        }
     }
 }

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod folder;
+mod live;
 mod program;
 mod world;
 
@@ -100,6 +101,10 @@ fn main() -> ExitCode {
         ),
         ("what_does_not_do_well_stays_where_it_is", ill),
         ("nothing_is_brought_back_while_both_run", both_run),
+        ("a_guest_that_moves_has_its_memory", live::moves),
+        ("a_guest_that_moves_survives_the_driver", live::driver_dies),
+        ("a_guest_that_moves_survives_the_agent", live::agent_dies),
+        ("a_guest_that_moves_can_be_taken_back", live::taken_back),
     ] {
         trials
             .push(Trial::test(name, move || run(sweep)).with_ignored_flag(!tests::cli::is_root()));
@@ -149,14 +154,19 @@ fn agent() {
         world.change(from);
         let content = world.content(from);
         world.agent_dies_at(1 - from, point);
-        let failed = world.run(from, "migrate", "");
-        assert_eq!(failed.status.code(), Some(1), "{point}: {failed:?}");
-        assert!(!world.runs(0) && !world.runs(1), "{point}: it was given up");
-        let said = String::from_utf8_lossy(&failed.stdout);
-        assert!(said.contains("both hold still"), "{point}: {said}");
+        let run = world.run(from, "migrate", "");
         world.check();
         world.agent_dies_at(1 - from, "");
-        world.run_well(from, "migrate");
+        // Behind the step that another agent passes over, the run has gone on by itself.
+        if run.status.code() != Some(0) {
+            assert_eq!(run.status.code(), Some(1), "{point}: {run:?}");
+            assert!(!world.runs(from), "{point}: it was given up");
+            if !world.runs(1 - from) {
+                let said = String::from_utf8_lossy(&run.stdout);
+                assert!(said.contains("both hold still"), "{point}: {said}");
+            }
+            world.run_well(from, "migrate");
+        }
         world.check_is_on(1 - from, &content);
     }
 }

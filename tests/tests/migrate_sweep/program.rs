@@ -5,8 +5,8 @@ use rblocksync::cli::{run_agent, OutputOptions, Reporter};
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::image::ImageFormat;
 use rblocksync::job::{
-    self, Context, Health, MigrateOptions, Migration, SourceDisk, SourceVm, StopMode, SyncOptions,
-    TargetService,
+    self, keeper, Context, Health, Live, MigrateOptions, Migration, SourceDisk, SourceVm, StopMode,
+    SyncOptions, TargetService,
 };
 use rblocksync::remote::{HostSpec, SshOptions};
 use rblocksync::replica::{
@@ -32,11 +32,20 @@ pub fn main(word: &str, args: Vec<OsString>) -> Option<ExitCode> {
     let done = match word {
         "agent" => {
             let folder = here()?;
-            let mut service =
-                TargetService::new(Layout::new(state_dir()), &folder).with_roles(&folder);
+            let mut service = TargetService::new(Layout::new(state_dir()), &folder)
+                .with_roles(&folder)
+                .with_live(&folder);
             return Some(run_agent(PROGRAM, &args, &mut service));
         }
-        "sync" | "migrate" | "undo" | "undo-lost" | "failback" | "failback-only" => {
+        keeper::WORD => {
+            let code = keeper::keep(args, &Layout::new(state_dir()), &here()?);
+            return Some(ExitCode::from(u8::try_from(code).unwrap_or(1)));
+        }
+        "waits" => {
+            let waited = here()?.wait(Path::new(args.first()?));
+            return Some(ExitCode::from(u8::from(waited.is_err())));
+        }
+        "sync" | "migrate" | "live" | "undo" | "undo-lost" | "failback" | "failback-only" => {
             act(word, Path::new(args.first()?))
         }
         "fail-over" => fail_over(),
@@ -100,6 +109,8 @@ fn act(word: &str, config: &Path) -> Result<()> {
         downtime_max: Duration::from_secs(600),
         stop: StopMode::Shutdown,
         shutdown_timeout: Duration::from_secs(1),
+        live: word == "live",
+        pause_max: Duration::from_secs(60),
         rounds_max: 3,
         health: Health {
             command: std::env::var(HEALTH)
@@ -116,13 +127,18 @@ fn act(word: &str, config: &Path) -> Result<()> {
         program: PROGRAM,
         vm: VM,
         roles: &folder,
+        live: Some(Live {
+            hypervisor: &folder,
+            keeper: &keeper::launcher(),
+        }),
         look: &look,
+        runtime: &|| Ok(runtime()),
         fitness: &|| Ok(Vec::new()),
         sync: &sync,
         options: &options,
     };
     match word {
-        "migrate" => job::migrate(&migration),
+        "migrate" | "live" => job::migrate(&migration),
         "undo" => job::undo_migrate(&migration, false),
         "undo-lost" => job::undo_migrate(&migration, true),
         "failback" => job::failback(&migration, true),

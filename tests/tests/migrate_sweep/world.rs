@@ -1,12 +1,14 @@
 //! Two hosts in one: folders on an XFS, each with an agent behind a real sshd.
 
-use crate::folder::{Config, Folder, State, RUNNING, VIOLATION};
+use crate::folder::{new_memory, Config, Folder, State, MEMORY, RUNNING, VIOLATION};
 use crate::program::{FOLDER, HEALTH, PROGRAM, VM};
-use rblocksync::replica::{verify, Layout, VerifiedDisk, VerifyRequest};
+use rblocksync::hypervisor::GuestState;
+use rblocksync::replica::{targets_of, verify, Layout, Role, VerifiedDisk, VerifyRequest};
 use rblocksync::stop::Stop;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 use tests::cli::{scribble, sparse_image, Mount, MIB};
 use tests::sshd::Sshd;
 
@@ -69,6 +71,7 @@ impl World {
             disks: DISKS.map(|d| (d.to_owned(), format!("{d}.raw"))).into(),
         };
         rblocksync::replica::write_json(&folder.dir.join("vm.json"), &config).expect("a VM");
+        fs::write(folder.dir.join(MEMORY), new_memory()).expect("a VM");
         fs::write(folder.dir.join(RUNNING), "").expect("a VM");
         world
     }
@@ -142,6 +145,30 @@ impl World {
         fs::remove_file(self.folder(host).dir.join(RUNNING)).expect("a VM that runs");
     }
 
+    /// What the guest has in its memory.
+    pub fn memory(&self, host: usize) -> String {
+        fs::read_to_string(self.folder(host).dir.join(MEMORY)).expect("a guest")
+    }
+
+    /// The guest on `host` is not left paused: it runs before long, or is gone.
+    pub fn expect_guest(&self, host: usize, wanted: GuestState) {
+        let until = Instant::now() + Duration::from_secs(60);
+        while self.folder(host).state() != wanted {
+            let state = self.folder(host).state();
+            assert!(
+                Instant::now() < until,
+                "host {host}: the guest is {state:?}"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Whether this host has taken the VM over.
+    fn is_primary(&self, host: usize) -> bool {
+        let pairs = targets_of(&Layout::new(self.state(host)), VM).expect("pairs");
+        pairs.iter().any(|pair| pair.standing.role == Role::Primary)
+    }
+
     /// What the VM is on a host; nothing if it was never there.
     pub fn vm_is(&self, host: usize) -> Option<State> {
         self.folder(host)
@@ -157,7 +184,7 @@ impl World {
         assert!(!(self.runs(0) && self.runs(1)), "both hosts run the VM");
         for host in [0, 1] {
             assert!(
-                !self.runs(host) || startable[host],
+                !self.runs(host) || startable[host] || self.is_primary(host),
                 "host {host} runs a replica"
             );
         }

@@ -1,9 +1,11 @@
 //! Changes of roles between two hypervisors: who may run the VM, and that there is always just one that does. On small
 //! VMs, a thin volume and a file each.
 
+mod downtime;
 mod failback;
 mod failover;
 mod guard;
+mod live;
 mod migrate;
 mod trial;
 
@@ -26,6 +28,10 @@ fn main() -> ExitCode {
             migrate::the_first_sync_back_is_a_delta,
             migrate::killed_at_its_records_it_still_arrives,
             migrate::a_guest_that_does_not_listen_stays,
+            live::a_guest_moves_and_does_not_notice,
+            live::it_goes_on_where_it_was_when_the_move_is_killed,
+            live::what_cannot_go_along_is_refused_while_it_runs,
+            downtime::it_is_told_how_long_ten_gib_stand_still,
             failback::a_vm_comes_back_after_a_failover,
         ],
     )

@@ -42,7 +42,7 @@ fn make(guest: &Guest) -> Result<()> {
 }
 
 /// How long one of them may take: it is several syncs.
-const MOVE_MAX: Duration = Duration::from_secs(900);
+pub const MOVE_MAX: Duration = Duration::from_secs(900);
 
 /// Runs a command that must succeed; its events.
 pub fn events(guest: &Guest, command: &str) -> Result<Vec<Value>> {

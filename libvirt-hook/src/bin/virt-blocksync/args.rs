@@ -79,6 +79,8 @@ pub struct VmArgs {
 
 /// How a domain is synced, whatever for.
 #[derive(clap::Args)]
+// The options that all front ends share are a group of this name already.
+#[group(skip)]
 pub struct SyncArgs {
     #[command(flatten)]
     pub common: CommonArgs,
@@ -148,4 +150,15 @@ pub struct ReturnArgs {
     pub sync: SyncArgs,
     #[command(flatten)]
     pub failback: FailbackArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
 }

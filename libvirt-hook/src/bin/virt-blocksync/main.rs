@@ -9,7 +9,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use libvirt_domain::guest::{ours, Put};
 use rblocksync::cli::{exit_code, run_agent, Reporter};
 use rblocksync::error::{Kind, Result};
-use rblocksync::job::{Patient, SourceDisk, TargetService};
+use rblocksync::job::{keeper, Patient, SourceDisk, TargetService};
 use rblocksync::replica::{state_dir, Generation, Layout};
 use rblocksync::snapshot::DiskSource;
 use rblocksync::stop::{on_signals, Stop};
@@ -19,22 +19,36 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use syncs::{moving, vm};
 use virt_blocksync::domain::Domain;
+use virt_blocksync::hook;
 use virt_blocksync::host::{Host, Libvirt};
 use virt_blocksync::running;
 use virt_blocksync::source::{self, PROGRAM};
 use virt_blocksync::target::VirtTarget;
+use virt_blocksync::work;
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     match args.next().as_deref().and_then(|a| a.to_str()) {
+        // Before all else, as nothing may come between libvirtd and its answer.
+        Some("hook") => ExitCode::from(hook::main(args, std::io::stdin())),
+        Some("work") => work(),
         Some("agent") => {
             let layout = Layout::new(state_dir());
             let target = VirtTarget::new(host(None), layout.clone());
-            let mut service = TargetService::new(layout, &target).with_roles(&target);
+            let mut service = TargetService::new(layout, &target)
+                .with_roles(&target)
+                .with_live(&target);
             run_agent(PROGRAM, &args.collect::<Vec<_>>(), &mut service)
         }
         Some("watchdog") => {
             let code = running::watchdog_main(args);
+            ExitCode::from(u8::try_from(code).unwrap_or(1))
+        }
+        Some(keeper::WORD) => {
+            let uri = args.next().and_then(|uri| uri.into_string().ok());
+            let layout = Layout::new(state_dir());
+            let target = VirtTarget::new(host(uri.as_deref()), layout.clone());
+            let code = keeper::keep(args, &layout, &target);
             ExitCode::from(u8::try_from(code).unwrap_or(1))
         }
         _ => {
@@ -43,6 +57,30 @@ fn main() -> ExitCode {
                 Ok(cli) => run(cli, &matches),
                 Err(e) => e.exit(),
             }
+        }
+    }
+}
+
+/// What the hook has left for a worker is looked at.
+fn work() -> ExitCode {
+    let stop = match on_signals() {
+        Ok(stop) => stop,
+        Err(error) => {
+            eprintln!("{PROGRAM}: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let layout = Layout::new(state_dir());
+    let done = work::connect("qemu:///system", work::PATIENCE, &stop)
+        .and_then(|libvirt| work::work(&layout, &libvirt, work::PATIENCE, &stop));
+    match done {
+        Ok(said) => {
+            said.iter().for_each(|line| println!("{line}"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{PROGRAM}: {error}");
+            ExitCode::from(exit_code(&error, &stop))
         }
     }
 }

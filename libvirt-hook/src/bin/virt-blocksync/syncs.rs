@@ -4,9 +4,9 @@ use crate::args::{SyncArgs, VmArgs};
 use pvesync::guest as pve;
 use rblocksync::cli::Reporter;
 use rblocksync::error::{Error, Kind, Result};
-use rblocksync::job::{self, Context, Migration, SourceVm};
+use rblocksync::job::{self, keeper, Context, Live, Migration, SourceVm};
 use rblocksync::remote::HostSpec;
-use rblocksync::snapshot::VmRuntime;
+use rblocksync::snapshot::{VmRuntime, WatchdogLauncher};
 use rblocksync::verbs::{self, MigrateArgs, Place};
 use std::sync::Arc;
 use std::time::Instant;
@@ -65,7 +65,8 @@ fn print(args: &SyncArgs, vm: &SourceVm, form: &str, reporter: &Reporter) -> Res
         return Ok(());
     };
     if form != pve::FORM {
-        let what = format!("the target has configurations of the form {form:?}, which is not known here");
+        let what =
+            format!("the target has configurations of the form {form:?}, which is not known here");
         return Err(Error::new(Kind::Refused, what));
     }
     let guest = described.guest()?;
@@ -96,6 +97,10 @@ pub fn moving(
     let place = us.place;
     let host = HostSpec::parse(&args.common.to)?;
     let ssh = place.ssh.options(place.stop);
+    let launcher = WatchdogLauncher {
+        args: vec![keeper::WORD.into(), us.host.uri().into()],
+        ..WatchdogLauncher::this_executable()
+    };
     act(&Migration {
         context: &Context {
             layout: place.layout,
@@ -107,7 +112,12 @@ pub fn moving(
         program: PROGRAM,
         vm: name,
         roles: us.target,
+        live: Some(Live {
+            hypervisor: us.target,
+            keeper: &launcher,
+        }),
         look: &|| look(us.host, name, args),
+        runtime: &|| source::runtime(us.host, name),
         fitness: &|| fitness::check(us.host.as_ref(), name),
         sync: &args.common.options(args.target_name.clone(), args.map()),
         options: &how.get(),

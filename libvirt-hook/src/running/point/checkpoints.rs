@@ -15,7 +15,8 @@ impl Checkpoints {
         Ok(Checkpoints(names))
     }
 
-    /// For each disk that checkpoint `name` is of: how many bytes changed since. Or why nobody can tell.
+    /// For each disk that checkpoint `name` is of and whose bitmaps are sound: how many bytes changed since. Or why nobody
+    /// can tell.
     pub fn trusted(
         &self,
         domain: &Domain,
@@ -53,6 +54,7 @@ impl Checkpoints {
         let recorded = of.filter_map(|disk| {
             let is_in = disk.attribute("checkpoint") == Some("bitmap");
             let name = disk.attribute("name").filter(|_| is_in)?;
+            // It is left out where a bitmap is missing or inconsistent.
             let size = disk.attribute("size")?.parse().ok()?;
             Some((name.to_owned(), size))
         });
@@ -79,5 +81,7 @@ fn delete(domain: &virt::domain::Domain, name: &str) -> crate::connect::VirResul
 }
 
 pub(super) fn not_of_it(name: &str) -> String {
-    format!("the checkpoint {name} has no record of this disk")
+    format!(
+        "its bitmap for the checkpoint {name} is missing or inconsistent: QEMU did not end cleanly, or the disk was replaced"
+    )
 }

@@ -77,6 +77,8 @@ pub struct VmArgs {
 
 /// How a VM is synced, whatever for.
 #[derive(clap::Args)]
+// The options that all front ends share are a group of this name already.
+#[group(skip)]
 pub struct SyncArgs {
     #[command(flatten)]
     pub common: CommonArgs,
@@ -127,4 +129,15 @@ pub struct ReturnArgs {
     pub sync: SyncArgs,
     #[command(flatten)]
     pub failback: FailbackArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
 }

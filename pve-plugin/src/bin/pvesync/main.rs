@@ -17,7 +17,7 @@ use pvesync::vm_config::VmConfig;
 use pvesync::workstation::{self, Output, RELAYED};
 use rblocksync::cli::{exit_code, run_agent, Reporter};
 use rblocksync::error::{Error, Kind, Result};
-use rblocksync::job::{Patient, SourceDisk, TargetService};
+use rblocksync::job::{keeper, Patient, SourceDisk, TargetService};
 use rblocksync::replica::{state_dir, Generation, Layout};
 use rblocksync::snapshot::watchdog;
 use rblocksync::stop::{on_signals, Stop};
@@ -33,11 +33,19 @@ fn main() -> ExitCode {
         Some("agent") => {
             let layout = Layout::new(state_dir());
             let target = PveTarget::new(PveTree::new("/"), layout.clone());
-            let mut service = TargetService::new(layout, &target).with_roles(&target);
+            let mut service = TargetService::new(layout, &target)
+                .with_roles(&target)
+                .with_live(&target);
             run_agent(PROGRAM, &args.collect::<Vec<_>>(), &mut service)
         }
         Some("watchdog") => {
             let code = watchdog::main_from_args(args);
+            ExitCode::from(u8::try_from(code).unwrap_or(1))
+        }
+        Some(keeper::WORD) => {
+            let layout = Layout::new(state_dir());
+            let target = PveTarget::new(PveTree::new("/"), layout.clone());
+            let code = keeper::keep(args, &layout, &target);
             ExitCode::from(u8::try_from(code).unwrap_or(1))
         }
         // What a workstation has started here: see `workstation`.

@@ -10,7 +10,7 @@ use pvesync::target::PveTarget;
 use pvesync::volid::Vmid;
 use rblocksync::cli::Reporter;
 use rblocksync::error::{Error, Kind, Result};
-use rblocksync::job::{self, Context, Migration, SourceVm, SyncOptions};
+use rblocksync::job::{self, keeper, Context, Live, Migration, SourceVm, SyncOptions};
 use rblocksync::remote::HostSpec;
 use rblocksync::replica::{state_dir, Layout};
 use rblocksync::snapshot::VmRuntime;
@@ -64,7 +64,8 @@ fn print(
         return Ok(());
     };
     if form != libvirt::FORM {
-        let what = format!("the target has configurations of the form {form:?}, which is not known here");
+        let what =
+            format!("the target has configurations of the form {form:?}, which is not known here");
         return Err(Error::new(Kind::Refused, what));
     }
     let mut guest = described.guest()?.clone();
@@ -77,7 +78,12 @@ fn print(
         ..libvirt::Put::default()
     };
     for disk in &vm.disks {
-        let named = disk.spec.volume.rsplit(['/', ':']).next().unwrap_or_default();
+        let named = disk
+            .spec
+            .volume
+            .rsplit(['/', ':'])
+            .next()
+            .unwrap_or_default();
         let stem = named.split('.').next().unwrap_or_default();
         let format = disk.spec.format;
         let volume = libvirt::Volume {
@@ -131,7 +137,12 @@ pub fn moving(
         program: PROGRAM,
         vm: &vmid.to_string(),
         roles: &target,
+        live: Some(Live {
+            hypervisor: &target,
+            keeper: &keeper::launcher(),
+        }),
         look: &|| look(&tree, vmid, args),
+        runtime: &|| source::runtime(&tree, vmid),
         fitness: &|| fitness::check(&tree, vmid),
         sync: &sync_options(args),
         options: &how.get(),
@@ -139,6 +150,9 @@ pub fn moving(
 }
 
 fn sync_options(args: &SyncArgs) -> SyncOptions {
-    let target_vm = args.target_vmid.map(|id| id.to_string()).or_else(|| args.target_name.clone());
+    let target_vm = args
+        .target_vmid
+        .map(|id| id.to_string())
+        .or_else(|| args.target_name.clone());
     args.common.options(target_vm, args.storage.clone())
 }

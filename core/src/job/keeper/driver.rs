@@ -1,0 +1,147 @@
+//! The driver's end of the keeper.
+
+use super::{Report, DONE, EARLIER_MAX, GIVING_UP};
+use crate::error::{Error, Kind, Result};
+use crate::snapshot::WatchdogLauncher;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{self, Child, ChildStdin, Stdio};
+use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+/// What pausing and letting go may take on a busy host, besides waiting for an earlier keeper.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A guest that a keeper holds still. Dropped, it is let go.
+pub(in super::super) struct Keeper {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    reports: Receiver<Report>,
+    over: bool,
+}
+
+impl Keeper {
+    /// Has `vm`, which is to be given up in `epoch`, held still for at most `limit`.
+    pub fn start(
+        launcher: &WatchdogLauncher,
+        vm: &str,
+        epoch: u64,
+        limit: Duration,
+    ) -> Result<Keeper> {
+        let mut child = process::Command::new(&launcher.exe)
+            .args(&launcher.args)
+            .args([vm, &epoch.to_string(), &limit.as_millis().to_string()])
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|e| {
+                let what = format!("cannot start the keeper {}", launcher.exe.display());
+                Error::io(what, e)
+            })?;
+        let (sender, reports) = channel();
+        if let Some(stdout) = child.stdout.take() {
+            std::thread::spawn(move || {
+                for line in BufReader::new(stdout).lines().map_while(|l| l.ok()) {
+                    let Ok(report) = serde_json::from_str(&line) else {
+                        break;
+                    };
+                    if sender.send(report).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        let mut keeper = Keeper {
+            stdin: child.stdin.take(),
+            child,
+            reports,
+            over: false,
+        };
+        match keeper.next(EARLIER_MAX + PATIENCE) {
+            Ok(Report::Paused) => Ok(keeper),
+            Ok(other) => Err(keeper.unexpected(other)),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// From here on the guest goes on only if this process ends without having given the VM up. Fails if it was let go
+    /// already.
+    pub fn bind(&mut self) -> Result<()> {
+        self.send(GIVING_UP);
+        match self.next(PATIENCE)? {
+            Report::Bound => Ok(()),
+            other => Err(self.unexpected(other)),
+        }
+    }
+
+    /// The VM is given up, durably: the guest stays as it is.
+    pub fn done(mut self) {
+        self.send(DONE);
+        self.over = true;
+    }
+
+    /// If this fails, the keeper has ended, and the next report tells how or is missing.
+    fn send(&mut self, word: u8) {
+        if let Some(stdin) = &mut self.stdin {
+            let _ = stdin.write_all(&[word]);
+        }
+    }
+
+    fn next(&mut self, patience: Duration) -> Result<Report> {
+        let why = match self.reports.recv_timeout(patience) {
+            Ok(report) => return Ok(report),
+            Err(RecvTimeoutError::Timeout) => "does not answer",
+            Err(RecvTimeoutError::Disconnected) => "has ended",
+        };
+        self.over = true;
+        Err(Error::new(
+            Kind::Tool,
+            format!("the keeper, which holds the guest still, {why}"),
+        ))
+    }
+
+    fn unexpected(&mut self, report: Report) -> Error {
+        self.over = true;
+        match report {
+            Report::Failed {
+                kind,
+                message,
+                advice,
+            } => {
+                let error = Error::new(kind, format!("cannot pause the VM: {message}"));
+                match advice {
+                    Some(advice) => error.advise(advice),
+                    None => error,
+                }
+            }
+            Report::Released(why) => {
+                Error::new(Kind::Timeout, "the VM was let go on before all was sent")
+                    .because(why)
+                    .advise(
+                        "it runs on here; allow more with --pause-max, or move it without --live",
+                    )
+            }
+            Report::Stuck(why) => Error::new(Kind::Tool, "the VM may still be paused")
+                .because(why)
+                .advise("look at it, and resume it"),
+            other => Error::new(
+                Kind::Protocol,
+                format!("the keeper said {other:?} out of turn"),
+            ),
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.stdin = None;
+        while !self.over {
+            if let Ok(Report::Released(_) | Report::Stuck(_) | Report::Failed { .. }) =
+                self.next(PATIENCE)
+            {
+                self.over = true;
+            }
+        }
+        let _ = self.child.wait();
+    }
+}

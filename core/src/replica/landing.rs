@@ -1,0 +1,215 @@
+//! A replica becomes the VM together with its guest: the guest waits on the head for its memory, and runs when this host is
+//! primary.
+//!
+//! `landing.json` is there from before the guest waits until it has landed or is gone. It says that the heads are what was
+//! sealed: they are made so before anything opens them, and nothing but that guest has them from then on. So nothing is
+//! remade under it, and the one durable step is that this host is primary.
+
+use super::guard::set_guard;
+use super::layout::Layout;
+use super::manifest::Generation;
+use super::replicas::no_generation;
+use super::role::{Role, Standing};
+use super::seal;
+use super::store::{self, read_json, write_json, TargetPair};
+use super::takeover::{
+    check_standing, check_volumes, drop_forks, make_heads, TakeOver, TakenOver, PATIENCE,
+};
+use crate::crash;
+use crate::error::{Error, Kind, Result};
+use crate::hypervisor::{GuestState, Incoming, LiveHypervisor, LiveProfile};
+use crate::lock::Lock;
+use uuid::Uuid;
+
+/// A guest that waits on this host, or is paused with its memory. Dropped before it has landed, it is ended.
+pub struct Landing<'a> {
+    layout: Layout,
+    live: &'a dyn LiveHypervisor,
+    order: TakeOver,
+    pair: TargetPair,
+    lock: Option<Lock>,
+    over: bool,
+}
+
+impl<'a> Landing<'a> {
+    /// Has the guest wait for its memory on the heads of the generation that is to be taken over. The newest one, and
+    /// nothing is changed for good.
+    pub fn prepare(
+        layout: &Layout,
+        live: &'a dyn LiveHypervisor,
+        order: &TakeOver,
+        profile: &LiveProfile,
+    ) -> Result<(Landing<'a>, Incoming)> {
+        let (lock, pair) = open(layout, order.pair)?;
+        clear(layout, live, &pair)?;
+        seal::recover(layout, live, order.pair)?;
+        let mut pair = known(layout, order.pair)?;
+        if check_standing(&pair, order)? || pair.head != Some(order.generation) {
+            return Err(Error::new(
+                Kind::Refused,
+                format!(
+                    "VM {} cannot be received here: its replica is at another generation",
+                    pair.target_vm
+                ),
+            ));
+        }
+        let generation = sealed(layout, &pair, order)?;
+        check_volumes(&generation)?;
+        let hold = live.hold(&pair)?;
+        make_heads(&generation)?;
+        pair.head = Some(order.generation);
+        write_json(&layout.landing(order.pair), order)?;
+        drop(hold);
+        crash::point("landing announced");
+        let landing = Landing {
+            layout: layout.clone(),
+            live,
+            order: order.clone(),
+            pair,
+            lock: Some(lock),
+            over: false,
+        };
+        let incoming = live.receive(&landing.pair, &generation, profile)?;
+        crash::point("landing waits");
+        Ok((landing, incoming))
+    }
+
+    /// The pair.
+    pub fn pair(&self) -> &TargetPair {
+        &self.pair
+    }
+
+    /// Makes this host primary, and has the guest run.
+    pub fn land(mut self, order: &TakeOver) -> Result<TakenOver> {
+        if *order != self.order {
+            return Err(Error::new(
+                Kind::Refused,
+                "what is to be taken over is not what waits here",
+            ));
+        }
+        let Some(lock) = self.lock.take() else {
+            return Err(Error::new(Kind::Protocol, "there is no lock"));
+        };
+        let layout = self.layout.clone();
+        match land_holding(&layout, self.live, order, &lock) {
+            Ok(taken) => {
+                self.over = true;
+                Ok(taken)
+            }
+            Err(e) => {
+                self.lock = Some(lock);
+                Err(e)
+            }
+        }
+    }
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        if !self.over {
+            // If this fails, it is done by whoever wants the replica next.
+            let _ = clear(&self.layout, self.live, &self.pair);
+        }
+    }
+}
+
+/// The same as [`Landing::land`] for somebody who has not prepared it, because the connection was lost in between.
+pub fn land(layout: &Layout, live: &dyn LiveHypervisor, order: &TakeOver) -> Result<TakenOver> {
+    let (lock, _) = open(layout, order.pair)?;
+    land_holding(layout, live, order, &lock)
+}
+
+/// Ends a guest that waits here and has not landed. Nothing happens where there is none.
+pub fn end_landing(layout: &Layout, live: &dyn LiveHypervisor, pair: Uuid) -> Result<()> {
+    if !layout.landing(pair).exists() {
+        return Ok(());
+    }
+    let (_lock, pair) = open(layout, pair)?;
+    clear(layout, live, &pair)
+}
+
+fn open(layout: &Layout, pair: Uuid) -> Result<(Lock, TargetPair)> {
+    known(layout, pair)?;
+    let what = format!("the replica {pair}");
+    let lock = Lock::take_within(PATIENCE, &layout.pair_lock(pair), &what)?;
+    Ok((lock, known(layout, pair)?))
+}
+
+fn known(layout: &Layout, pair: Uuid) -> Result<TargetPair> {
+    read_json(&layout.target_pair(pair))?.ok_or_else(|| {
+        Error::new(
+            Kind::NotFound,
+            format!("there is no replica {pair} on this host"),
+        )
+    })
+}
+
+fn sealed(layout: &Layout, pair: &TargetPair, order: &TakeOver) -> Result<Generation> {
+    let manifest = layout.generation(order.pair, order.generation);
+    read_json(&manifest)?.ok_or_else(|| no_generation(&pair.target_vm, order.generation))
+}
+
+/// Ends what an earlier run left, while the host is a replica host. The caller holds the pair's lock.
+fn clear(layout: &Layout, live: &dyn LiveHypervisor, pair: &TargetPair) -> Result<()> {
+    let path = layout.landing(pair.pair);
+    if !path.exists() {
+        return Ok(());
+    }
+    let now = known(layout, pair.pair)?;
+    if now.standing.role == Role::Replica {
+        live.end_received(&now)?;
+    }
+    store::remove(&path)
+}
+
+fn land_holding(
+    layout: &Layout,
+    live: &dyn LiveHypervisor,
+    order: &TakeOver,
+    _lock: &Lock,
+) -> Result<TakenOver> {
+    let mut pair = known(layout, order.pair)?;
+    let generation = sealed(layout, &pair, order)?;
+    let path = layout.landing(order.pair);
+    if !check_standing(&pair, order)? {
+        let prepared = read_json::<TakeOver>(&path)?;
+        let state = live.guest(&pair.target_vm)?;
+        if prepared.as_ref() != Some(order) || state != GuestState::Paused {
+            return Err(memory_is_lost(&pair.target_vm));
+        }
+        crash::point("landing checked");
+        pair.head = Some(order.generation);
+        pair.standing = Standing {
+            role: Role::Primary,
+            epoch: order.epoch,
+        };
+        write_json(&layout.target_pair(pair.pair), &pair)?;
+        crash::point("landing standing");
+    }
+    let why = format!("it came from {} while it ran", pair.source_name);
+    set_guard(layout, &pair.target_vm, pair.standing, &why)?;
+    crash::point("landing guard");
+    let mut notes = Vec::new();
+    if live.guest(&pair.target_vm)? == GuestState::Off {
+        // It had landed, so the VM is this host's, with whatever befalls a VM.
+        notes.extend(live.promote_received(&pair, &generation)?);
+        live.start(&pair.target_vm)?;
+        notes.push("its guest had ended, and was started anew".into());
+    } else {
+        live.resume(&pair.target_vm)?;
+        crash::point("landing runs");
+        notes.extend(live.promote_received(&pair, &generation)?);
+    }
+    crash::point("landing promoted");
+    store::remove(&path)?;
+    notes.extend(drop_forks(layout, &mut pair));
+    Ok(TakenOver { generation, notes })
+}
+
+/// What the driver is told when there is nothing to land any more; it takes the VM back then.
+fn memory_is_lost(vm: &str) -> Error {
+    Error::new(
+        Kind::NotFound,
+        format!("the guest of VM {vm} with its memory is not here any more"),
+    )
+}

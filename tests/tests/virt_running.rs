@@ -1,0 +1,263 @@
+//! `virt-blocksync` and domains that run, on the bed: points in time through libvirt's backup jobs, and moving a guest with
+//! its memory.
+//!
+//! The guest numbers its writes over three disks in turn (qcow2, a raw file, a block device), so any image of them of one
+//! instant holds exactly the writes up to some number, and a guest that was booted anew would begin by reading, not by the
+//! next number on its serial line.
+
+use std::process::ExitCode;
+use tests::cli::virt_blocksync;
+use tests::named;
+use tests::virt::{suite, Bed, Disk, Medium, Node, Result, Vm};
+
+/// Where disks go that have no pool of their own, and the disk that the guest boots from, which all nodes have.
+const HOW: &str = "--pool vdc=default --exclude vdz";
+
+/// How often guests are moved. The usual run is short.
+const REPEAT: &str = "VIRT_REPEAT";
+
+fn main() -> ExitCode {
+    suite::run(named![
+        a_running_domain_is_synced_as_of_one_instant,
+        a_killed_qemu_is_compared_with_all_of_it,
+        a_backup_of_somebody_else_is_told,
+        a_killed_driver_leaves_the_guest_running,
+        a_guest_moves_with_its_memory,
+        a_guest_that_may_not_come_in_stays,
+        a_restarted_daemon_does_not_end_a_sync,
+    ])
+}
+
+fn install(bed: &Bed) -> Result<()> {
+    for node in [bed.a(), bed.b()] {
+        node.install(virt_blocksync(), "/usr/bin/virt-blocksync")?;
+    }
+    Ok(())
+}
+
+fn images(vm: &Vm) -> Vec<(String, &'static str)> {
+    let image = |disk: &Disk| {
+        let (target, format) = (&disk.target, disk.medium.format());
+        let path = format!("/var/lib/libvirt/images/{}-{target}.{format}", vm.name);
+        (path, format)
+    };
+    vm.disks.iter().map(image).collect()
+}
+
+/// The number of the last write in the replica's disks, which are all files and must show one instant.
+fn replica_writes(node: &Node, vm: &Vm) -> Result<u32> {
+    let images = images(vm);
+    let named: Vec<_> = images.iter().map(|(p, f)| (p.as_str(), *f)).collect();
+    Ok(node.check_images(&named)?.writes)
+}
+
+fn running(node: &Node, vm: &Vm) -> Result<bool> {
+    Ok(node.state(&vm.name)?.as_deref() == Some("running"))
+}
+
+fn a_running_domain_is_synced_as_of_one_instant(bed: &Bed) -> Result<()> {
+    install(bed)?;
+    let (a, b, vm) = (bed.a(), bed.b(), Vm::with_all_kinds("web01"));
+    a.boot(&vm)?;
+    let sync = format!("virt-blocksync vm web01 --to kvb {HOW}");
+    for round in 0..3 {
+        let before = a.writes(&vm);
+        let said = a.run_ok(&sync)?;
+        assert!(said.contains("crash consistent"), "{said}");
+        // libvirt keeps a record for the qcow2 disk, and none for the others.
+        let compared = said.contains("vda: everything is compared");
+        assert!(!compared, "round {round}: {said}");
+        assert_eq!(
+            said.contains("vdb: everything is compared"),
+            round > 0,
+            "{said}"
+        );
+        assert!(replica_writes(b, &vm)? >= before);
+        assert!(running(a, &vm)?);
+        let names = a.virsh_ok("checkpoint-list web01 --name")?;
+        assert_eq!(names.lines().count(), 1, "the last one only: {names}");
+        let left = a.run_ok("find /var/lib/rblocksync/scratch -type f | wc -l")?;
+        assert_eq!(left, "0", "scratch files");
+        a.wait_for_writes(&vm, a.writes(&vm) + 6)?;
+    }
+    a.forget(&vm)?;
+    b.forget(&vm)
+}
+
+fn a_killed_qemu_is_compared_with_all_of_it(bed: &Bed) -> Result<()> {
+    install(bed)?;
+    let (a, b, vm) = (bed.a(), bed.b(), Vm::with_all_kinds("web02"));
+    a.boot(&vm)?;
+    let sync = format!("virt-blocksync vm web02 --to kvb {HOW}");
+    a.run_ok(&sync)?;
+    a.kill_guest("web02")?;
+    a.until("libvirt to see it", || {
+        Ok(a.state("web02")?.as_deref() == Some("shut off"))
+    })?;
+    let known = a.writes(&vm);
+    a.virsh_ok("start web02")?;
+    a.wait_for_writes(&vm, known + 6)?;
+    let said = a.run_ok(&sync)?;
+    assert!(said.contains("vda: everything is compared"), "{said}");
+    assert!(said.contains("inconsistent"), "{said}");
+    assert!(replica_writes(b, &vm)? >= known);
+    // From then on it is known again.
+    let said = a.run_ok(&sync)?;
+    assert!(!said.contains("vda: everything is compared"), "{said}");
+    replica_writes(b, &vm)?;
+    a.forget(&vm)?;
+    b.forget(&vm)
+}
+
+fn a_backup_of_somebody_else_is_told(bed: &Bed) -> Result<()> {
+    install(bed)?;
+    let (a, b, vm) = (bed.a(), bed.b(), Vm::new("web03").disk(Medium::Qcow2));
+    a.boot(&vm)?;
+    a.virsh_with(
+        "backup-begin web03",
+        "<domainbackup mode='pull'><server transport='unix' socket='/run/theirs.sock'/><disks>\
+         <disk name='vda' backup='yes' type='file'><scratch file='/var/lib/libvirt/images/theirs'/></disk>\
+         <disk name='vdz' backup='no'/></disks></domainbackup>",
+    )?;
+    let refused = a.run("virt-blocksync vm web03 --to kvb --exclude vdz")?;
+    assert!(!refused.success(), "{refused:?}");
+    assert!(
+        refused.stderr.contains("a backup is under way"),
+        "{refused:?}"
+    );
+    assert!(running(a, &vm)?);
+    assert!(
+        a.virsh_ok("domjobinfo web03")?.contains("Backup"),
+        "theirs goes on"
+    );
+    a.virsh_ok("domjobabort web03")?;
+    a.run_ok("virt-blocksync vm web03 --to kvb --exclude vdz")?;
+    replica_writes(b, &vm)?;
+    a.run_ok("rm -f /var/lib/libvirt/images/theirs")?;
+    a.forget(&vm)?;
+    b.forget(&vm)
+}
+
+fn a_killed_driver_leaves_the_guest_running(bed: &Bed) -> Result<()> {
+    install(bed)?;
+    let (a, b, vm) = (bed.a(), bed.b(), Vm::with_all_kinds("web04"));
+    a.boot(&vm)?;
+    let sync = format!("virt-blocksync vm web04 --to kvb {HOW}");
+    a.run_ok(&sync)?;
+    // With the guest held and the backup begun.
+    let killed = a.run(&format!("RBLOCKSYNC_CRASH_AT=held {sync}"))?;
+    assert!(!killed.success(), "{killed:?}");
+    a.until("the guest to go on", || running(a, &vm))?;
+    let known = a.writes(&vm);
+    a.wait_for_writes(&vm, known + 6)?;
+    assert!(a.virsh_ok("domjobinfo web04")?.contains("Backup"), "left");
+    // The next run ends what is left, and knows what changed all the while.
+    let said = a.run_ok(&sync)?;
+    assert!(!said.contains("vda: everything is compared"), "{said}");
+    assert!(replica_writes(b, &vm)? >= known);
+    let left = a.run_ok("find /var/lib/rblocksync/scratch -type f | wc -l")?;
+    assert_eq!(left, "0", "scratch files");
+    a.forget(&vm)?;
+    b.forget(&vm)
+}
+
+fn a_restarted_daemon_does_not_end_a_sync(bed: &Bed) -> Result<()> {
+    install(bed)?;
+    let (a, b, vm) = (bed.a(), bed.b(), Vm::with_all_kinds("web05"));
+    a.boot(&vm)?;
+    // The transfer waits for the link, libvirt is restarted, the link is mended.
+    bed.set_link(20, "2mbit")?;
+    let sync = a.spawn(&format!("virt-blocksync vm web05 --to kvb {HOW}"))?;
+    a.until("the backup", || {
+        Ok(a.virsh("domjobinfo web05")?.stdout.contains("Backup"))
+    })?;
+    a.end_daemon("KILL")?;
+    a.start_daemon()?;
+    bed.mend_link()?;
+    let done = sync.wait()?;
+    assert_eq!(done.status, 0, "{done:?}");
+    assert!(replica_writes(b, &vm)? > 0);
+    assert!(running(a, &vm)?);
+    let left = a.run_ok("find /var/lib/rblocksync/scratch -type f | wc -l")?;
+    assert_eq!(left, "0", "scratch files");
+    a.forget(&vm)?;
+    b.forget(&vm)
+}
+
+/// Moves the running guest, and shows that it is the same one on the other side and that the old side keeps still.
+fn move_live(from: &Node, to: &Node, vm: &Vm) -> Result<u32> {
+    let name = &vm.name;
+    let before = from.writes(vm);
+    let map = match from.name() {
+        "kva" => HOW,
+        _ => "--exclude vdz",
+    };
+    let said = from.run_ok(&format!(
+        "virt-blocksync migrate {name} --to {} --live --max-downtime 60s {map}",
+        to.name()
+    ))?;
+    assert!(running(to, vm)?, "{said}");
+    let refused = from.virsh(&format!("start {name}"))?;
+    assert!(!refused.success(), "the old side starts it: {refused:?}");
+    assert_eq!(from.state(name)?.as_deref(), Some("shut off"));
+    let gone = from.writes(vm);
+    assert!(gone >= before);
+    // One that had been booted would have had to read first, and told nothing of the next number.
+    to.wait_for_writes(vm, gone + 12)?;
+    let serial = to.logs().join(format!("{name}.serial"));
+    let text = std::fs::read_to_string(serial).unwrap_or_default();
+    let numbers: Vec<u32> = text
+        .lines()
+        .filter_map(|line| u32::from_str_radix(line, 16).ok())
+        .collect();
+    let first = numbers.iter().position(|number| *number > before);
+    let told = &numbers[first.unwrap_or(0)..];
+    let whole = told.windows(2).all(|pair| pair[1] == pair[0] + 1);
+    assert!(whole, "the guest went on where it stood: {told:x?}");
+    Ok(gone)
+}
+
+fn a_guest_moves_with_its_memory(bed: &Bed) -> Result<()> {
+    install(bed)?;
+    let (a, b, vm) = (bed.a(), bed.b(), Vm::with_all_kinds("web06"));
+    a.boot(&vm)?;
+    let often: u32 = std::env::var(REPEAT)
+        .ok()
+        .and_then(|often| often.parse().ok())
+        .unwrap_or(1);
+    for _ in 0..often {
+        move_live(a, b, &vm)?;
+        move_live(b, a, &vm)?;
+    }
+    let known = a.writes(&vm);
+    a.virsh_ok("destroy web06")?;
+    assert!(a.check(&vm)?.writes >= known);
+    a.forget(&vm)?;
+    b.forget(&vm)
+}
+
+fn a_guest_that_may_not_come_in_stays(bed: &Bed) -> Result<()> {
+    install(bed)?;
+    let (a, b, vm) = (bed.a(), bed.b(), Vm::with_all_kinds("web07"));
+    a.boot(&vm)?;
+    b.hook(
+        "10-no",
+        "#!/bin/sh\n[ \"$2\" != migrate ] || { echo no guest today >&2; exit 7; }\n",
+    )?;
+    let migrate = format!("virt-blocksync migrate web07 --to kvb --live --max-downtime 60s {HOW}");
+    let refused = a.run(&migrate)?;
+    b.run_ok("rm /etc/libvirt/hooks/qemu.d/10-no")?;
+    assert!(!refused.success(), "{refused:?}");
+    assert!(refused.stderr.contains("no guest today"), "{refused:?}");
+    assert!(running(a, &vm)?, "it goes on where it is");
+    let known = a.writes(&vm);
+    a.wait_for_writes(&vm, known + 6)?;
+    assert_eq!(b.state("web07")?.as_deref(), Some("shut off"));
+    // Nothing of that is in the way of the next attempt.
+    a.run_ok(&migrate)?;
+    b.wait_for_writes(&vm, known + 12)?;
+    b.virsh_ok("destroy web07")?;
+    assert!(replica_writes(b, &vm)? >= known + 12);
+    a.forget(&vm)?;
+    b.forget(&vm)
+}
