@@ -248,6 +248,16 @@ impl Migration<'_> {
     fn begin(&self, client: &mut Client, runs: bool) -> Result<Handover> {
         let layout = self.context.layout;
         let target: HostDescription = client.host(&HostRequest::Describe { keep: true })?;
+        if self.options.live && runs && target.form != self.roles.form() {
+            return Err(Error::new(
+                Kind::Refused,
+                format!(
+                    "{} is another kind of hypervisor ({}): the memory of a running guest cannot go there",
+                    target.name, target.hypervisor
+                ),
+            )
+            .advise("leave --live out: the VM is shut down for the move then"));
+        }
         let pair: Option<SourcePair> = source_pair(layout, self.vm, target.id)?;
         let Some(pair) = pair else {
             return Err(Error::new(
