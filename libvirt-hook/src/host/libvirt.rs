@@ -40,10 +40,7 @@ impl Libvirt {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if let Some(connection) = kept.as_ref() {
-            if connection
-                .call("ask libvirt", |c| c.is_alive())
-                .unwrap_or(false)
-            {
+            if connection.is_alive() {
                 return Ok(connection.clone());
             }
         }

@@ -12,7 +12,7 @@ mod place;
 mod xml;
 
 use super::disks::{self, LiveDisk};
-use crate::connect::{code_of, Domain, Job};
+use crate::connect::{code_of, Connection, Domain, Job};
 use crate::ffi;
 use checkpoints::Checkpoints;
 use place::Place;
@@ -269,9 +269,17 @@ impl BackupPoint {
     }
 
     /// Whether the backup that is under way is this one.
-    fn is_under_way(&self) -> Result<bool> {
+    fn is_under_way(&self, domain: &Domain) -> Result<bool> {
         let ours = self.socket();
-        Ok(backup_socket(&self.domain)?.is_some_and(|socket| socket == ours))
+        Ok(backup_socket(domain)?.is_some_and(|socket| socket == ours))
+    }
+}
+
+/// The domain, over a new connection if libvirt was restarted since; `None` if it was transient, and is gone.
+fn again(domain: &Domain) -> Result<Option<Domain>> {
+    match domain.connection().is_alive() {
+        true => Ok(Some(domain.clone())),
+        false => Connection::open(domain.connection().uri())?.find_uuid(domain.uuid()),
     }
 }
 
@@ -366,7 +374,9 @@ impl Keeper for BackupPoint {
         if !files.is_empty() {
             let domain = self.domain.clone();
             // Ends exports and copying at once.
-            let give_up = move || drop(end_backup(&domain));
+            let give_up = move || {
+                let _ = again(&domain).and_then(|domain| domain.map_or(Ok(()), |d| end_backup(&d)));
+            };
             self.guard = Some(Guard::start(files, give_up)?);
         }
         Ok(())
@@ -400,7 +410,8 @@ impl Keeper for BackupPoint {
         if let Some(guard) = &self.guard {
             guard.check()?;
         }
-        if !self.begun || self.is_under_way()? {
+        let kept = |domain: Domain| self.is_under_way(&domain);
+        if !self.begun || again(&self.domain)?.map_or(Ok(false), kept)? {
             return Ok(());
         }
         Err(Error::new(
@@ -418,20 +429,14 @@ impl Keeper for BackupPoint {
             return Ok(());
         }
         self.guard = None;
-        // libvirt may have been restarted since.
-        if !self.domain.connection().is_alive() {
-            let connection = crate::connect::Connection::open(self.domain.connection().uri())?;
-            match connection.find_uuid(self.domain.uuid())? {
-                Some(domain) => self.domain = domain,
-                None => {
-                    // Transient, and gone with its QEMU.
-                    self.asked.clear();
-                    self.released = true;
-                    return self.place.clear();
-                }
-            }
-        }
-        if self.is_under_way()? {
+        let Some(domain) = again(&self.domain)? else {
+            // Gone with its QEMU.
+            self.asked.clear();
+            self.released = true;
+            return self.place.clear();
+        };
+        self.domain = domain;
+        if self.is_under_way(&self.domain)? {
             end_backup(&self.domain)?;
         }
         if self.domain.is_active()? {
