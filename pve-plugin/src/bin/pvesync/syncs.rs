@@ -8,7 +8,7 @@ use pvesync::source::{self, PROGRAM};
 use pvesync::target::PveTarget;
 use pvesync::volid::Vmid;
 use rblocksync::cli::Reporter;
-use rblocksync::error::{Error, Kind, Result};
+use rblocksync::error::{Kind, Result};
 use rblocksync::job::{self, keeper, Context, Live, Migration, SourceVm, SyncOptions};
 use rblocksync::remote::HostSpec;
 use rblocksync::replica::{state_dir, Layout};
