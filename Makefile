@@ -9,7 +9,7 @@ STATIC := --locked --target $(TARGET) --config 'target.$(TARGET).rustflags=["-C"
 export LAB_BINARIES := $(abspath $(OUT))/$(TARGET)/release
 
 # The tests on two hypervisor guests, the longest first.
-LABS := pvesync_lab pvesync_endings pvesync_roles pvesync_mixed lvm_lab lab_selftest virt_replica virt_hook virt_bed
+LABS := pvesync_lab pvesync_endings pvesync_roles pvesync_mixed lvm_lab lab_selftest virt_replica virt_running virt_hook virt_bed
 
 .PHONY: all build deps demo test check bench bench-micro bench-latency fuzz fuzz-smoke fuzz-lock lab-up lab-down clean $(LABS)
 
