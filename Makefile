@@ -17,7 +17,7 @@ QUICK := $(filter-out $(LABS) $(SLOW),$(patsubst tests/tests/%,%,$(basename $(wi
 # Of these so many at a time: each leaves the processors idle for a part of its time.
 JOBS ?= $(shell echo $$(($$(nproc) + 1)))
 
-.PHONY: all build deps demo test check bench bench-micro bench-latency fuzz fuzz-smoke fuzz-lock lab-up lab-down clean units quick $(LABS) $(SLOW)
+.PHONY: all build static deps demo test check bench bench-micro bench-latency fuzz fuzz-smoke fuzz-lock lab-up lab-down clean units quick $(LABS) $(SLOW)
 
 all: build
 
@@ -25,16 +25,19 @@ all: build
 deps:
 	tests/lab/deps.sh
 
-build:
-	$(CARGO) build --release $(STATIC) -p rblocksync -p pvesync
+build: static
 # Not static: libvirt's library is there as a shared one only.
 	$(CARGO) build --release --locked -p virt-blocksync
+
+# What the guests of the labs run.
+static:
+	$(CARGO) build --release $(STATIC) -p rblocksync -p pvesync
 
 demo: deps build
 	$(CARGO) run --locked -q -p tests --bin demo
 
 # The page of `pvesync report` is read by a browser.
-test: deps check build
+test: deps check static
 	tests/lab/deps.sh chromium fonts-dejavu-core
 	$(CARGO) test --locked --workspace --no-run
 	$(CARGO) test --locked -p tests --no-run $(LABS:%=--test %)

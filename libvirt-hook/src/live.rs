@@ -140,7 +140,8 @@ impl LiveHypervisor for VirtTarget {
     }
 
     fn end_paused(&self, vm: &str) -> Result<()> {
-        self.end(vm)
+        self.end(vm)?;
+        crate::running::forget_checkpoints(&self.handle(vm)?)
     }
 
     fn check_incoming(&self, pair: &TargetPair, profile: &LiveProfile) -> Result<Vec<String>> {

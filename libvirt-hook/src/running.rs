@@ -8,7 +8,7 @@ mod held;
 mod point;
 
 pub use held::watchdog_main;
-pub(crate) use point::end_leftover as end_own_backup;
+pub(crate) use point::{end_leftover as end_own_backup, forget_checkpoints};
 
 use crate::connect::{Connection, Domain};
 use held::Grip;

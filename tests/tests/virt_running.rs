@@ -212,6 +212,10 @@ fn move_live(from: &Node, to: &Node, vm: &Vm) -> Result<u32> {
     let refused = from.virsh(&format!("start {name}"))?;
     assert!(!refused.success(), "the old side starts it: {refused:?}");
     assert_eq!(from.state(name)?.as_deref(), Some("shut off"));
+    assert_eq!(
+        from.virsh_ok(&format!("checkpoint-list {name} --name"))?,
+        ""
+    );
     let gone = from.writes(vm);
     assert!(gone >= before);
     // One that had been booted would have had to read first, and told nothing of the next number.

@@ -306,6 +306,12 @@ fn backup_socket(domain: &Domain) -> Result<Option<PathBuf>> {
     Ok(Some(socket.unwrap_or_default().into()))
 }
 
+/// Has libvirt forget our checkpoints of a domain that is off, which has gone elsewhere: they would keep its definition from
+/// being removed.
+pub(crate) fn forget_checkpoints(domain: &Domain) -> Result<()> {
+    Checkpoints::list(domain)?.forget(domain, |name| name.starts_with(PREFIX))
+}
+
 /// Ends a backup of ours, as a killed run has left it, and waits for the end of anything else that libvirt does to the domain.
 pub(crate) fn end_leftover(domain: &Domain) -> Result<()> {
     if domain.job()? == Some(Job::Backup) {

@@ -69,6 +69,16 @@ impl Checkpoints {
         }
         Ok(Checkpoints(left))
     }
+
+    /// Has libvirt forget those that are to go; their bitmaps stay in the disks, where nobody asks for them any more.
+    pub fn forget(self, domain: &Domain, goes: impl Fn(&str) -> bool) -> Result<()> {
+        for name in self.0.into_iter().rev().filter(|name| goes(name)) {
+            domain.call("forget a checkpoint of", move |d| {
+                ffi::checkpoint_delete(d, &name, CheckpointDelete::Metadata)
+            })?;
+        }
+        Ok(())
+    }
 }
 
 fn delete(domain: &virt::domain::Domain, name: &str) -> crate::connect::VirResult<()> {
