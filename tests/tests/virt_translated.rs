@@ -24,14 +24,14 @@ fn proxmox(node: &Node) -> Result<()> {
         "mkdir -p /etc/pve/nodes/kva/qemu-server {STORAGE}/images/101 {STORAGE}/snippets /var/lock/qemu-server \
          /run/qemu-server && ln -sfn nodes/kva /etc/pve/local && ln -sfn nodes/kva/qemu-server /etc/pve/qemu-server"
     ))?;
-    let storage = format!("dir: local\n\tpath {STORAGE}\n\tcontent images,snippets\n");
+    let storage = format!("dir: vz\n\tpath {STORAGE}\n\tcontent images,snippets\n");
     node.write_file("/etc/pve/storage.cfg", storage, 0o640)?;
     let config = format!(
         "#The shop%3A do not touch\nboot: order=scsi0\ncores: 1\ncpu: x86-64-v2-AES\nhookscript: none\nhostpci0: 01:00\n\
          memory: 64\nname: web01\nnet0: virtio=BC:24:11:5A:10:01,bridge=vmbr0,tag=20\nonboot: 1\nostype: l26\n\
-         scsi0: local:101/vm-101-disk-2.raw,ro=1,size=1M\nscsihw: virtio-scsi-single\nserial0: socket\n\
-         smbios1: uuid={UUID}\ntags: shop\nvirtio0: local:101/vm-101-disk-0.raw,iothread=1,size=16M\n\
-         virtio1: local:101/vm-101-disk-1.qcow2,cache=directsync,size=16M\n"
+         scsi0: vz:101/vm-101-disk-2.raw,ro=1,size=1M\nscsihw: virtio-scsi-single\nserial0: socket\n\
+         smbios1: uuid={UUID}\ntags: shop\nvirtio0: vz:101/vm-101-disk-0.raw,iothread=1,size=16M\n\
+         virtio1: vz:101/vm-101-disk-1.qcow2,cache=directsync,size=16M\n"
     )
     .replace("hookscript: none\n", "");
     node.write_file("/etc/pve/nodes/kva/qemu-server/101.conf", config, 0o640)?;
@@ -79,11 +79,9 @@ fn a_vm_of_proxmox_runs_under_libvirt_and_comes_back(bed: &Bed) -> Result<()> {
     b.run_ok("virt-blocksync failover web01 --fence /bin/true")?;
     assert_eq!(b.state("web01")?.as_deref(), Some("running"));
     b.until("writes of web01", || {
-        let stats = b.virsh_ok("domblkstat web01 vda wr_req")?;
-        let count = stats
-            .split_whitespace()
-            .last()
-            .and_then(|n| n.parse::<u32>().ok());
+        let stats = b.virsh_ok("domblkstat web01 vda")?;
+        let line = stats.lines().find_map(|line| line.split_once("wr_req"));
+        let count = line.and_then(|(_, count)| count.trim().parse::<u32>().ok());
         Ok(count.is_some_and(|count| count > 10))
     })?;
     b.virsh_ok("shutdown web01")?;
@@ -110,14 +108,15 @@ fn a_vm_of_proxmox_runs_under_libvirt_and_comes_back(bed: &Bed) -> Result<()> {
     let back = a.read_file("/etc/pve/nodes/kva/qemu-server/101.conf")?;
     let back = String::from_utf8_lossy(&back);
     for line in [
-        "boot: order=scsi0\n",
+        "boot: order=scsi0;virtio0;virtio1\n",
         "cpu: x86-64-v2-AES\n",
         "name: web01\n",
+        "onboot: 1\n",
         "tags: shop\n",
         "scsihw: virtio-scsi-single\n",
         "serial0: socket\n",
-        "virtio0: local:101/vm-101-disk-0.raw,iothread=1,size=16M\n",
-        "virtio1: local:101/vm-101-disk-1.qcow2,cache=directsync,size=16M\n",
+        "virtio0: vz:101/vm-101-disk-0.raw,iothread=1,size=16M\n",
+        "virtio1: vz:101/vm-101-disk-1.qcow2,cache=directsync,size=16M\n",
         "#The shop%3A do not touch\n",
     ] {
         assert!(back.contains(line), "{line:?} is not in {back}");

@@ -168,15 +168,19 @@ fn metadata(reading: &mut Reading, metadata: &Element) {
     }
 }
 
-/// The pools of disks that are named by their paths, which `virt-blocksync` notes for its targets.
+/// What `virt-blocksync` notes for its targets: the pools of disks that are named by their paths, and whether the domain is
+/// started with its host.
 fn pools(reading: &mut Reading) {
     let Some(metadata) = reading.domain.child("metadata") else {
         return;
     };
-    let notes = metadata
+    let notes: Vec<&Element> = metadata
         .elements()
-        .filter(|e| e.attribute("role") == Some("source"));
-    for disk in notes.flat_map(Element::elements) {
+        .filter(|e| e.attribute("role") == Some("source"))
+        .collect();
+    let mut starts = notes.iter().map(|e| e.attribute("autostart"));
+    reading.guest.autostart = starts.any(|starts| starts == Some("yes"));
+    for disk in notes.into_iter().flat_map(Element::elements) {
         let key = disk.attribute("key");
         let found = reading
             .guest

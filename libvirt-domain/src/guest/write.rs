@@ -6,7 +6,7 @@ use super::write_devices::{board_devices, nics, smaller};
 use super::write_drives::drives;
 use crate::xml::Element;
 use rblocksync::error::{Error, Kind, Result};
-use rblocksync::guest::{Chipset, Clock, CpuModel, Firmware, Guest, Left, OsFamily, Vars};
+use rblocksync::guest::{Chipset, Clock, CpuModel, DiskUse, Firmware, Guest, Left, OsFamily, Vars};
 use rblocksync::image::ImageFormat;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -67,8 +67,25 @@ pub(super) struct Draft<'a> {
 impl Draft<'_> {
     /// The element that says when a device is booted from.
     pub fn boot(&self, key: &str) -> Option<Element> {
-        let place = self.guest.boot_place(key)?;
+        let named = self.guest.boot_place(key);
+        let place = named.or_else(|| self.place_behind(key))?;
         Some(Element::new("boot").with("order", place.to_string()))
+    }
+
+    /// The place of a disk behind all that are booted from. libvirt has the BIOS look at no others, and then a boot loader
+    /// cannot read what it needs from a second disk.
+    fn place_behind(&self, key: &str) -> Option<usize> {
+        let guest = self.guest;
+        if guest.firmware != Firmware::Bios {
+            return None;
+        }
+        let mut others = guest.disks.iter().filter(|disk| {
+            matches!(disk.role, DiskUse::Data { .. })
+                && self.put.volumes.contains_key(&disk.key)
+                && !guest.boot.contains(&disk.key)
+        });
+        let place = others.position(|disk| disk.key == key)?;
+        Some(guest.boot.len() + 1 + place)
     }
 }
 

@@ -73,6 +73,13 @@ pub(crate) fn plain(mut guest: Guest) -> Guest {
         DiskUse::Unused => (3, None),
     });
     guest.cds.sort_by_key(|cd| rank(cd.bus, cd.slot));
+    // libvirt has a BIOS look at no disk that is not in its order: there the rest comes last.
+    for disk in &guest.disks {
+        let is_data = matches!(disk.role, DiskUse::Data { .. });
+        if is_data && !guest.boot.contains(&disk.key) {
+            guest.boot.push(disk.key.clone());
+        }
+    }
     let mut names = std::collections::BTreeMap::new();
     for (n, disk) in guest.disks.iter().enumerate() {
         names.insert(disk.key.clone(), format!("disk {n}"));
