@@ -12,8 +12,12 @@ export LAB_BINARIES := $(abspath $(OUT))/$(TARGET)/release
 LABS := pvesync_lab pvesync_endings pvesync_roles pvesync_mixed lvm_lab lab_selftest virt_running virt_translated virt_replica virt_hook virt_bed
 # Tests that take a minute or more, much of which they wait.
 SLOW := report_page migrate_sweep rblocksync_busy rblocksync_endings crash_sweep
-QUICK := $(filter-out $(LABS) $(SLOW),$(patsubst tests/tests/%,%,$(basename $(wildcard tests/tests/*.rs)) \
-	$(patsubst %/main.rs,%,$(wildcard tests/tests/*/main.rs))))
+# The names of a package's files of tests.
+tests_of = $(patsubst $(1)/tests/%,%,$(basename $(wildcard $(1)/tests/*.rs)) $(patsubst %/main.rs,%,$(wildcard $(1)/tests/*/main.rs)))
+UNITS := $(sort $(foreach package,core pve-plugin libvirt-domain libvirt-hook,$(call tests_of,$(package))))
+QUICK := $(filter-out $(LABS) $(SLOW),$(call tests_of,tests))
+# Always of the whole workspace: of a part of it, the crates that others need could have other features, and all be built anew.
+CARGO_TEST := $(CARGO) test --locked --workspace
 # Of these so many at a time: each leaves the processors idle for a part of its time.
 JOBS ?= $(shell echo $$(($$(nproc) + 1)))
 
@@ -39,27 +43,27 @@ demo: deps build
 # The page of `pvesync report` is read by a browser.
 test: deps check static
 	tests/lab/deps.sh chromium fonts-dejavu-core
-	$(CARGO) test --locked --workspace --no-run
-	$(CARGO) test --locked -p tests --no-run $(LABS:%=--test %)
+	$(CARGO_TEST) --no-run
+	$(CARGO_TEST) --no-run $(LABS:%=--test %)
 	$(MAKE) -j$(JOBS) --output-sync $(LABS) $(SLOW) units quick fuzz-smoke
 
 # Each boots a lab of its own; `make build` first.
 $(LABS) $(SLOW):
-	$(CARGO) test --locked -p tests --test $@
+	$(CARGO_TEST) --test $@
 
 # All that is not in a file of its own below tests/tests.
 units:
-	$(CARGO) test --locked --workspace --exclude tests -- --test-threads=2
-	$(CARGO) test --locked -p tests --lib --bins
-	$(CARGO) test --locked -p tests --doc
+	$(CARGO_TEST) --lib --bins $(UNITS:%=--test %) -- --test-threads=2
+	$(CARGO_TEST) --doc
 
 quick:
-	$(CARGO) test --locked -p tests $(QUICK:%=--test %) -- --test-threads=2
+	$(CARGO_TEST) $(QUICK:%=--test %) -- --test-threads=2
 
 check:
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked --workspace $(LABS:%=--test %) -- -D warnings
 	$(CARGO) clippy --locked --manifest-path fuzz/Cargo.toml --target-dir $(OUT) --all-targets -- -D warnings
 	$(CARGO) doc --locked --workspace --no-deps -q
 	tests/lab/cargo-deny.sh

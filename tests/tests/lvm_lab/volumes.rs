@@ -215,14 +215,14 @@ pub fn pools_tell_how_full_they_are() {
         .is_some_and(|free| free > 0 && free < used.metadata_size));
     assert_eq!(used.status.expect("active").mode, PoolMode::ReadWrite);
 
-    lvm::deactivate(&volume.id).expect("deactivated");
+    lvm::deactivate(&volume).expect("deactivated");
     lvm::deactivate(&id).expect("deactivated");
     let inactive = look();
     assert_eq!((inactive.status.clone(), inactive.free_bytes()), (None, 0));
     assert!(inactive.check_healthy().is_err());
     lvm::activate(&id).expect("activated");
     assert_eq!(look().free_bytes(), 48 * MIB);
-    lvm::remove(&volume.id, &owner()).expect("removed");
+    lvm::remove(&volume, &owner()).expect("removed");
     assert_eq!(look().free_bytes(), 64 * MIB);
     sh("lvremove -qq -y pve/p-ool");
     let no_pool: LvId = lv("vm-101-disk-0");

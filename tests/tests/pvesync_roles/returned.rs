@@ -142,5 +142,6 @@ pub fn a_source_that_was_replaced_does_not_start_its_vm(lab: &Lab) -> Result<()>
     )?;
     // The other one would ask, too, and is no primary any more.
     expect(b, CHECK, 0, &[])?;
-    a.run_ok(&format!("qm stop {VMID}"))
+    a.run_ok(&format!("qm stop {VMID}"))?;
+    Ok(())
 }
