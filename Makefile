@@ -53,11 +53,11 @@ $(LABS) $(SLOW):
 
 # All that is not in a file of its own below tests/tests.
 units:
-	$(CARGO_TEST) --lib --bins $(UNITS:%=--test %) -- --test-threads=2
+	$(CARGO_TEST) --lib --bins $(UNITS:%=--test %) --no-fail-fast -- --test-threads=2
 	$(CARGO_TEST) --doc
 
 quick:
-	$(CARGO_TEST) $(QUICK:%=--test %) -- --test-threads=2
+	$(CARGO_TEST) $(QUICK:%=--test %) --no-fail-fast -- --test-threads=2
 
 check:
 	$(CARGO) fmt --all --check

@@ -62,17 +62,31 @@ pub(crate) fn from_libvirt(written: &libvirt::Written) -> Guest {
     libvirt::read(&again).unwrap()
 }
 
-/// The same VM with devices in an order, and under keys, that do not depend on where it was read, and without its volumes.
-pub(crate) fn plain(mut guest: Guest) -> Guest {
-    guest.unknown.clear();
-    let rank = |bus: Bus, slot: u16| (bus, slot);
+/// The same VM with its disks in Proxmox VE's order, which is also that of disks that no boot order names.
+pub(crate) fn in_order(mut guest: Guest) -> Guest {
     guest.disks.sort_by_key(|d| match d.role {
-        DiskUse::Data { bus, slot } => (0, Some(rank(bus, slot))),
-        DiskUse::Vars => (1, None),
-        DiskUse::Tpm => (2, None),
-        DiskUse::Unused => (3, None),
+        DiskUse::Data { bus, slot } => (0, rank(bus), slot),
+        DiskUse::Vars => (1, 0, 0),
+        DiskUse::Tpm => (2, 0, 0),
+        DiskUse::Unused => (3, 0, 0),
     });
-    guest.cds.sort_by_key(|cd| rank(cd.bus, cd.slot));
+    guest
+}
+
+fn rank(bus: Bus) -> u8 {
+    match bus {
+        Bus::Ide => 0,
+        Bus::Scsi => 1,
+        Bus::Virtio => 2,
+        Bus::Sata => 3,
+    }
+}
+
+/// The same VM with devices in an order, and under keys, that do not depend on where it was read, and without its volumes.
+pub(crate) fn plain(guest: Guest) -> Guest {
+    let mut guest = in_order(guest);
+    guest.unknown.clear();
+    guest.cds.sort_by_key(|cd| (rank(cd.bus), cd.slot));
     // libvirt has a BIOS look at no disk that is not in its order: there the rest comes last.
     for disk in &guest.disks {
         let is_data = matches!(disk.role, DiskUse::Data { .. });
