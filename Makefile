@@ -45,7 +45,8 @@ test: deps check static
 	tests/lab/deps.sh chromium fonts-dejavu-core
 	$(CARGO_TEST) --no-run
 	$(CARGO_TEST) --no-run $(LABS:%=--test %)
-	$(MAKE) -j$(JOBS) --output-sync $(LABS) $(SLOW) units quick fuzz-smoke
+# The program is there: tests of its package run it.
+	VIRT_BLOCKSYNC=$(abspath $(OUT))/debug/virt-blocksync $(MAKE) -j$(JOBS) --output-sync $(LABS) $(SLOW) units quick fuzz-smoke
 
 # Each boots a lab of its own; `make build` first.
 $(LABS) $(SLOW):
