@@ -19,6 +19,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use uuid::Uuid;
 
+/// A process that a test beside this one is just starting has our locks, too, until it becomes its program.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 struct Fake {
     dir: PathBuf,
     shown: RefCell<Vec<u64>>,
@@ -135,7 +138,7 @@ impl World {
 
     fn open_for(&self, request: &ReplicaRequest) -> Result<ReplicaTarget<'_>> {
         let layout = self.layout.clone();
-        ReplicaTarget::open(layout, &self.fake, request, Duration::ZERO)
+        ReplicaTarget::open(layout, &self.fake, request, PATIENCE)
     }
 
     /// What this host becomes for the VM.

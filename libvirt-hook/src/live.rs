@@ -19,6 +19,7 @@ use crate::domain::Domain;
 use crate::marks::{self, mark_of, set_mark, Mark};
 use crate::target::VirtTarget;
 use fits::Details;
+use libvirt_domain::guest::foreign;
 use rblocksync::cli::units::human;
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::hypervisor::{
@@ -301,7 +302,10 @@ impl VirtTarget {
         };
         set_mark(&mut domain, Some(&mark));
         // What the source's said of its start counts here now.
-        let starts = marks::source_starts(&Domain::parse(&generation.config)?);
+        let starts = match foreign(generation.described.as_deref()) {
+            Some(described) => described.guest()?.autostart,
+            None => marks::source_starts(&Domain::parse(&generation.config)?),
+        };
         self.host.define(&domain.to_string())?;
         self.host.set_autostart(name, starts)?;
         Ok(notes)

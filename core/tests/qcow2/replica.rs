@@ -24,6 +24,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use uuid::Uuid;
 
+/// A process that a test beside this one is just starting has our locks, too, until it becomes its program.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 const SIZE: u64 = 16 * MIB;
 
 /// Keeps everything in one directory, each disk in the format that the volume's name says.
@@ -496,7 +499,7 @@ fn nothing_is_sealed_while_somebody_writes_it() {
     let source = world.dir.raw("a.raw", SIZE, &[(0, MIB)]);
     let layout = world.layout.clone();
     let request = world.request(SIZE);
-    let mut target = ReplicaTarget::open(layout, &world.folder, &request, Duration::ZERO).unwrap();
+    let mut target = ReplicaTarget::open(layout, &world.folder, &request, PATIENCE).unwrap();
     let prepared = target.prepare(&request).unwrap();
     let summary = receive((&source, RAW), &prepared.forks[0]).unwrap();
     let (end, _) = BlockEnd::target(&prepared.forks[0].path, options(QCOW2)).unwrap();

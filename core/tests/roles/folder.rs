@@ -18,6 +18,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use uuid::Uuid;
 
+/// A process that a test beside this one is just starting has our locks, too, until it becomes its program.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 pub const PAIR: Uuid = Uuid::from_u128(0x1234);
 pub const DISKS: [&str; 2] = ["a.raw", "b.raw"];
 
@@ -293,7 +296,7 @@ impl World {
     pub fn sync(&self, byte: u8) -> Result<Vec<u64>> {
         let request = self.request();
         let mut target =
-            ReplicaTarget::open(self.layout.clone(), &self.folder, &request, Duration::ZERO)?;
+            ReplicaTarget::open(self.layout.clone(), &self.folder, &request, PATIENCE)?;
         let prepared = target.prepare(&request)?;
         let mut disks = Vec::new();
         for fork in &prepared.forks {

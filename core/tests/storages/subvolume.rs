@@ -17,6 +17,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use uuid::Uuid;
 
+/// A process that a test beside this one is just starting has our locks, too, until it becomes its program.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 const SIZE: usize = 528 << 10;
 
 /// A fresh btrfs, unmounted when dropped.
@@ -129,7 +132,7 @@ fn request(with_disk: bool) -> ReplicaRequest {
 /// A sync, in which the disk becomes full of `byte`, or goes if there is none.
 fn sync(layout: &Layout, fake: &Fake, byte: Option<u8>) -> Result<Vec<u64>> {
     let request = request(byte.is_some());
-    let mut target = ReplicaTarget::open(layout.clone(), fake, &request, Duration::ZERO)?;
+    let mut target = ReplicaTarget::open(layout.clone(), fake, &request, PATIENCE)?;
     let prepared = target.prepare(&request)?;
     for fork in &prepared.forks {
         assert_eq!(fs::metadata(&fork.path).unwrap().len(), SIZE as u64);
