@@ -18,8 +18,8 @@ UNITS := $(sort $(foreach package,core pve-plugin libvirt-domain libvirt-hook,$(
 QUICK := $(filter-out $(LABS) $(SLOW),$(call tests_of,tests))
 # Always of the whole workspace: of a part of it, the crates that others need could have other features, and all be built anew.
 CARGO_TEST := $(CARGO) test --locked --workspace
-# Of these so many at a time: each leaves the processors idle for a part of its time.
-JOBS ?= $(shell echo $$(($$(nproc) + 1)))
+# Of these so many at a time. More of them keep the processors no busier, and make each other's time limits be reached.
+JOBS ?= $(shell nproc)
 
 .PHONY: all build static deps demo test check bench bench-micro bench-latency fuzz fuzz-smoke fuzz-lock lab-up lab-down clean units quick $(LABS) $(SLOW)
 
