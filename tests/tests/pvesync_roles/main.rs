@@ -19,8 +19,10 @@ const DOWNTIME: &str = "DOWNTIME";
 
 fn main() -> ExitCode {
     if std::env::var_os(DOWNTIME).is_some() {
-        let measured = named![downtime::it_is_told_how_long_ten_gib_stand_still];
-        return suite::run(Options::default(), measured);
+        return suite::run(
+            Options::default(),
+            named![downtime::it_is_told_how_long_ten_gib_stand_still],
+        );
     }
     suite::run(
         Options::default(),
