@@ -85,12 +85,13 @@ pub fn only_what_changed_is_read(lab: &Lab) -> Result<()> {
                 }
             )],
         )?;
+        // Looking at what is read calls LVM as well.
+        let before = [reads(a)?, reads(b)?];
         note_lvm_calls(a)?;
         note_lvm_calls(b)?;
-        let before = [reads(a)?, reads(b)?];
         let events = sync(lab, &format!("{vmid} --to hvb --compress off"))?;
-        let after = [reads(a)?, reads(b)?];
         let calls = [lvm_calls(a)?, lvm_calls(b)?];
+        let after = [reads(a)?, reads(b)?];
         println!(
             "calls of LVM: {} + {}: {calls:#?}",
             calls[0].len(),

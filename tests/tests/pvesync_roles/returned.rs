@@ -126,22 +126,5 @@ pub fn a_source_that_was_replaced_does_not_start_its_vm(lab: &Lab) -> Result<()>
         );
     }
     assert_running(b, VMID)?;
-    // It comes back in good order.
-    expect(
-        b,
-        &format!("pvesync failback {VMID} --to hva --stop off"),
-        0,
-        &[],
-    )?;
-    assert_running(a, VMID)?;
-    expect(
-        a,
-        CHECK,
-        0,
-        &["VM 116 may start", "hvb is replica in epoch 3"],
-    )?;
-    // The other one would ask, too, and is no primary any more.
-    expect(b, CHECK, 0, &[])?;
-    a.run_ok(&format!("qm stop {VMID}"))?;
-    Ok(())
+    b.run_ok(&format!("qm stop {VMID}")).map(drop)
 }
