@@ -8,6 +8,7 @@
 
 mod devices;
 mod hardware;
+pub mod words;
 
 pub use devices::{
     Aio, Bus, Cache, CdDrive, Disk, DiskUse, Display, Network, Nic, Rates, Rng, ScsiController,

@@ -5,10 +5,10 @@ use rblocksync::agent::NoService;
 use rblocksync::cli::map::{draw, Canvas, Caption, MapFile};
 use rblocksync::cli::units::{human, human_time};
 use rblocksync::cli::{
-    exit_code, run, run_agent, Endpoint, EngineArgs, OutputOptions, Reporter, SshArgs, Transfer,
+    ended, run, run_agent, Endpoint, EngineArgs, OutputOptions, Reporter, SshArgs, Transfer,
     EXIT_CODES,
 };
-use rblocksync::error::{Kind, Result};
+use rblocksync::error::Result;
 use rblocksync::image::ImageFormat;
 use rblocksync::stop::{on_signals, Stop};
 use rblocksync::sync::{BlockMap, Summary};
@@ -101,17 +101,8 @@ fn sync(cli: Cli) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match synced(&cli, &reporter, &stop) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let error = match stop.is_stopped() && error.kind() != Kind::Cancelled {
-                true => stop.error().because(error),
-                false => error,
-            };
-            reporter.fail(PROGRAM, &error);
-            exit(exit_code(&error, &stop).into())
-        }
-    }
+    let done = synced(&cli, &reporter, &stop).map(|()| 0);
+    ended(done, PROGRAM, &reporter, &stop)
 }
 
 fn synced(cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> {

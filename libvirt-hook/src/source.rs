@@ -24,31 +24,15 @@ pub const PROGRAM: &str = "virt-blocksync";
 
 /// Programs that a host needs, whichever part it has.
 pub const NEEDED: [Needed; 5] = [
-    Needed {
-        program: "ssh",
-        package: "openssh-client",
-        why: "other hosts cannot be reached",
-    },
-    Needed {
-        program: "sshd",
-        package: "openssh-server",
-        why: "other hosts cannot reach this one",
-    },
+    Needed::SSH,
+    Needed::SSHD,
     Needed {
         program: "qemu-img",
         package: "qemu-utils",
         why: "qcow2 images cannot be replicated",
     },
-    Needed {
-        program: "lvs",
-        package: "lvm2",
-        why: "volumes on LVM cannot be replicated",
-    },
-    Needed {
-        program: "thin_dump",
-        package: "thin-provisioning-tools",
-        why: "all of a thin volume is read, not only what is mapped",
-    },
+    Needed::LVS,
+    Needed::THIN_DUMP,
 ];
 
 /// The domain of this name. Fails with [`Kind::NotFound`] if there is none.

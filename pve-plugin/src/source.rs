@@ -65,28 +65,7 @@ pub fn resolve_with(tree: &PveTree, vmid: Vmid, choice: &Choice) -> Result<Sourc
 }
 
 /// Programs that a node needs, whichever part it has.
-pub const NEEDED: [Needed; 4] = [
-    Needed {
-        program: "ssh",
-        package: "openssh-client",
-        why: "other hosts cannot be reached",
-    },
-    Needed {
-        program: "sshd",
-        package: "openssh-server",
-        why: "other hosts cannot reach this one",
-    },
-    Needed {
-        program: "lvs",
-        package: "lvm2",
-        why: "volumes on LVM cannot be replicated",
-    },
-    Needed {
-        program: "thin_dump",
-        package: "thin-provisioning-tools",
-        why: "all of a thin volume is read, not only what is mapped",
-    },
-];
+pub const NEEDED: [Needed; 4] = [Needed::SSH, Needed::SSHD, Needed::LVS, Needed::THIN_DUMP];
 
 /// The disks of a VM of this node, by its id.
 pub fn disks_of(tree: &PveTree, vm: &str) -> Result<Vec<DiskSource>> {

@@ -1,7 +1,9 @@
 //! Exit codes, the same for all front ends.
 
-use crate::error::{Error, Kind};
+use super::Reporter;
+use crate::error::{Error, Kind, Result};
 use crate::stop::Stop;
+use std::process::ExitCode;
 
 /// The exit codes, as `--help` shows them.
 pub const EXIT_CODES: &str = "\
@@ -13,6 +15,21 @@ Exit codes:
   4    content is not what its digest says: do not use the copy
   5    of several VMs some failed, and the others are done
   129, 130, 143   stopped by SIGHUP, SIGINT (Ctrl-C), SIGTERM";
+
+/// How a program ends: with the code of what was done, or with that of an error, which is told first.
+pub fn ended(result: Result<u8>, program: &str, reporter: &Reporter, stop: &Stop) -> ExitCode {
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let error = match stop.is_stopped() && error.kind() != Kind::Cancelled {
+                true => stop.error().because(error),
+                false => error,
+            };
+            reporter.fail(program, &error);
+            ExitCode::from(exit_code(&error, stop))
+        }
+    }
+}
 
 /// The exit code for an error.
 pub fn exit_code(error: &Error, stop: &Stop) -> u8 {

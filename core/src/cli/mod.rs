@@ -13,7 +13,7 @@ pub mod units;
 
 pub use agent::run_agent;
 pub use endpoint::Endpoint;
-pub use exit::{exit_code, EXIT_CODES, EXIT_SOME_FAILED};
+pub use exit::{ended, exit_code, EXIT_CODES, EXIT_SOME_FAILED};
 pub use options::{EngineArgs, HashName, SshArgs};
 pub use output_file::replace_file;
 pub use report::{OutputOptions, ProgressMode, Reporter};

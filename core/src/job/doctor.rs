@@ -22,6 +22,33 @@ pub struct Needed {
     pub why: &'static str,
 }
 
+impl Needed {
+    /// OpenSSH's client.
+    pub const SSH: Needed = Needed {
+        program: "ssh",
+        package: "openssh-client",
+        why: "other hosts cannot be reached",
+    };
+    /// OpenSSH's server.
+    pub const SSHD: Needed = Needed {
+        program: "sshd",
+        package: "openssh-server",
+        why: "other hosts cannot reach this one",
+    };
+    /// LVM.
+    pub const LVS: Needed = Needed {
+        program: "lvs",
+        package: "lvm2",
+        why: "volumes on LVM cannot be replicated",
+    };
+    /// The tools of thin pools.
+    pub const THIN_DUMP: Needed = Needed {
+        program: "thin_dump",
+        package: "thin-provisioning-tools",
+        why: "all of a thin volume is read, not only what is mapped",
+    };
+}
+
 /// What a front end knows of its host.
 pub struct Patient<'a> {
     /// State on this host.

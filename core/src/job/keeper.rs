@@ -19,6 +19,7 @@ use crate::error::{Error, Kind, Result};
 use crate::hypervisor::LiveHypervisor;
 use crate::lock::Lock;
 use crate::replica::{has_given_up, Layout};
+use crate::snapshot::reports::report;
 use crate::snapshot::WatchdogLauncher;
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -277,15 +278,6 @@ fn failed(e: Error) -> Error {
         advice: e.advice().map(str::to_owned),
     });
     e
-}
-
-/// Nobody may be listening any more; that must not keep us from the guest.
-fn report(report: &Report) {
-    if let Ok(line) = serde_json::to_string(report) {
-        let mut stdout = io::stdout().lock();
-        let _ = writeln!(stdout, "{line}");
-        let _ = stdout.flush();
-    }
 }
 
 fn complain(text: &str) {

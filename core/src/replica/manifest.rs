@@ -1,7 +1,8 @@
 //! What is known of a generation.
 
 use crate::digest::{Digest, HashKind};
-use crate::guest::Described;
+use crate::error::{Error, Kind, Result};
+use crate::guest::{Described, Guest};
 use crate::snapshot::Consistency;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -63,6 +64,26 @@ pub struct DiskRecord {
     pub leaf_bytes: u32,
     /// Bytes that were sent for it.
     pub changed: u64,
+}
+
+impl DiskRecord {
+    /// The key of the disk in the neutral form of its VM.
+    pub fn described_in(&self, guest: &Guest) -> Result<String> {
+        let disk = guest.disk(&self.source, &self.key);
+        disk.map(|disk| disk.key.clone())
+            .ok_or_else(|| self.not_described())
+    }
+
+    /// There is no such disk in the neutral form of its VM.
+    pub fn not_described(&self) -> Error {
+        Error::new(
+            Kind::Protocol,
+            format!(
+                "disk {} ({}) is not in the description of the VM",
+                self.key, self.source
+            ),
+        )
+    }
 }
 
 impl Generation {

@@ -28,6 +28,7 @@ mod guest;
 mod managed;
 mod measure;
 mod reflink;
+pub(crate) mod reports;
 mod small;
 mod sweep;
 mod take;

@@ -19,6 +19,7 @@ pub(super) use driver::{Door, Hold};
 
 use super::guest::{Found, Guest, Held, Released, Sockets};
 use super::managed::HeldGuest;
+use super::reports::report;
 use crate::error::{Error, Kind, Result};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -259,15 +260,6 @@ fn signals() -> io::Result<UnixStream> {
         signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
     }
     Ok(read)
-}
-
-/// Nobody may be listening any more; that must not keep us from the guest.
-fn report(report: &Report) {
-    if let Ok(line) = serde_json::to_string(report) {
-        let mut stdout = io::stdout().lock();
-        let _ = writeln!(stdout, "{line}");
-        let _ = stdout.flush();
-    }
 }
 
 fn complain(text: &str) {

@@ -10,6 +10,8 @@ use crate::job::{statuses, PairStatus, Verdict};
 use crate::journal::Side;
 use crate::replica::Layout;
 use jiff::Timestamp;
+use std::io::Write;
+use std::process::ExitCode;
 use std::time::Duration;
 
 /// What to check.
@@ -31,6 +33,15 @@ pub fn check(args: &CheckArgs, layout: &Layout, promised: Promised) -> (String, 
             format!("UNKNOWN: {}", plain(&e.to_string())),
             code(Verdict::Unknown),
         ),
+    }
+}
+
+/// Prints the line of a check, and ends with its exit code.
+pub fn answered(line: &str, code: u8) -> ExitCode {
+    match writeln!(std::io::stdout(), "{line}") {
+        Ok(()) => ExitCode::from(code),
+        // Nobody can read it: unknown.
+        Err(_) => ExitCode::from(3),
     }
 }
 

@@ -13,6 +13,8 @@ use std::time::Duration;
 /// How a VM is synced, whatever for.
 #[derive(Debug, clap::Args)]
 pub struct SyncArgs {
+    // Its brackets are for people, and no links.
+    #[allow(rustdoc::broken_intra_doc_links)]
     /// Host to keep the replica on: [USER@]HOST or ssh://[USER@]HOST[:PORT]
     #[arg(long, value_name = "HOST")]
     pub to: String,

@@ -6,8 +6,8 @@
 use super::read::read;
 use super::write::{write, Put, Volume, Written};
 use crate::xml::Element;
-use rblocksync::error::{Error, Kind, Result};
-use rblocksync::guest::{Described, Guest, Left};
+use rblocksync::error::Result;
+use rblocksync::guest::{Described, Left};
 use rblocksync::replica::{DiskRecord, Generation, Location};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -61,7 +61,8 @@ pub fn ours<'a>(generation: &'a Generation, put: &Put) -> Result<Ours<'a>> {
         ..put.clone()
     };
     for record in &generation.disks {
-        put.volumes.insert(disk_of(guest, record)?, volume(record));
+        put.volumes
+            .insert(record.described_in(guest)?, volume(record));
     }
     let Written { domain, keys, left } = write(guest, &put)?;
     let mut translated = generation.clone();
@@ -70,9 +71,9 @@ pub fn ours<'a>(generation: &'a Generation, put: &Put) -> Result<Ours<'a>> {
     translated.described = None;
     let mut renamed = BTreeMap::new();
     for (was, record) in generation.disks.iter().zip(&mut translated.disks) {
-        let disk = disk_of(guest, was)?;
+        let disk = was.described_in(guest)?;
         let Some(key) = keys.get(&disk) else {
-            return Err(lost(was));
+            return Err(was.not_described());
         };
         renamed.insert(was.key.clone(), key.clone());
         record.key = key.clone();
@@ -98,20 +99,4 @@ fn volume(record: &DiskRecord) -> Volume {
         is_block: !matches!(record.location, Location::File { .. }),
         format: record.location.format(),
     }
-}
-
-fn disk_of(guest: &Guest, record: &DiskRecord) -> Result<String> {
-    let disk = guest.disk(&record.source, &record.key);
-    disk.map(|disk| disk.key.clone())
-        .ok_or_else(|| lost(record))
-}
-
-fn lost(record: &DiskRecord) -> Error {
-    Error::new(
-        Kind::Protocol,
-        format!(
-            "disk {} ({}) is not in the description of the VM",
-            record.key, record.source
-        ),
-    )
 }

@@ -1,6 +1,7 @@
 //! libvirt's words for what has several kinds.
 
-use rblocksync::guest::{Aio, Bus, Cache, OsFamily, ScsiController, Video, WatchdogAction};
+pub(super) use rblocksync::guest::words::{meaning, word, ACTIONS, AIOS, BUSES, CACHES, SMBIOS};
+use rblocksync::guest::{OsFamily, ScsiController, Video};
 
 /// Names of libosinfo's that stand for a family. The first of a family is written.
 pub(super) const SYSTEMS: [(&str, OsFamily); 12] = [
@@ -65,27 +66,6 @@ pub(super) fn family(id: &str) -> OsFamily {
     }
 }
 
-pub(super) const BUSES: [(&str, Bus); 4] = [
-    ("ide", Bus::Ide),
-    ("sata", Bus::Sata),
-    ("scsi", Bus::Scsi),
-    ("virtio", Bus::Virtio),
-];
-
-pub(super) const CACHES: [(&str, Cache); 5] = [
-    ("none", Cache::None),
-    ("writethrough", Cache::Writethrough),
-    ("writeback", Cache::Writeback),
-    ("unsafe", Cache::Unsafe),
-    ("directsync", Cache::Directsync),
-];
-
-pub(super) const AIOS: [(&str, Aio); 3] = [
-    ("threads", Aio::Threads),
-    ("native", Aio::Native),
-    ("io_uring", Aio::IoUring),
-];
-
 pub(super) const SCSI: [(&str, ScsiController); 4] = [
     ("lsilogic", ScsiController::Lsi),
     ("virtio-scsi", ScsiController::Virtio),
@@ -101,14 +81,6 @@ pub(super) const VIDEOS: [(&str, Video); 7] = [
     ("qxl", Video::Qxl(1)),
     ("virtio", Video::Virtio),
     ("none", Video::None),
-];
-
-pub(super) const ACTIONS: [(&str, WatchdogAction); 5] = [
-    ("reset", WatchdogAction::Reset),
-    ("shutdown", WatchdogAction::Shutdown),
-    ("poweroff", WatchdogAction::Poweroff),
-    ("pause", WatchdogAction::Pause),
-    ("none", WatchdogAction::None),
 ];
 
 /// What the levels of the x86-64 ABI have beyond `qemu64`, the highest first.
@@ -137,13 +109,3 @@ pub(super) const LEVELS: [(&str, &[&str]); 4] = [
 
 /// What a Windows guest is told of its hypervisor, so that it does not wait for it in vain.
 pub(super) const HYPERV: [&str; 3] = ["relaxed", "vapic", "spinlocks"];
-
-/// What a word means.
-pub(super) fn meaning<T: Copy>(words: &[(&str, T)], word: &str) -> Option<T> {
-    words.iter().find(|(w, _)| *w == word).map(|(_, t)| *t)
-}
-
-/// The word for something.
-pub(super) fn word<T: PartialEq>(words: &[(&'static str, T)], thing: &T) -> Option<&'static str> {
-    words.iter().find(|(_, t)| t == thing).map(|(w, _)| *w)
-}

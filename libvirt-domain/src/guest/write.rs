@@ -1,7 +1,7 @@
 //! A VM in the neutral form, written as a domain of libvirt's. What that has no word for is returned.
 
 use super::read::TAGS;
-use super::words::{word, HYPERV, LEVELS, SYSTEMS};
+use super::words::{word, HYPERV, LEVELS, SMBIOS, SYSTEMS};
 use super::write_devices::{board_devices, nics, smaller};
 use super::write_drives::drives;
 use crate::xml::Element;
@@ -214,16 +214,6 @@ fn memory_and_processors(draft: &mut Draft, domain: &mut Element) -> Result<()> 
     }
     Ok(())
 }
-
-/// Fields of `<system>` that libvirt knows.
-const SMBIOS: [&str; 6] = [
-    "manufacturer",
-    "product",
-    "version",
-    "serial",
-    "sku",
-    "family",
-];
 
 fn sysinfo(draft: &mut Draft, domain: &mut Element) {
     let mut system = Element::new("system");

@@ -7,9 +7,9 @@ use super::read::read;
 use super::write::{write, Put, Written};
 use crate::vm_config::VmConfig;
 use crate::volid::{Vmid, Volid};
-use rblocksync::error::{Error, Kind, Result};
+use rblocksync::error::Result;
 use rblocksync::guest::{Described, Guest, Left};
-use rblocksync::replica::{DiskRecord, DiskSpec, Generation};
+use rblocksync::replica::{DiskSpec, Generation};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -64,7 +64,7 @@ pub fn ours<'a>(generation: &'a Generation, map: &[(String, String)]) -> Result<
         ..Put::default()
     };
     for (number, record) in generation.disks.iter().enumerate() {
-        let disk = disk_of(guest, record)?;
+        let disk = record.described_in(guest)?;
         let volume = (stand_in(number)?, Some(record.size));
         put.volumes.insert(disk, volume);
     }
@@ -80,9 +80,9 @@ pub fn ours<'a>(generation: &'a Generation, map: &[(String, String)]) -> Result<
         .zip(&mut translated.disks)
         .enumerate()
     {
-        let disk = disk_of(guest, was)?;
+        let disk = was.described_in(guest)?;
         let Some(key) = keys.get(&disk) else {
-            return Err(lost(was));
+            return Err(was.not_described());
         };
         renamed.insert(was.key.clone(), key.clone());
         record.key = key.clone();
@@ -94,23 +94,6 @@ pub fn ours<'a>(generation: &'a Generation, map: &[(String, String)]) -> Result<
         keys: renamed,
         left,
     })
-}
-
-/// The key in the description of a disk that was replicated.
-fn disk_of(guest: &Guest, record: &DiskRecord) -> Result<String> {
-    let disk = guest.disk(&record.source, &record.key);
-    disk.map(|disk| disk.key.clone())
-        .ok_or_else(|| lost(record))
-}
-
-fn lost(record: &DiskRecord) -> Error {
-    Error::new(
-        Kind::Protocol,
-        format!(
-            "disk {} ({}) is not in the description of the VM",
-            record.key, record.source
-        ),
-    )
 }
 
 /// Networks and bridges of a map.

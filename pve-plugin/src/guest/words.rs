@@ -1,6 +1,7 @@
 //! Proxmox VE's words for what has several kinds.
 
-use rblocksync::guest::{Aio, Bus, Cache, OsFamily, ScsiController, Video, WatchdogAction};
+pub(super) use rblocksync::guest::words::{meaning, word, ACTIONS, AIOS, BUSES, CACHES, SMBIOS};
+use rblocksync::guest::{OsFamily, ScsiController, Video};
 
 pub(super) const OSTYPES: [(&str, OsFamily); 13] = [
     ("other", OsFamily::Other),
@@ -27,27 +28,6 @@ pub(super) const SCSI: [(&str, ScsiController); 6] = [
     ("pvscsi", ScsiController::Pvscsi),
 ];
 
-pub(super) const BUSES: [(&str, Bus); 4] = [
-    ("ide", Bus::Ide),
-    ("sata", Bus::Sata),
-    ("scsi", Bus::Scsi),
-    ("virtio", Bus::Virtio),
-];
-
-pub(super) const CACHES: [(&str, Cache); 5] = [
-    ("none", Cache::None),
-    ("writethrough", Cache::Writethrough),
-    ("writeback", Cache::Writeback),
-    ("unsafe", Cache::Unsafe),
-    ("directsync", Cache::Directsync),
-];
-
-pub(super) const AIOS: [(&str, Aio); 3] = [
-    ("threads", Aio::Threads),
-    ("native", Aio::Native),
-    ("io_uring", Aio::IoUring),
-];
-
 pub(super) const VIDEOS: [(&str, Video); 14] = [
     ("std", Video::Std),
     ("cirrus", Video::Cirrus),
@@ -63,14 +43,6 @@ pub(super) const VIDEOS: [(&str, Video); 14] = [
     ("serial2", Video::Serial(2)),
     ("serial3", Video::Serial(3)),
     ("none", Video::None),
-];
-
-pub(super) const ACTIONS: [(&str, WatchdogAction); 5] = [
-    ("reset", WatchdogAction::Reset),
-    ("shutdown", WatchdogAction::Shutdown),
-    ("poweroff", WatchdogAction::Poweroff),
-    ("pause", WatchdogAction::Pause),
-    ("none", WatchdogAction::None),
 ];
 
 pub(super) const WATCHDOGS: [&str; 2] = ["i6300esb", "ib700"];
@@ -110,23 +82,3 @@ pub(super) const FLAGS: [&str; 10] = [
     "pdpe1gb",
     "aes",
 ];
-
-/// Fields of what the firmware tells of the machine.
-pub(super) const SMBIOS: [&str; 6] = [
-    "manufacturer",
-    "product",
-    "version",
-    "serial",
-    "sku",
-    "family",
-];
-
-/// What a word means.
-pub(super) fn meaning<T: Copy>(words: &[(&str, T)], word: &str) -> Option<T> {
-    words.iter().find(|(w, _)| *w == word).map(|(_, t)| *t)
-}
-
-/// The word for something.
-pub(super) fn word<T: PartialEq>(words: &[(&'static str, T)], thing: &T) -> Option<&'static str> {
-    words.iter().find(|(_, t)| t == thing).map(|(w, _)| *w)
-}

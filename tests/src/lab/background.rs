@@ -1,32 +1,40 @@
-//! A command that runs in a guest while the test goes on.
+//! A command that runs in a guest of the lab, or in a node of the bed, while the test goes on.
 
 use super::error::{Context, Error, Result};
-use super::guest::{Guest, Output, RUN_TIMEOUT};
+use super::guest::{Output, RUN_TIMEOUT};
 use super::tool::drain;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-/// A command running in a guest. Dropped, its whole process group is killed.
-#[derive(Debug)]
+/// Where a command runs.
+pub(crate) trait Place {
+    /// Its name.
+    fn name(&self) -> &str;
+
+    /// Sends a signal to a process group there. Fails if nobody answers, or the group is gone.
+    fn signal_group(&self, signal: &str, group: u32) -> Result<()>;
+}
+
+/// A command running somewhere else. Dropped, its whole process group is killed.
 pub struct Background<'a> {
-    guest: &'a Guest,
+    place: &'a dyn Place,
     pid: u32,
     process: Child,
     outputs: [Receiver<Vec<u8>>; 2],
 }
 
 impl Background<'_> {
-    pub(crate) fn start<'a>(guest: &'a Guest, script: &str) -> Result<Background<'a>> {
-        // sshd makes the shell the leader of a session and a process group, so its pid names them too.
-        let mut process = guest
-            .ssh(&format!("echo $$; {script}"))
+    /// `command` runs a shell at `place` that leads a session and a process group, and whose first line of output is its
+    /// pid, which names them too.
+    pub(crate) fn start<'a>(place: &'a dyn Place, command: &mut Command) -> Result<Background<'a>> {
+        let mut process = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .context(|| "cannot start ssh")?;
+            .context(|| format!("cannot start {}", command.get_program().display()))?;
         let stderr = drain(process.stderr.take());
         let mut line = String::new();
         let stdout = process.stdout.take().map(BufReader::new);
@@ -41,19 +49,19 @@ impl Background<'_> {
             let why = stderr.recv().unwrap_or_default();
             return Err(Error::new(format!(
                 "{} starts no background command: {}",
-                guest.name(),
+                place.name(),
                 String::from_utf8_lossy(&why).trim()
             )));
         };
         Ok(Background {
-            guest,
+            place,
             pid,
             process,
             outputs: [stdout, stderr],
         })
     }
 
-    /// Its pid in the guest: the script's shell, leader of its process group and session.
+    /// Its pid there: the script's shell, leader of its process group and session.
     pub fn pid(&self) -> u32 {
         self.pid
     }
@@ -61,22 +69,20 @@ impl Background<'_> {
     /// Sends a signal ("KILL", "TERM", "INT" ...) to its process group.
     ///
     /// # Errors
-    /// The guest does not answer, or the group is gone.
+    /// Nobody answers there, or the group is gone.
     pub fn signal(&self, signal: &str) -> Result<()> {
-        self.guest
-            .run_ok(&format!("kill -{signal} -- -{}", self.pid))
-            .map(drop)
+        self.place.signal_group(signal, self.pid)
     }
 
     /// Whether it still runs.
     ///
     /// # Errors
-    /// The state of the local ssh cannot be had.
+    /// The state of the local process cannot be had.
     pub fn is_running(&mut self) -> Result<bool> {
         self.process
             .try_wait()
             .map(|status| status.is_none())
-            .context(|| "cannot ask for ssh's state")
+            .context(|| "cannot ask for its state")
     }
 
     /// Waits for its end, for at most [`RUN_TIMEOUT`].
@@ -101,14 +107,11 @@ impl Background<'_> {
             })?;
             texts.push(String::from_utf8_lossy(&bytes).into_owned());
         }
-        let status = self
-            .process
-            .wait()
-            .context(|| "cannot wait for ssh")?
-            .code();
+        let status = self.process.wait().context(|| "cannot wait for it")?.code();
         let stderr = texts.pop().unwrap_or_default();
         let stdout = texts.pop().unwrap_or_default();
         Ok(Output {
+            // What gets us there may end by the signal that ended the command.
             status: status.unwrap_or(255),
             stdout,
             stderr,
@@ -121,7 +124,7 @@ impl Drop for Background<'_> {
         if matches!(self.process.try_wait(), Ok(Some(_))) {
             return;
         }
-        // Nobody is left to hear of a failure; the guest's end ends it too.
+        // Nobody is left to hear of a failure; the end of where it runs ends it too.
         self.signal("KILL").ok();
         self.process.kill().ok();
         self.process.wait().ok();

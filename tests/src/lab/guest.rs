@@ -1,7 +1,7 @@
 //! A guest as tests see it: run commands in it, move files, cut its power, boot it again.
 
 use super::artifacts::Artifacts;
-use super::background::Background;
+use super::background::{Background, Place};
 use super::error::{Error, Result};
 use super::keeper::Keeper;
 use super::machine::{self, Machine, Spec};
@@ -58,6 +58,17 @@ struct State {
     // In this order: the connection ends before what it is connected to.
     master: Option<Master>,
     machine: Option<Machine>,
+}
+
+impl Place for Guest {
+    fn name(&self) -> &str {
+        self.name()
+    }
+
+    fn signal_group(&self, signal: &str, group: u32) -> Result<()> {
+        self.run_ok(&format!("kill -{signal} -- -{group}"))
+            .map(drop)
+    }
 }
 
 impl Guest {
@@ -128,7 +139,8 @@ impl Guest {
     /// # Errors
     /// The guest does not answer.
     pub fn spawn(&self, script: &str) -> Result<Background<'_>> {
-        Background::start(self, script)
+        // sshd makes the shell the leader of a session and a process group.
+        Background::start(self, &mut self.ssh(&format!("echo $$; {script}")))
     }
 
     /// The bytes of a file or block device.

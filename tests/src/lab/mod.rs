@@ -44,11 +44,12 @@ pub use ssh::quote;
 /// What the bed of two libvirtd (`crate::virt`) is made of too.
 pub(crate) mod inner {
     pub(crate) use super::artifacts::assemble_writer;
+    pub(crate) use super::background::Place;
     pub(crate) use super::error::Context;
     pub(crate) use super::keeper::Keeper;
     pub(crate) use super::rundir::RunDir;
     pub(crate) use super::ssh::make_keys;
-    pub(crate) use super::tool::{capture, drain, run};
+    pub(crate) use super::tool::{capture, run};
 }
 
 use artifacts::Artifacts;

@@ -20,7 +20,6 @@
 //! # }
 //! ```
 
-mod background;
 mod daemon;
 mod disks;
 mod guest;
@@ -30,9 +29,8 @@ pub mod suite;
 mod vm;
 mod writer;
 
-pub use crate::lab::{Error, Output, Result};
-pub use background::Background;
-pub use node::{Node, RUN_TIMEOUT};
+pub use crate::lab::{Background, Error, Output, Result, RUN_TIMEOUT};
+pub use node::Node;
 pub use vm::{Disk, Medium, Vm};
 
 use crate::lab::inner::{make_keys, Keeper, RunDir};

@@ -1,9 +1,9 @@
 //! A node as tests see it: run commands in it, move files, end it.
 
-use super::background::Background;
 use super::disks::Loop;
-use super::{Error, Output, Result};
-use crate::lab::inner::{capture, Context, Keeper};
+use super::{Background, Error, Output, Result};
+use crate::lab::inner::{capture, Context, Keeper, Place};
+use crate::lab::RUN_TIMEOUT;
 use crate::sshd::processes;
 use rustix::process::{kill_process, Pid, Signal};
 use std::fs::{self, File};
@@ -13,9 +13,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-/// How long [`Node::run`] waits for a command.
-pub const RUN_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How long the first process may take to make the node's files.
 const START_TIME: Duration = Duration::from_secs(60);
@@ -177,7 +174,12 @@ impl Node {
     /// # Errors
     /// It cannot be started.
     pub fn spawn(&self, script: &str) -> Result<Background<'_>> {
-        Background::start(self, script)
+        // A session of its own, so that its shell's pid names its process group too.
+        let mut command = self.command("setsid");
+        Background::start(
+            self,
+            command.args(["sh", "-c", &format!("echo $$; {script}")]),
+        )
     }
 
     /// Runs virsh with the words of `line`, without a shell.
@@ -278,6 +280,17 @@ impl Node {
             stdout: String::from_utf8_lossy(&done.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&done.stderr).into_owned(),
         })
+    }
+}
+
+impl Place for Node {
+    fn name(&self) -> &str {
+        self.name()
+    }
+
+    fn signal_group(&self, signal: &str, group: u32) -> Result<()> {
+        self.run_ok(&format!("/bin/kill -{signal} -- -{group}"))
+            .map(drop)
     }
 }
 

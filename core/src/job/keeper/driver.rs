@@ -2,10 +2,10 @@
 
 use super::{Report, DONE, EARLIER_MAX, GIVING_UP};
 use crate::error::{Error, Kind, Result};
-use crate::snapshot::WatchdogLauncher;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{self, Child, ChildStdin, Stdio};
-use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
+use crate::snapshot::{reports, WatchdogLauncher};
+use std::io::Write;
+use std::process::{self, Child, ChildStdin};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 /// What pausing and letting go may take on a busy host, besides waiting for an earlier keeper.
@@ -27,32 +27,14 @@ impl Keeper {
         epoch: u64,
         limit: Duration,
     ) -> Result<Keeper> {
-        let mut child = process::Command::new(&launcher.exe)
-            .args(&launcher.args)
-            .args([vm, &epoch.to_string(), &limit.as_millis().to_string()])
-            .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|e| {
-                let what = format!("cannot start the keeper {}", launcher.exe.display());
-                Error::io(what, e)
-            })?;
-        let (sender, reports) = channel();
-        if let Some(stdout) = child.stdout.take() {
-            std::thread::spawn(move || {
-                for line in BufReader::new(stdout).lines().map_while(|l| l.ok()) {
-                    let Ok(report) = serde_json::from_str(&line) else {
-                        break;
-                    };
-                    if sender.send(report).is_err() {
-                        break;
-                    }
-                }
-            });
-        }
+        let (child, stdin, reports) = reports::start(
+            process::Command::new(&launcher.exe)
+                .args(&launcher.args)
+                .args([vm, &epoch.to_string(), &limit.as_millis().to_string()]),
+            &format!("the keeper {}", launcher.exe.display()),
+        )?;
         let mut keeper = Keeper {
-            stdin: child.stdin.take(),
+            stdin,
             child,
             reports,
             over: false,

@@ -1,15 +1,15 @@
 //! The driver's end of the watchdog.
 
 use super::super::guest::{rescue, Found, Held, Sockets, CONNECT_TIMEOUT, RELEASE_PATIENCE};
-use super::super::{GuestManager, VmRuntime};
+use super::super::{reports, GuestManager, VmRuntime};
 use super::{Command, Reason, Report, THAW};
 use crate::error::{Error, Kind, Result};
 use serde_json::Value;
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::{self, Child, ChildStdin, Stdio};
-use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
+use std::process::{self, Child, ChildStdin};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -96,36 +96,15 @@ impl Hold {
         door: Door,
         deadline: Duration,
     ) -> Result<(Hold, Held)> {
-        let mut command = process::Command::new(&launcher.exe);
-        let mut child = command
-            .args(&launcher.args)
-            .args(door.args())
-            .args(["--deadline-ms", &deadline.as_millis().to_string()])
-            .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|e| {
-                Error::io(
-                    format!("cannot start the watchdog {}", launcher.exe.display()),
-                    e,
-                )
-            })?;
-        let (sender, reports) = channel();
-        if let Some(stdout) = child.stdout.take() {
-            std::thread::spawn(move || {
-                for line in BufReader::new(stdout).lines().map_while(|l| l.ok()) {
-                    let Ok(report) = serde_json::from_str(&line) else {
-                        break;
-                    };
-                    if sender.send(report).is_err() {
-                        break;
-                    }
-                }
-            });
-        }
+        let (child, stdin, reports) = reports::start(
+            process::Command::new(&launcher.exe)
+                .args(&launcher.args)
+                .args(door.args())
+                .args(["--deadline-ms", &deadline.as_millis().to_string()]),
+            &format!("the watchdog {}", launcher.exe.display()),
+        )?;
         let mut hold = Hold {
-            stdin: child.stdin.take(),
+            stdin,
             child,
             reports,
             door,

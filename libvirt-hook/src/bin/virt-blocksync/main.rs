@@ -7,14 +7,13 @@ mod syncs;
 use args::{Cli, Verb};
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use libvirt_domain::guest::{ours, Put};
-use rblocksync::cli::{exit_code, run_agent, Reporter};
-use rblocksync::error::{Kind, Result};
+use rblocksync::cli::{ended, exit_code, run_agent, Reporter};
+use rblocksync::error::Result;
 use rblocksync::job::{keeper, Patient, SourceDisk, TargetService};
 use rblocksync::replica::{state_dir, Generation, Layout};
 use rblocksync::snapshot::DiskSource;
-use rblocksync::stop::{on_signals, Stop};
+use rblocksync::stop::on_signals;
 use rblocksync::verbs::{self, CheckArgs, DoctorArgs, Place, ReportArgs};
-use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use syncs::{moving, vm};
@@ -120,7 +119,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> ExitCode {
             ([name], false) => vm(name, args, &us),
             _ => {
                 let done = fleets::vms(args, &us, matches, cli.output.quiet);
-                return done_with(done, &reporter, &stop);
+                return ended(done, PROGRAM, &reporter, &stop);
             }
         },
         Verb::Migrate(args) => moving((&args.vm, &args.sync), &args.migrate, &us, |migration| {
@@ -144,32 +143,13 @@ fn run(cli: Cli, matches: &ArgMatches) -> ExitCode {
         Verb::Pin(args) => verbs::pin(args, true, &place),
         Verb::Unpin(args) => verbs::pin(args, false, &place),
     };
-    done_with(result.map(|()| 0), &reporter, &stop)
-}
-
-/// The exit code, after an error has been told.
-fn done_with(result: Result<u8>, reporter: &Reporter, stop: &Stop) -> ExitCode {
-    match result {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            let error = match stop.is_stopped() && error.kind() != Kind::Cancelled {
-                true => stop.error().because(error),
-                false => error,
-            };
-            reporter.fail(PROGRAM, &error);
-            ExitCode::from(exit_code(&error, stop))
-        }
-    }
+    ended(result.map(|()| 0), PROGRAM, &reporter, &stop)
 }
 
 /// The line is the answer, whatever was said about output.
 fn check(args: &CheckArgs, layout: &Layout) -> ExitCode {
     let (line, code) = verbs::check(args, layout, &|| Ok(Vec::new()));
-    match writeln!(std::io::stdout(), "{line}") {
-        Ok(()) => ExitCode::from(code),
-        // Nobody can read it: unknown.
-        Err(_) => ExitCode::from(3),
-    }
+    verbs::answered(&line, code)
 }
 
 fn report(args: &ReportArgs, place: &Place) -> Result<()> {

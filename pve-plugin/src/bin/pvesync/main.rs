@@ -15,7 +15,7 @@ use pvesync::source::{self, PROGRAM};
 use pvesync::target::PveTarget;
 use pvesync::vm_config::VmConfig;
 use pvesync::workstation::{self, Output, RELAYED};
-use rblocksync::cli::{exit_code, run_agent, Reporter};
+use rblocksync::cli::{ended, run_agent, Reporter};
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::job::{keeper, Patient, SourceDisk, TargetService};
 use rblocksync::replica::{state_dir, Generation, Layout};
@@ -23,7 +23,6 @@ use rblocksync::snapshot::watchdog;
 use rblocksync::stop::{on_signals, Stop};
 use rblocksync::verbs::{self, CheckArgs, DoctorArgs, Place, ReportArgs};
 use std::ffi::OsString;
-use std::io::Write;
 use std::process::ExitCode;
 use syncs::{moving, vm};
 
@@ -79,7 +78,7 @@ fn run(cli: Cli, matches: &ArgMatches, relayed: bool) -> ExitCode {
     };
     let result = match &cli.verb {
         verb if cli.api.api.is_some() => {
-            return done_with(elsewhere(verb, &cli, &stop), &reporter, &stop)
+            return ended(elsewhere(verb, &cli, &stop), PROGRAM, &reporter, &stop)
         }
         Verb::Vm(args) => match args.selection.single() {
             Some(vmid) => vm(vmid, args, &cli, &reporter, &stop),
@@ -92,7 +91,7 @@ fn run(cli: Cli, matches: &ArgMatches, relayed: bool) -> ExitCode {
                     &stop,
                     |front| vms(args, front),
                 );
-                return done_with(done, &reporter, &stop);
+                return ended(done, PROGRAM, &reporter, &stop);
             }
         },
         Verb::Job(args) => {
@@ -108,7 +107,7 @@ fn run(cli: Cli, matches: &ArgMatches, relayed: bool) -> ExitCode {
                 &stop,
                 |front| fleet::job(args, front),
             );
-            return done_with(done, &reporter, &stop);
+            return ended(done, PROGRAM, &reporter, &stop);
         }
         Verb::Schedule(args) => front(&cli, (matches, &[], &[]), &reporter, &stop, |front| {
             fleet::schedule(args, front)
@@ -159,22 +158,7 @@ fn run(cli: Cli, matches: &ArgMatches, relayed: bool) -> ExitCode {
             verbs::pin(args, false, place)
         }),
     };
-    done_with(result.map(|()| 0), &reporter, &stop)
-}
-
-/// The exit code, after an error has been told.
-fn done_with(result: Result<u8>, reporter: &Reporter, stop: &Stop) -> ExitCode {
-    match result {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            let error = match stop.is_stopped() && error.kind() != Kind::Cancelled {
-                true => stop.error().because(error),
-                false => error,
-            };
-            reporter.fail(PROGRAM, &error);
-            ExitCode::from(exit_code(&error, stop))
-        }
-    }
+    ended(result.map(|()| 0), PROGRAM, &reporter, &stop)
 }
 
 /// Runs the verb on the node that has the VM, and gives the exit code of that run.
@@ -205,11 +189,7 @@ fn disks_with_keys(vm: &str) -> Result<Vec<SourceDisk>> {
 /// The line is the answer, whatever was said about output.
 fn check(args: &CheckArgs) -> ExitCode {
     let (line, code) = verbs::check(args, &Layout::new(state_dir()), &promised);
-    match writeln!(std::io::stdout(), "{line}") {
-        Ok(()) => ExitCode::from(code),
-        // Nobody can read it: unknown.
-        Err(_) => ExitCode::from(3),
-    }
+    verbs::answered(&line, code)
 }
 
 fn report(args: &ReportArgs, reporter: &Reporter) -> Result<()> {
