@@ -2,7 +2,7 @@
 //! sent by libvirt.
 //!
 //! libvirt has no guest that merely waits for its memory: it makes one, sends all and ends the old one in one call, which
-//! the leaving host makes at both daemons ([`send`]). So `receive` only opens the door, and when `send_memory` returns the
+//! the leaving host makes at both daemons (`send`). So `receive` only opens the door, and when `send_memory` returns the
 //! guest is on the other host, paused, and its QEMU here has ended. That is as good: its disks here are as they were when it
 //! was paused, and it does not run anywhere until the other host is primary. If it never gets there, it is started from
 //! those disks.

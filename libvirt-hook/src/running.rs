@@ -1,7 +1,7 @@
 //! Domains that run: held still for an instant, and what their disks held then.
 //!
 //! libvirt has QEMU's monitor and the guest's agent, and keeps them. So what core does to a guest by their sockets is done
-//! here by libvirt's calls: [`held`] is the watchdog's hand on the guest, [`point`] has QEMU keep what disks held.
+//! here by libvirt's calls: `held` is the watchdog's hand on the guest, `point` has QEMU keep what disks held.
 
 mod disks;
 mod held;
