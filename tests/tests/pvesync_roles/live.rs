@@ -5,8 +5,8 @@ use serde_json::json;
 use tests::lab::{Guest, Lab, Result};
 use tests::pair::{small, *};
 
-const VMID: u32 = 114;
-const THIN: &str = "/dev/pve/vm-114-disk-0";
+const VMID: u32 = 117;
+const THIN: &str = "/dev/pve/vm-117-disk-0";
 /// Emulated without acceleration, beside other tests, things take as long as they take.
 const SLOWLY: &str = "--live --max-downtime 10m --pause-max 10m";
 
