@@ -46,3 +46,31 @@ pub fn make(guest: &Guest, vmid: u32, disks: u32) -> Result<()> {
         ),
     )
 }
+
+/// Adds an EFI disk on the thin pool and the state of a TPM in a file, which no guest of the lab's touches, to a VM that was
+/// made with two disks; its disks [`firmware`] then.
+pub fn add_firmware(guest: &Guest, vmid: u32) -> Result<()> {
+    guest.run_ok(&format!(
+        "set -e; lvcreate -qq -V 4M -n vm-{vmid}-disk-1 --thinpool pve/data
+         lvchange -qq --setautoactivation n pve/vm-{vmid}-disk-1
+         dd if=/dev/urandom of=/dev/pve/vm-{vmid}-disk-1 bs=64k count=16 oflag=direct status=none
+         lvchange -qq -an pve/vm-{vmid}-disk-1
+         f=/var/lib/vz/images/{vmid}/vm-{vmid}-disk-1.raw; truncate -s 4M $f
+         dd if=/dev/urandom of=$f bs=64k count=16 conv=notrunc status=none"
+    ))?;
+    let config = config(vmid);
+    let mut text = String::from_utf8_lossy(&guest.read_file(&config)?).into_owned();
+    text.push_str(&format!(
+        "efidisk0: local-lvm:vm-{vmid}-disk-1,efitype=4m,size=4M\n\
+         tpmstate0: local:{vmid}/vm-{vmid}-disk-1.raw,size=4M,version=v2.0\n"
+    ));
+    guest.write_file(&config, text)
+}
+
+/// The disks that [`add_firmware`] adds.
+pub fn firmware(vmid: u32) -> [String; 2] {
+    [
+        format!("/dev/pve/vm-{vmid}-disk-1"),
+        format!("/var/lib/vz/images/{vmid}/vm-{vmid}-disk-1.raw"),
+    ]
+}

@@ -18,27 +18,10 @@ const DISKS: [&str; 4] = [
 /// Emulated without acceleration, beside other tests, things take as long as they take.
 const SLOWLY: &str = "--max-downtime 10m";
 
-/// With an EFI disk and the state of a TPM, which no guest of the lab's touches.
+/// Four disks on two storages.
 fn make(guest: &Guest) -> Result<()> {
-    guest.run_ok(&format!(
-        "set -e; for disk in 0 1; do size=8M; [ $disk = 0 ] || size=4M
-         lvcreate -qq -V $size -n vm-{VMID}-disk-$disk --thinpool pve/data
-         lvchange -qq --setautoactivation n pve/vm-{VMID}-disk-$disk
-         dd if=/dev/urandom of=/dev/pve/vm-{VMID}-disk-$disk bs=64k count=16 oflag=direct status=none
-         lvchange -qq -an pve/vm-{VMID}-disk-$disk
-         mkdir -p /var/lib/vz/images/{VMID}; f=/var/lib/vz/images/{VMID}/vm-{VMID}-disk-$disk.raw; truncate -s $size $f
-         dd if=/dev/urandom of=$f bs=64k count=16 conv=notrunc status=none; done"
-    ))?;
-    guest.write_file(
-        &small::config(VMID),
-        format!(
-            "#what%3A four disks\nboot: order=scsi0\ncores: 1\n\
-             efidisk0: local-lvm:vm-{VMID}-disk-1,efitype=4m,size=4M\nmachine: pc\nmemory: 64\nname: four\nonboot: 1\n\
-             scsi0: local-lvm:vm-{VMID}-disk-0,discard=on,size=8M\nscsi1: local:{VMID}/vm-{VMID}-disk-0.raw,size=8M\n\
-             scsihw: virtio-scsi-single\nsmbios1: uuid=6d0f7a52-1f5b-4c1e-9b8e-0a6f6b3d1{VMID}\n\
-             tpmstate0: local:{VMID}/vm-{VMID}-disk-1.raw,size=4M,version=v2.0\n"
-        ),
-    )
+    small::make(guest, VMID, 2)?;
+    small::add_firmware(guest, VMID)
 }
 
 /// How long one of them may take: it is several syncs.
@@ -93,7 +76,7 @@ pub fn a_vm_moves_with_all_its_disks(lab: &Lab) -> Result<()> {
     let config = String::from_utf8_lossy(&b.read_file(&small::config(VMID))?).into_owned();
     for line in [
         "onboot: 1",
-        "name: four",
+        "name: small113",
         "efidisk0: local-lvm:",
         "tpmstate0: local:",
     ] {

@@ -18,6 +18,7 @@ fn lasting(lab: &Lab) -> Result<String> {
 pub fn a_generation_boots_and_nothing_of_the_test_is_left(lab: &Lab) -> Result<()> {
     let (a, b) = (lab.a(), lab.b());
     small::make(a, VMID, 2)?;
+    small::add_firmware(a, VMID)?;
     sync(lab, &format!("{VMID} --to hvb"))?;
     sync(lab, &format!("{VMID} --to hvb"))?;
     let before = lasting(lab)?;
