@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long [`Guest::run`] waits for a command.
-pub const RUN_TIMEOUT: Duration = Duration::from_secs(120);
+pub const RUN_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What a command in a guest left.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::time::{Duration, Instant};
 
 /// Longest time anything is waited for.
-pub const LONG: Duration = Duration::from_secs(90);
+pub const LONG: Duration = Duration::from_secs(240);
 
 /// Runs a command that must end with this exit code and say all these words; returns what it said.
 pub fn expect(guest: &Guest, script: &str, code: i32, words: &[&str]) -> Result<String> {
