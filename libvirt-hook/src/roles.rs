@@ -163,6 +163,11 @@ impl VirtTarget {
             return Err(Error::new(Kind::Busy, format!("domain {vm} is running"))
                 .advise("it must be stopped before it can be retired"));
         }
+        if !self.host.defines() {
+            return Ok(vec![format!(
+                "the hook keeps domain {vm} off; once libvirt runs, its definition is changed as well: boot-check {vm}"
+            )]);
+        }
         let mut domain = Domain::parse(&found.xml)?;
         let autostart = match mark_of(&domain) {
             Some(Mark::Retired { autostart, .. }) => {

@@ -142,6 +142,13 @@ fn config_text(host: &dyn Host, found: &Found) -> Result<String> {
     Ok(domain.to_string())
 }
 
+/// What tells the domain of this configuration from another one that gets its name later.
+pub fn identity_of(config: &str) -> Option<String> {
+    let domain = Domain::parse(config).ok()?;
+    let identity = marks::identity_of(&domain).or(domain.uuid());
+    identity.map(|identity| identity.to_string())
+}
+
 /// Whether it starts with its host, or did before it went to another.
 fn starts(found: &Found) -> bool {
     let mark = Domain::parse(&found.xml).ok().and_then(|d| mark_of(&d));

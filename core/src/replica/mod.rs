@@ -44,7 +44,7 @@ pub use inspect::{inspect, Finding};
 pub use landing::{end_landing, land, Landing};
 pub use layout::{state_dir, Layout};
 pub use manifest::{DiskRecord, Generation, GENERATION_PREFIX};
-pub use maps::{inverse, mapped, Maps, NameMap};
+pub use maps::{inverse, mapped, Maps, NameMap, NETWORK};
 pub use mend::{Mending, Unsealed};
 pub use plan::TargetPlan;
 pub use prune::{pin, prune, Pruned};

@@ -45,7 +45,7 @@ pub fn vm(name: &str, args: &VmArgs, us: &Us) -> Result<()> {
         let form = args.print.form(&context, PROGRAM)?;
         return print(sync, &vm, &form, place.reporter);
     }
-    let options = sync.common.options(sync.target_name.clone(), sync.map());
+    let options = sync.options();
     let synced = job::sync(&context, &vm, runtime, &options).map(drop);
     if let Some(rpo) = args.fleet.rpo {
         verbs::tell_slow(
@@ -71,9 +71,9 @@ fn print(args: &SyncArgs, vm: &SourceVm, form: &str, reporter: &Reporter) -> Res
     }
     let guest = described.guest()?;
     let disks: Vec<_> = vm.disks.iter().map(|d| &d.spec).collect();
-    let map = args.map();
+    let networks = args.networks();
     let vmid = args.target_name.as_deref().unwrap_or("100");
-    let written = pve::sketch(guest, &disks, vmid, &map)?;
+    let written = pve::sketch(guest, &disks, vmid, &networks)?;
     let left = [guest.unknown.clone(), written.left].concat();
     verbs::print_config(reporter, form, &written.text, &left);
     Ok(())
@@ -119,7 +119,7 @@ pub fn moving(
         look: &|| look(us.host, name, args),
         runtime: &|| source::runtime(us.host, name),
         fitness: &|| fitness::check(us.host.as_ref(), name),
-        sync: &args.common.options(args.target_name.clone(), args.map()),
+        sync: &args.options(),
         options: &how.get(),
     })
 }
