@@ -7,6 +7,7 @@ use crate::disks::{self, Choice, Decided, Disk, Place, NVRAM};
 use crate::domain::{check_name, Domain};
 use crate::host::{Found, Host, State};
 use crate::marks::{self, mark_of, Mark};
+use crate::overlay;
 use crate::pools;
 use crate::standstill;
 use libvirt_domain::guest::describe;
@@ -113,6 +114,7 @@ pub fn paths_of(host: &dyn Host, found: &Found) -> Result<Vec<(Disk, PathBuf)>> 
 pub fn definition(found: &Found) -> Result<Domain> {
     let mut domain = Domain::parse(&found.xml)?;
     standstill::lift(&mut domain);
+    overlay::lift(&mut domain);
     Ok(domain)
 }
 
@@ -204,7 +206,9 @@ fn check_live(
     if choice.passes_over {
         return Ok(());
     }
-    let live = disks::decide(&Domain::parse(live)?, choice)?;
+    let mut live = Domain::parse(live)?;
+    overlay::lift(&mut live);
+    let live = disks::decide(&live, choice)?;
     let live = locate_all(host, &live)?;
     for (disk, path) in &live {
         let defined = located.iter().find(|(d, _)| d.key == disk.key);
@@ -277,10 +281,19 @@ fn source_disk(disk: &Disk, path: &Path) -> Result<SourceDisk> {
     })
 }
 
-/// How to hold the domain still, by whether it runs now.
+/// Whether something lies over all disks of the domain as it runs: they stand still.
+fn is_laid_over(found: &Found) -> Result<bool> {
+    match &found.live {
+        Some(live) => Ok(overlay::covers(&Domain::parse(live)?)),
+        None => Ok(false),
+    }
+}
+
+/// How to hold the domain still, by whether it runs now: one whose disks stand still need not be held.
 pub fn runtime(host: &Arc<dyn Host>, name: &str) -> Result<VmRuntime> {
     let before = found(host.as_ref(), name)?;
-    let manager = match before.state.is_active() {
+    let laid_over = is_laid_over(&before)?;
+    let manager = match before.state.is_active() && !laid_over {
         true => Some(host.manager(before.uuid)?),
         false => None,
     };
@@ -293,6 +306,7 @@ pub fn runtime(host: &Arc<dyn Host>, name: &str) -> Result<VmRuntime> {
             let now = found(host.as_ref(), &name)?;
             // Disks that are read in place can also be changed without the domain: a snapshot that is reverted to.
             match now.xml == before.xml {
+                true if laid_over => is_laid_over(&now),
                 true => Ok(!now.state.is_active()),
                 false => Err(Error::new(
                     Kind::Busy,

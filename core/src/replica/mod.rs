@@ -10,6 +10,7 @@ mod adopt;
 mod checked;
 mod file;
 mod guard;
+mod head_digest;
 mod in_place;
 mod inspect;
 mod landing;

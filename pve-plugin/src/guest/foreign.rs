@@ -99,7 +99,9 @@ pub fn ours<'a>(generation: &'a Generation, networks: &[(String, String)]) -> Re
 fn bridges(networks: &[(String, String)]) -> Vec<(String, String)> {
     let plain = |name: &str| name.strip_prefix(NETWORK).unwrap_or(name).to_owned();
     let networks = networks.iter();
-    networks.map(|(from, to)| (plain(from), plain(to))).collect()
+    networks
+        .map(|(from, to)| (plain(from), plain(to)))
+        .collect()
 }
 
 /// What a VM would look like here, on Proxmox VE's usual storage: for people to look at.

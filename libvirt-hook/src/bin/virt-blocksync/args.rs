@@ -5,9 +5,9 @@ use rblocksync::cli::{OutputOptions, SshArgs, EXIT_CODES};
 use rblocksync::job::SyncOptions;
 use rblocksync::replica::{Maps, NameMap, NETWORK};
 use rblocksync::verbs::{
-    parse_map, BootCheckArgs, CheckArgs, DoctorArgs, FailbackArgs, FailoverArgs, FleetArgs, GenerationsArgs,
-    MigrateArgs, PinArgs, PrintArgs, PruneArgs, ReportArgs, StatusArgs, SyncArgs as CommonArgs,
-    TestFailoverArgs, UndoArgs, VerifyArgs,
+    parse_map, BootCheckArgs, CheckArgs, DoctorArgs, FailbackArgs, FailoverArgs, FleetArgs,
+    GenerationsArgs, MigrateArgs, PinArgs, PrintArgs, PruneArgs, ReportArgs, StatusArgs,
+    SyncArgs as CommonArgs, TestFailoverArgs, UndoArgs, VerifyArgs,
 };
 use virt_blocksync::source::PROGRAM;
 

@@ -131,7 +131,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> ExitCode {
                 verbs::failback(&args.failback, migration)
             })
         }
-        Verb::BootCheck(args) => boot_check(args, &place),
+        Verb::BootCheck(args) => boot_check(args, &us),
         Verb::Generations(args) => verbs::generations(args, &place),
         Verb::Verify(args) => verbs::verify(args, &place, &|vm: &str| source::disks_of(&host, vm)),
         Verb::Failover(args) => verbs::failover(args, &place, &target, &name_of),
@@ -153,10 +153,11 @@ fn check(args: &CheckArgs, layout: &Layout) -> ExitCode {
     verbs::answered(&line, code)
 }
 
-fn boot_check(args: &BootArgs, place: &Place) -> Result<()> {
+fn boot_check(args: &BootArgs, us: &syncs::Us) -> Result<()> {
+    let place = us.place;
     let identity_of = |config: &str| source::identity_of(config);
     match args.before_libvirt {
-        false => verbs::boot_check(&args.check, place, place.hypervisor, &identity_of),
+        false => verbs::boot_check(&args.check, place, us.target, &identity_of),
         true => {
             let host = Arc::new(Stored::default());
             let target = VirtTarget::new(host, place.layout.clone());
