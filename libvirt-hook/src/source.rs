@@ -125,6 +125,10 @@ pub fn config_now(host: &dyn Host, name: &str) -> Result<String> {
 
 fn config_text(host: &dyn Host, found: &Found) -> Result<String> {
     let mut domain = definition(found)?;
+    // libvirt's notes of what it found behind a disk come and go; the replica has one image of it.
+    for disk in domain.disks_mut() {
+        disk.retain(|e| e.name != "backingStore");
+    }
     let decided = disks::decide(&domain, &Choice::everything())?;
     let pools = pools::all(host)?;
     let mut in_pools = BTreeMap::new();
