@@ -54,6 +54,14 @@ impl RoleHypervisor for VirtTarget {
         Ok(Vec::new())
     }
 
+    fn keep_off(&self, vm: &str, why: &str) -> Result<Vec<String>> {
+        match self.host.defines() {
+            true => self.retire(vm, why),
+            // The hook reads the guard.
+            false => Ok(Vec::new()),
+        }
+    }
+
     fn config(&self, vm: &str) -> Result<String> {
         source::config_now(self.host.as_ref(), vm)
     }

@@ -232,7 +232,7 @@ fn a_host_that_lost_power_finds_what_lies_over_the_disks(bed: &Bed) -> Result<()
     let known = a.writes(&vm);
     a.wait_for_writes(&vm, known + 6)?;
     // The keeper first, or it would put things right.
-    a.run_ok("pkill -KILL -f 'virt-blocksync keeper'")?;
+    a.run_ok("pkill -KILL -f '[v]irt-blocksync keeper'")?;
     driver.signal("KILL")?;
     driver.wait()?;
     let known = a.writes(&vm);
