@@ -116,6 +116,25 @@ pub fn plan(domain: &Domain) -> Result<Vec<Overlay>> {
     }
 }
 
+/// Refuses a definition that says more of a disk's file than its name: libvirt forgets that when it lays something over it.
+pub fn check_plain(defined: &Domain) -> Result<()> {
+    for disk in defined.disks().filter(|disk| file_of(disk).is_some()) {
+        let source = disk.child("source");
+        let says_more = source.is_some_and(|source| {
+            let mut names = source.attributes.iter().map(|(name, _)| name.as_str());
+            source.elements().next().is_some() || names.any(|name| name != "file")
+        });
+        if says_more && disk.child("readonly").is_none() {
+            let what = format!(
+                "the file of its disk {} has settings of its own",
+                disk_key(disk)
+            );
+            return Err(Error::new(Kind::Refused, what));
+        }
+    }
+    Ok(())
+}
+
 /// Gives disks the names of what lies over them.
 pub fn impose(domain: &mut Domain, overlays: &[Overlay]) {
     for disk in domain.disks_mut() {
@@ -279,6 +298,20 @@ mod tests {
             let error = plan(&domain(disk)).unwrap_err();
             assert_eq!(error.kind(), Kind::Refused);
             assert!(error.message().contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_with_settings_of_its_own_is_refused() {
+        check_plain(&domain(TWO)).unwrap();
+        for source in [
+            "<source file='/a'><seclabel model='dac' relabel='no'/></source>",
+            "<source file='/a' startupPolicy='optional'/>",
+        ] {
+            let disk =
+                format!("<disk type='file' device='disk'>{source}<target dev='vdq'/></disk>");
+            let error = check_plain(&domain(&disk)).unwrap_err();
+            assert!(error.message().contains("vdq"), "{error}");
         }
     }
 

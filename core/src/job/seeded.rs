@@ -91,21 +91,21 @@ impl Migration<'_> {
 }
 
 impl Handing<'_> {
-    /// What lies over the disks there is merged into them. The guest runs, so that it is no error if this has to wait.
+    /// What lies over the disks there is merged into them. What lies over those here is needed until then.
     pub(super) fn settle_there(&self, handover: &Handover, client: &mut Client) -> Result<()> {
         let settled = client.host::<_, Vec<String>>(&HostRequest::Settle {
             pair: handover.pair,
         });
-        match settled {
-            Ok(notes) => notes
-                .iter()
-                .for_each(|note| self.context.reporter.note(note)),
-            Err(e) if matches!(e.kind(), Kind::Remote | Kind::Timeout) => return Err(e),
-            Err(e) => self
-                .context
-                .reporter
-                .note(&format!("{}: the next sync there tries again", e.message())),
-        }
+        let notes = settled.map_err(|e| {
+            e.context(format!(
+                "VM {} runs on {}, but its disks could not be merged there yet",
+                self.vm, handover.target_name
+            ))
+            .advise("run the same command again: what is left is done then")
+        })?;
+        notes
+            .iter()
+            .for_each(|note| self.context.reporter.note(note));
         Ok(())
     }
 

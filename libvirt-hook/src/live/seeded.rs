@@ -34,8 +34,9 @@ impl SeededHypervisor for VirtTarget {
         let handle = self.handle(vm)?;
         let planned = overlay::plan(&Domain::parse(&handle.live_xml()?)?)?;
         let defined = Domain::parse(&handle.inactive_xml()?)?;
+        overlay::check_plain(&defined)?;
         match overlay::plan(&defined)? == planned {
-            true => check_links(&planned),
+            true => check_files(&planned),
             false => Err(Error::new(
                 Kind::Refused,
                 "it runs with other disks than its definition says",
@@ -107,7 +108,7 @@ impl SeededHypervisor for VirtTarget {
     fn check_seeded(&self, pair: &TargetPair) -> Result<()> {
         let planned = overlay::plan(&self.replica_of(pair)?)?;
         relay::disks_path(&pair.target_vm)?;
-        check_links(&planned)
+        check_files(&planned)
     }
 
     fn receive_seeded(
@@ -210,15 +211,16 @@ impl VirtTarget {
     }
 }
 
-/// libvirt replaces what a link names by nothing of its own: what lies over it would be beside the link.
-fn check_links(planned: &[Overlay]) -> Result<()> {
+/// What lies over a link would be beside the link, and what lies over a part of a sector would be of another size.
+fn check_files(planned: &[Overlay]) -> Result<()> {
     for overlay in planned {
         let meta = std::fs::symlink_metadata(&overlay.base)
             .map_err(|e| Error::io(format!("cannot find {}", overlay.base), e))?;
-        if !meta.is_file() {
+        let is_whole = overlay.format != "raw" || meta.len() % 512 == 0;
+        if !meta.is_file() || !is_whole {
             return Err(Error::new(
                 Kind::Refused,
-                format!("its disk {} is no plain file", overlay.key),
+                format!("its disk {} is no plain file of whole sectors", overlay.key),
             ));
         }
     }
