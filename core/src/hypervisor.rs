@@ -1,8 +1,10 @@
 //! What a front end provides about its hypervisor, so that the workflows are written once.
 
 mod live;
+mod seeded;
 
 pub use live::{GuestState, Incoming, LiveHypervisor, LiveProfile};
+pub use seeded::SeededHypervisor;
 
 use crate::error::Result;
 use crate::guest::Described;

@@ -1,4 +1,4 @@
-//! What the `virt` crate lacks of libvirt: backups, checkpoints, the guest's file systems, jobs, events.
+//! What the `virt` crate lacks of libvirt: backups, block jobs, checkpoints, the guest's file systems, jobs, events.
 //!
 //! Each function is one function of libvirt's, with the crate's own types and errors, to be called as that crate's are: in
 //! [`crate::connect::Domain::call`], which bounds it in time. This is the only module of the crate with unsafe code. What
@@ -7,12 +7,14 @@
 #![allow(unsafe_code)]
 
 mod backup;
+mod block;
 mod checkpoint;
 mod events;
 mod guest;
 mod job;
 
 pub(crate) use backup::{backup_begin, backup_xml};
+pub(crate) use block::{commit_begin, commit_cancel, commit_pivot};
 pub(crate) use checkpoint::{
     checkpoint_delete, checkpoint_names, checkpoint_xml, CheckpointDelete,
 };

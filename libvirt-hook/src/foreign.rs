@@ -1,9 +1,9 @@
 //! VMs of other kinds of hypervisors on this host: what it has for them.
 
 use crate::host::Host;
-use crate::placement::{BRIDGE, NETWORK};
 use libvirt_domain::guest::Put;
 use rblocksync::error::Result;
+use rblocksync::replica::NETWORK;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -12,18 +12,13 @@ pub(crate) use rblocksync::guest::told;
 /// From this version on a card of a plain bridge may be in a VLAN.
 const VLANS_SINCE: u64 = 11_000_000;
 
-/// What a domain that is made from another kind of VM finds here. `map` is that of the replica: networks and bridges are
-/// in it by their prefixes.
-pub(crate) fn here(host: &dyn Host, map: &[(String, String)]) -> Result<Put> {
-    let mut bridges = Vec::new();
-    for (from, to) in map {
-        if let Some(bridge) = from.strip_prefix(BRIDGE) {
-            bridges.push((bridge.to_owned(), to.clone()));
-        } else if let Some(network) = from.strip_prefix(NETWORK) {
-            // A bridge there may be a network here.
-            bridges.push((network.to_owned(), format!("network:{to}")));
-        }
-    }
+/// What a domain that is made from another kind of VM finds here. `networks` is the replica's map of them. What is a
+/// bridge there may be a network here, and the other way round.
+pub(crate) fn here(host: &dyn Host, networks: &[(String, String)]) -> Result<Put> {
+    let there = |name: &str| name.strip_prefix(NETWORK).unwrap_or(name).to_owned();
+    let bridges = networks.iter();
+    let bridges = bridges.map(|(from, to)| (there(from), to.clone()));
+    let bridges = bridges.collect();
     Ok(Put {
         kvm: Path::new("/dev/kvm").exists(),
         machines: host.qemu(),

@@ -4,8 +4,10 @@
 mod libvirt;
 #[cfg(test)]
 pub(crate) mod memory;
+mod stored;
 
 pub use libvirt::Libvirt;
+pub use stored::Stored;
 
 use crate::connect::Connection;
 use rblocksync::error::Result;
@@ -94,6 +96,11 @@ pub trait Host: Send + Sync {
 
     /// All domains.
     fn domains(&self) -> Result<Vec<Found>>;
+
+    /// Whether definitions can be changed: not while libvirt does not run.
+    fn defines(&self) -> bool {
+        true
+    }
 
     /// Defines a domain, or replaces the definition of the one with its name and UUID.
     fn define(&self, xml: &str) -> Result<()>;

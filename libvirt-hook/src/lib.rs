@@ -14,6 +14,7 @@ pub mod host;
 mod lifecycle_tests;
 pub mod live;
 pub mod marks;
+pub mod overlay;
 pub mod placement;
 pub mod pools;
 pub mod replica_xml;

@@ -179,8 +179,9 @@ impl World {
 #[test]
 fn a_replica_is_the_same_machine_on_this_host() {
     let world = world();
-    let map = [("network:default", "lab"), ("default", "fast")];
-    let (_, notes) = world.publish(&world.request(None, &map));
+    let mut request = world.request(None, &[("default", "fast")]);
+    request.maps.networks = vec![("network:default".into(), "network:lab".into())];
+    let (_, notes) = world.publish(&request);
     insta::assert_snapshot!("replica", world.shown(&world.xml("web01")));
     insta::assert_snapshot!("replica-notes", world.shown(&notes.join("\n")));
 }

@@ -7,23 +7,27 @@
 //! was paused, and it does not run anywhere until the other host is primary. If it never gets there, it is started from
 //! those disks.
 //!
+//! A guest whose disks are all files need not be paused: see `seeded`.
+//!
 //! Both connections, to the other libvirt and for the memory, lead through ours: see [`Incoming`].
 
 mod fits;
 mod relay;
+mod seeded;
 mod send;
 mod xml;
 
 use crate::connect::{Domain as Handle, Job, State};
 use crate::domain::Domain;
 use crate::marks::{self, mark_of, set_mark, Mark};
+use crate::overlay;
 use crate::target::VirtTarget;
 use fits::Details;
 use libvirt_domain::guest::foreign;
 use rblocksync::cli::units::human;
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::hypervisor::{
-    GuestState, Hold, Incoming, LiveHypervisor, LiveProfile, RoleHypervisor,
+    GuestState, Hold, Incoming, LiveHypervisor, LiveProfile, RoleHypervisor, SeededHypervisor,
 };
 use rblocksync::replica::{write_text, Generation, TargetPair};
 use rblocksync::stop::Stop;
@@ -77,6 +81,30 @@ impl VirtTarget {
             )
             .advise("sync it again")),
         }
+    }
+
+    /// Lets the guest of a replica in. Gives the replica, what the guest needs, and where it is waited for.
+    fn open_door(
+        &self,
+        pair: &TargetPair,
+        profile: &LiveProfile,
+    ) -> Result<(Domain, Details, Incoming)> {
+        let replica = self.replica_of(pair)?;
+        let details = Details::parse(&profile.details)?;
+        details.check(&self.host.connection()?, &replica)?;
+        let memory = relay::path(&pair.target_vm)?;
+        relay::make_room(&memory)?;
+        write_text(
+            &self.door(&pair.target_vm),
+            &format!("{}\n", std::process::id()),
+        )?;
+        let sockets = vec![daemon_socket()?, memory];
+        Ok((replica, details, Incoming { sockets }))
+    }
+
+    fn remove_sockets(&self, vm: &str) -> Result<()> {
+        remove_file(&relay::path(vm)?)?;
+        remove_file(&relay::disks_path(vm)?)
     }
 
     fn end(&self, vm: &str) -> Result<()> {
@@ -133,7 +161,12 @@ impl LiveHypervisor for VirtTarget {
         let handle = self.handle(vm)?;
         // What it still shows of the disks has been read and sealed.
         crate::running::end_own_backup(&handle)?;
-        send::send(&handle, daemon, memory, &relay::path(vm)?, stop)
+        let way = send::Way {
+            daemon,
+            memory,
+            from: &relay::path(vm)?,
+        };
+        send::send(&handle, &way, None, stop).map(drop)
     }
 
     fn retire_paused(&self, vm: &str, why: &str) -> Result<Vec<String>> {
@@ -142,6 +175,7 @@ impl LiveHypervisor for VirtTarget {
 
     fn end_paused(&self, vm: &str) -> Result<()> {
         self.end(vm)?;
+        self.drop_overlays(vm)?;
         crate::running::forget_checkpoints(&self.handle(vm)?)
     }
 
@@ -173,30 +207,27 @@ impl LiveHypervisor for VirtTarget {
         _: &Generation,
         profile: &LiveProfile,
     ) -> Result<Incoming> {
-        let replica = self.replica_of(pair)?;
-        let details = Details::parse(&profile.details)?;
-        details.check(&self.host.connection()?, &replica)?;
-        let memory = relay::path(&pair.target_vm)?;
-        relay::make_room(&memory)?;
-        write_text(
-            &self.door(&pair.target_vm),
-            &format!("{}\n", std::process::id()),
-        )?;
-        Ok(Incoming {
-            sockets: vec![daemon_socket()?, memory],
-        })
+        self.open_door(pair, profile)
+            .map(|(_, _, incoming)| incoming)
     }
 
     fn end_received(&self, pair: &TargetPair) -> Result<()> {
         remove_file(&self.door(&pair.target_vm))?;
         self.end(&pair.target_vm)?;
-        remove_file(&relay::path(&pair.target_vm)?)
+        if let Ok(replica) = self.replica_of(pair) {
+            overlay::remove_all(&replica)?;
+        }
+        self.remove_sockets(&pair.target_vm)
     }
 
     fn promote_received(&self, pair: &TargetPair, generation: &Generation) -> Result<Vec<String>> {
         remove_file(&self.door(&pair.target_vm))?;
-        remove_file(&relay::path(&pair.target_vm)?)?;
+        self.remove_sockets(&pair.target_vm)?;
         self.promote_as(pair, generation, true)
+    }
+
+    fn seeded(&self) -> Option<&dyn SeededHypervisor> {
+        Some(self)
     }
 
     fn guest(&self, vm: &str) -> Result<GuestState> {
@@ -301,6 +332,10 @@ impl VirtTarget {
             note,
         };
         set_mark(&mut domain, Some(&mark));
+        if runs {
+            // What the guest has brought, and is not in its disks yet.
+            overlay::impose_present(&mut domain);
+        }
         // What the source's said of its start counts here now.
         let starts = match foreign(generation.described.as_deref()) {
             Some(described) => described.guest()?.autostart,

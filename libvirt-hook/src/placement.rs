@@ -19,11 +19,6 @@ use rblocksync::replica::{DiskSpec, Location};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// What stands before a network in the map that is made for the target.
-pub const NETWORK: &str = "network:";
-/// What stands before a bridge.
-pub const BRIDGE: &str = "bridge:";
-
 /// What is to be placed, and what is known of the host.
 pub struct Placing<'a> {
     /// The host's name.

@@ -6,10 +6,9 @@
 use crate::disks::NVRAM;
 use crate::domain::{disk_key, Domain};
 use crate::marks;
-use crate::placement::{BRIDGE, NETWORK};
 use crate::xml::Element;
 use rblocksync::error::{Error, Kind, Result};
-use rblocksync::replica::{DiskRecord, Generation, Location};
+use rblocksync::replica::{mapped, DiskRecord, Generation, Location, NETWORK};
 use std::path::Path;
 use uuid::Uuid;
 
@@ -208,7 +207,7 @@ fn network(
     let kind = interface.attribute("type").unwrap_or_default().to_owned();
     let (attribute, prefix) = match kind.as_str() {
         "network" => ("network", NETWORK),
-        "bridge" => ("bridge", BRIDGE),
+        "bridge" => ("bridge", ""),
         _ => return,
     };
     let Some(source) = interface.child_mut("source") else {
@@ -220,10 +219,8 @@ fn network(
     // A port of a network's is one that runs.
     source.unset("portid");
     source.unset("portgroup-runtime");
-    let mapped = map
-        .iter()
-        .find(|(from, _)| from.strip_prefix(prefix) == Some(&name));
-    let here_named = mapped.map_or(name, |(_, to)| to.clone());
+    let mapped = mapped(map, &format!("{prefix}{name}"));
+    let here_named = mapped.map_or(name, |to| to.strip_prefix(NETWORK).unwrap_or(to).to_owned());
     source.set(attribute, &here_named);
     let is_there = match kind.as_str() {
         "network" => here.networks.contains(&here_named),

@@ -54,6 +54,14 @@ impl RoleHypervisor for VirtTarget {
         Ok(Vec::new())
     }
 
+    fn keep_off(&self, vm: &str, why: &str) -> Result<Vec<String>> {
+        match self.host.defines() {
+            true => self.retire(vm, why),
+            // The hook reads the guard.
+            false => Ok(Vec::new()),
+        }
+    }
+
     fn config(&self, vm: &str) -> Result<String> {
         source::config_now(self.host.as_ref(), vm)
     }
@@ -162,6 +170,11 @@ impl VirtTarget {
         if found.state.is_active() && !paused {
             return Err(Error::new(Kind::Busy, format!("domain {vm} is running"))
                 .advise("it must be stopped before it can be retired"));
+        }
+        if !self.host.defines() {
+            return Ok(vec![format!(
+                "the hook keeps domain {vm} off; once libvirt runs, its definition is changed as well: boot-check {vm}"
+            )]);
         }
         let mut domain = Domain::parse(&found.xml)?;
         let autostart = match mark_of(&domain) {

@@ -7,6 +7,7 @@ use crate::disks::{self, Choice, Decided, Disk, Place, NVRAM};
 use crate::domain::{check_name, Domain};
 use crate::host::{Found, Host, State};
 use crate::marks::{self, mark_of, Mark};
+use crate::overlay;
 use crate::pools;
 use crate::standstill;
 use libvirt_domain::guest::describe;
@@ -113,6 +114,7 @@ pub fn paths_of(host: &dyn Host, found: &Found) -> Result<Vec<(Disk, PathBuf)>> 
 pub fn definition(found: &Found) -> Result<Domain> {
     let mut domain = Domain::parse(&found.xml)?;
     standstill::lift(&mut domain);
+    overlay::lift(&mut domain);
     Ok(domain)
 }
 
@@ -123,6 +125,10 @@ pub fn config_now(host: &dyn Host, name: &str) -> Result<String> {
 
 fn config_text(host: &dyn Host, found: &Found) -> Result<String> {
     let mut domain = definition(found)?;
+    // libvirt's notes of what it found behind a disk come and go; the replica has one image of it.
+    for disk in domain.disks_mut() {
+        disk.retain(|e| e.name != "backingStore");
+    }
     let decided = disks::decide(&domain, &Choice::everything())?;
     let pools = pools::all(host)?;
     let mut in_pools = BTreeMap::new();
@@ -140,6 +146,13 @@ fn config_text(host: &dyn Host, found: &Found) -> Result<String> {
     }
     marks::set_source(&mut domain, &in_pools, starts(found));
     Ok(domain.to_string())
+}
+
+/// What tells the domain of this configuration from another one that gets its name later.
+pub fn identity_of(config: &str) -> Option<String> {
+    let domain = Domain::parse(config).ok()?;
+    let identity = marks::identity_of(&domain).or(domain.uuid());
+    identity.map(|identity| identity.to_string())
 }
 
 /// Whether it starts with its host, or did before it went to another.
@@ -197,7 +210,9 @@ fn check_live(
     if choice.passes_over {
         return Ok(());
     }
-    let live = disks::decide(&Domain::parse(live)?, choice)?;
+    let mut live = Domain::parse(live)?;
+    overlay::lift(&mut live);
+    let live = disks::decide(&live, choice)?;
     let live = locate_all(host, &live)?;
     for (disk, path) in &live {
         let defined = located.iter().find(|(d, _)| d.key == disk.key);
@@ -270,10 +285,19 @@ fn source_disk(disk: &Disk, path: &Path) -> Result<SourceDisk> {
     })
 }
 
-/// How to hold the domain still, by whether it runs now.
+/// Whether something lies over all disks of the domain as it runs: they stand still.
+fn is_laid_over(found: &Found) -> Result<bool> {
+    match &found.live {
+        Some(live) => Ok(overlay::covers(&Domain::parse(live)?)),
+        None => Ok(false),
+    }
+}
+
+/// How to hold the domain still, by whether it runs now: one whose disks stand still need not be held.
 pub fn runtime(host: &Arc<dyn Host>, name: &str) -> Result<VmRuntime> {
     let before = found(host.as_ref(), name)?;
-    let manager = match before.state.is_active() {
+    let laid_over = is_laid_over(&before)?;
+    let manager = match before.state.is_active() && !laid_over {
         true => Some(host.manager(before.uuid)?),
         false => None,
     };
@@ -286,6 +310,7 @@ pub fn runtime(host: &Arc<dyn Host>, name: &str) -> Result<VmRuntime> {
             let now = found(host.as_ref(), &name)?;
             // Disks that are read in place can also be changed without the domain: a snapshot that is reverted to.
             match now.xml == before.xml {
+                true if laid_over => is_laid_over(&now),
                 true => Ok(!now.state.is_active()),
                 false => Err(Error::new(
                     Kind::Busy,

@@ -5,7 +5,7 @@ use crate::domain::{check_name, Domain};
 use crate::foreign::{here, told};
 use crate::host::{Found, Host};
 use crate::marks::{self, mark_of, set_mark, Mark};
-use crate::placement::{Placing, BRIDGE};
+use crate::placement::Placing;
 use crate::pools;
 use crate::replica_xml::{render, Here, Wanted};
 use crate::source;
@@ -176,11 +176,7 @@ impl VirtTarget {
             // Ids have another form there, so another name means nothing.
             Some(_) => present.map(|found| found.uuid),
         };
-        // Bridges that pvesync was told of; virt-blocksync has its own among the pools.
-        let bridges = pair.maps.networks.iter();
-        let bridges = bridges.map(|(from, to)| (format!("{BRIDGE}{from}"), to.clone()));
-        let map: Vec<_> = pair.storage_map.iter().cloned().chain(bridges).collect();
-        self.rendered((&pair.target_vm, uuid), &map, generation)
+        self.rendered((&pair.target_vm, uuid), &pair.maps.networks, generation)
     }
 
     /// Defines what is not to be started here.

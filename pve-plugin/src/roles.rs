@@ -27,7 +27,7 @@ impl RoleHypervisor for PveTarget {
 
     fn promote(&self, pair: &TargetPair, generation: &Generation) -> Result<Vec<String>> {
         let target = vmid(&pair.target_vm)?;
-        let translated = ours(generation, &pair.storage_map)?;
+        let translated = ours(generation, &pair.maps.networks)?;
         let generation = translated.generation.as_ref();
         let lock = self.tree.hold_vm(target)?;
         let Some(present) = self.to_promote(&lock, target, pair, generation)? else {

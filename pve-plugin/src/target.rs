@@ -132,7 +132,7 @@ impl PveTarget {
         previous: Option<&VmConfig>,
     ) -> Result<String> {
         let target_vmid = vmid(&pair.target_vm)?;
-        let ours = ours(newest, &pair.storage_map)?;
+        let ours = ours(newest, &pair.maps.networks)?;
         let newest = ours.generation.as_ref();
         let config = VmConfig::parse(&newest.config)?;
         let storages = self.tree.storage_cfg()?;
@@ -319,7 +319,7 @@ impl TargetHypervisor for PveTarget {
             )]);
         }
         self.tree.write_vm_config(target_vmid, &text, pair.pair)?;
-        let translated = ours(newest, &pair.storage_map)?;
+        let translated = ours(newest, &pair.maps.networks)?;
         let mut notes = bases_here(&translated.generation, &self.tree.storage_cfg()?);
         notes.extend(told(&translated.left));
         Ok(notes)

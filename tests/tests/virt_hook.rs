@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tests::cli::virt_blocksync;
 use tests::named;
-use tests::virt::{suite, Bed, Error, Node, Result, Vm};
+use tests::virt::{suite, Bed, Error, Medium, Node, Result, Vm};
 
 fn main() -> ExitCode {
     suite::run(named![
@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         a_replica_is_not_written_over_by_libvirt,
         guests_outlive_whatever_is_wrong_with_our_state,
         it_asks_libvirt_nothing,
+        a_host_that_was_replaced_does_not_start_its_domain,
     ])
 }
 
@@ -283,4 +284,30 @@ fn it_asks_libvirt_nothing(bed: &Bed) -> Result<()> {
     std::fs::remove_file(&path).map_err(cannot)?;
     a.start_daemon()?;
     a.forget(&vm)
+}
+
+/// The host comes back after another one has taken over, and its domain would start with it.
+fn a_host_that_was_replaced_does_not_start_its_domain(bed: &Bed) -> Result<()> {
+    install(bed)?;
+    let (a, b, vm) = (bed.a(), bed.b(), Vm::new("web41").disk(Medium::Qcow2));
+    a.boot(&vm)?;
+    a.run_ok("virt-blocksync vm web41 --to kvb --exclude vdz")?;
+    a.virsh_ok("autostart web41")?;
+    a.virsh_ok("destroy web41")?;
+    a.end_daemon("TERM")?;
+    b.run_ok("virt-blocksync failover web41 --fence /bin/true")?;
+    // As after a boot.
+    a.run_ok("rm -f /run/libvirt/qemu/autostarted")?;
+    let said = a.run_ok("virt-blocksync boot-check --before-libvirt --wait 60s")?;
+    assert!(said.contains("the hook keeps domain web41 off"), "{said}");
+    a.start_daemon()?;
+    let refused = a.virsh("start web41")?;
+    assert!(refused.stderr.contains("retired"), "{refused:?}");
+    assert_eq!(a.state("web41")?.as_deref(), Some("shut off"));
+    // Now that libvirt runs the definition says so, too.
+    a.run_ok("virt-blocksync boot-check web41 --wait 60s")?;
+    let xml = a.virsh_ok("dumpxml --inactive web41")?;
+    assert!(xml.contains("/nonexistent/"), "{xml}");
+    a.forget(&vm)?;
+    b.forget(&vm)
 }

@@ -8,16 +8,10 @@
 use std::process::ExitCode;
 use tests::cli::virt_blocksync;
 use tests::named;
-use tests::virt::{suite, Bed, Disk, Medium, Node, Result, Vm};
+use tests::virt::{repetitions, suite, Bed, Medium, Result, Vm};
 
 /// Where disks go that have no pool of their own, and the disk that the guest boots from, which all nodes have.
 const HOW: &str = "--pool vdc=default --exclude vdz";
-
-/// What the bed's VMs boot from.
-const BOOT: &str = "/usr/share/bed/writer.img";
-
-/// How often guests are moved. The usual run is short.
-const REPEAT: &str = "VIRT_REPEAT";
 
 fn main() -> ExitCode {
     suite::run(named![
@@ -26,6 +20,7 @@ fn main() -> ExitCode {
         a_backup_of_somebody_else_is_told,
         a_killed_driver_leaves_the_guest_running,
         a_guest_moves_with_its_memory,
+        a_guest_moves_by_a_restart,
         a_guest_that_may_not_come_in_stays,
         a_killed_move_leaves_one_guest,
         a_restarted_daemon_does_not_end_a_sync,
@@ -37,26 +32,6 @@ fn install(bed: &Bed) -> Result<()> {
         node.install(virt_blocksync(), "/usr/bin/virt-blocksync")?;
     }
     Ok(())
-}
-
-fn images(vm: &Vm) -> Vec<(String, &'static str)> {
-    let image = |disk: &Disk| {
-        let (target, format) = (&disk.target, disk.medium.format());
-        let path = format!("/var/lib/libvirt/images/{}-{target}.{format}", vm.name);
-        (path, format)
-    };
-    vm.disks.iter().map(image).collect()
-}
-
-/// The number of the last write in the replica's disks, which are all files and must show one instant.
-fn replica_writes(node: &Node, vm: &Vm) -> Result<u32> {
-    let images = images(vm);
-    let named: Vec<_> = images.iter().map(|(p, f)| (p.as_str(), *f)).collect();
-    Ok(node.check_images(&named)?.writes)
-}
-
-fn running(node: &Node, vm: &Vm) -> Result<bool> {
-    Ok(node.state(&vm.name)?.as_deref() == Some("running"))
 }
 
 fn a_running_domain_is_synced_as_of_one_instant(bed: &Bed) -> Result<()> {
@@ -76,8 +51,8 @@ fn a_running_domain_is_synced_as_of_one_instant(bed: &Bed) -> Result<()> {
             round > 0,
             "{said}"
         );
-        assert!(replica_writes(b, &vm)? >= before);
-        assert!(running(a, &vm)?);
+        assert!(b.replica_writes(&vm)? >= before);
+        assert!(a.is_running(&vm)?);
         let names = a.virsh_ok("checkpoint-list web01 --name")?;
         assert_eq!(names.lines().count(), 1, "the last one only: {names}");
         let left = a.run_ok("find /var/lib/rblocksync/scratch -type f | wc -l")?;
@@ -104,11 +79,11 @@ fn a_killed_qemu_is_compared_with_all_of_it(bed: &Bed) -> Result<()> {
     let said = a.run_ok(&sync)?;
     assert!(said.contains("vda: everything is compared"), "{said}");
     assert!(said.contains("inconsistent"), "{said}");
-    assert!(replica_writes(b, &vm)? >= known);
+    assert!(b.replica_writes(&vm)? >= known);
     // From then on it is known again.
     let said = a.run_ok(&sync)?;
     assert!(!said.contains("vda: everything is compared"), "{said}");
-    replica_writes(b, &vm)?;
+    b.replica_writes(&vm)?;
     a.forget(&vm)?;
     b.forget(&vm)
 }
@@ -129,14 +104,14 @@ fn a_backup_of_somebody_else_is_told(bed: &Bed) -> Result<()> {
         refused.stderr.contains("a backup is under way"),
         "{refused:?}"
     );
-    assert!(running(a, &vm)?);
+    assert!(a.is_running(&vm)?);
     assert!(
         a.virsh_ok("domjobinfo web03")?.contains("Backup"),
         "theirs goes on"
     );
     a.virsh_ok("domjobabort web03")?;
     a.run_ok("virt-blocksync vm web03 --to kvb --exclude vdz")?;
-    replica_writes(b, &vm)?;
+    b.replica_writes(&vm)?;
     a.run_ok("rm -f /var/lib/libvirt/images/theirs")?;
     a.forget(&vm)?;
     b.forget(&vm)
@@ -151,14 +126,14 @@ fn a_killed_driver_leaves_the_guest_running(bed: &Bed) -> Result<()> {
     // With the guest held and the backup begun.
     let killed = a.run(&format!("RBLOCKSYNC_CRASH_AT=held {sync}"))?;
     assert!(!killed.success(), "{killed:?}");
-    a.until("the guest to go on", || running(a, &vm))?;
+    a.until("the guest to go on", || a.is_running(&vm))?;
     let known = a.writes(&vm);
     a.wait_for_writes(&vm, known + 6)?;
     assert!(a.virsh_ok("domjobinfo web04")?.contains("Backup"), "left");
     // The next run ends what is left, and knows what changed all the while.
     let said = a.run_ok(&sync)?;
     assert!(!said.contains("vda: everything is compared"), "{said}");
-    assert!(replica_writes(b, &vm)? >= known);
+    assert!(b.replica_writes(&vm)? >= known);
     let left = a.run_ok("find /var/lib/rblocksync/scratch -type f | wc -l")?;
     assert_eq!(left, "0", "scratch files");
     a.forget(&vm)?;
@@ -180,73 +155,50 @@ fn a_restarted_daemon_does_not_end_a_sync(bed: &Bed) -> Result<()> {
     bed.mend_link()?;
     let done = sync.wait()?;
     assert_eq!(done.status, 0, "{done:?}");
-    assert!(replica_writes(b, &vm)? > 0);
-    assert!(running(a, &vm)?);
+    assert!(b.replica_writes(&vm)? > 0);
+    assert!(a.is_running(&vm)?);
     let left = a.run_ok("find /var/lib/rblocksync/scratch -type f | wc -l")?;
     assert_eq!(left, "0", "scratch files");
     a.forget(&vm)?;
     b.forget(&vm)
 }
 
-/// A VM whose disks can all become a replica's, running from a boot disk of its own, which goes with it.
-fn start_of_its_own(node: &Node, name: &str) -> Result<Vm> {
-    let vm = Vm::new(name).disk(Medium::Qcow2).disk(Medium::Raw);
-    let boot = format!("/var/lib/libvirt/images/{name}-boot.img");
-    node.make_disks(&vm)?;
-    node.run_ok(&format!("cp {BOOT} {boot}"))?;
-    node.virsh_with("define", &vm.xml().replace(BOOT, &boot))?;
-    node.virsh_ok(&format!("start {name}"))?;
-    node.wait_for_writes(&vm, 6)?;
-    Ok(vm)
-}
-
-/// Moves the running guest, and shows that it is the same one on the other side and that the old side keeps still.
-fn move_live(from: &Node, to: &Node, vm: &Vm) -> Result<u32> {
-    let name = &vm.name;
-    let before = from.writes(vm);
-    let said = from.run_ok(&format!(
-        "virt-blocksync migrate {name} --to {} --live --max-downtime 60s",
-        to.name()
-    ))?;
-    assert!(running(to, vm)?, "{said}");
-    let refused = from.virsh(&format!("start {name}"))?;
-    assert!(!refused.success(), "the old side starts it: {refused:?}");
-    assert_eq!(from.state(name)?.as_deref(), Some("shut off"));
-    assert_eq!(
-        from.virsh_ok(&format!("checkpoint-list {name} --name"))?,
-        ""
-    );
-    let gone = from.writes(vm);
-    assert!(gone >= before);
-    // One that had been booted would have had to read first, and told nothing of the next number.
-    to.wait_for_writes(vm, gone + 12)?;
-    let serial = to.logs().join(format!("{name}.serial"));
-    let text = std::fs::read_to_string(serial).unwrap_or_default();
-    let numbers: Vec<u32> = text
-        .lines()
-        .filter_map(|line| u32::from_str_radix(line, 16).ok())
-        .collect();
-    let first = numbers.iter().position(|number| *number > before);
-    let told = &numbers[first.unwrap_or(0)..];
-    let whole = told.windows(2).all(|pair| pair[1] == pair[0] + 1);
-    assert!(whole, "the guest went on where it stood: {told:x?}");
-    Ok(gone)
-}
+/// Paused while its memory is sent.
+const PAUSED: &str = "--live=pause --max-downtime 60s";
 
 fn a_guest_moves_with_its_memory(bed: &Bed) -> Result<()> {
     install(bed)?;
     let (a, b) = (bed.a(), bed.b());
-    let vm = start_of_its_own(a, "web06")?;
-    let often: u32 = std::env::var(REPEAT)
-        .ok()
-        .and_then(|often| often.parse().ok())
-        .unwrap_or(1);
-    for _ in 0..often {
-        move_live(a, b, &vm)?;
-        move_live(b, a, &vm)?;
+    let vm = a.boot_of_its_own("web06")?;
+    for _ in 0..repetitions() {
+        a.moves(b, &vm, PAUSED)?;
+        b.moves(a, &vm, PAUSED)?;
     }
     let known = a.writes(&vm);
     a.virsh_ok("destroy web06")?;
+    assert!(a.check(&vm)?.writes >= known);
+    a.forget(&vm)?;
+    b.forget(&vm)
+}
+
+/// Shut down here, and started there.
+fn a_guest_moves_by_a_restart(bed: &Bed) -> Result<()> {
+    install(bed)?;
+    let (a, b) = (bed.a(), bed.b());
+    let vm = a.boot_of_its_own("web09")?;
+    for _ in 0..repetitions() {
+        for (from, to) in [(a, b), (b, a)] {
+            let known = from.writes(&vm);
+            from.run_ok(&format!(
+                "virt-blocksync migrate web09 --to {} --max-downtime 60s",
+                to.name()
+            ))?;
+            assert!(to.is_running(&vm)? && !from.is_running(&vm)?);
+            to.wait_for_writes(&vm, known.max(from.writes(&vm)) + 3)?;
+        }
+    }
+    let known = a.writes(&vm);
+    a.virsh_ok("destroy web09")?;
     assert!(a.check(&vm)?.writes >= known);
     a.forget(&vm)?;
     b.forget(&vm)
@@ -257,13 +209,13 @@ fn a_guest_moves_with_its_memory(bed: &Bed) -> Result<()> {
 fn a_killed_move_leaves_one_guest(bed: &Bed) -> Result<()> {
     install(bed)?;
     let (a, b) = (bed.a(), bed.b());
-    let vm = start_of_its_own(a, "web08")?;
-    let migrate = "virt-blocksync migrate web08 --to kvb --live --max-downtime 60s";
+    let vm = a.boot_of_its_own("web08")?;
+    let migrate = "virt-blocksync migrate web08 --to kvb --live=pause --max-downtime 60s";
     for moment in ["paused", "received", "memory sent", "keeper bound"] {
         let killed = a.run(&format!("RBLOCKSYNC_CRASH_AT='{moment}' {migrate}"))?;
         assert!(!killed.success(), "{moment}: {killed:?}");
         a.until(&format!("the guest to go on after {moment}"), || {
-            running(a, &vm)
+            a.is_running(&vm)
         })?;
         b.until("nothing to be left there", || {
             Ok(b.state("web08")?.as_deref() == Some("shut off"))
@@ -271,10 +223,10 @@ fn a_killed_move_leaves_one_guest(bed: &Bed) -> Result<()> {
         let known = a.writes(&vm);
         a.wait_for_writes(&vm, known + 3)?;
     }
-    move_live(a, b, &vm)?;
+    a.moves(b, &vm, PAUSED)?;
     let known = b.writes(&vm);
     b.virsh_ok("destroy web08")?;
-    assert!(replica_writes(b, &vm)? >= known);
+    assert!(b.replica_writes(&vm)? >= known);
     a.forget(&vm)?;
     b.forget(&vm)
 }
@@ -282,17 +234,17 @@ fn a_killed_move_leaves_one_guest(bed: &Bed) -> Result<()> {
 fn a_guest_that_may_not_come_in_stays(bed: &Bed) -> Result<()> {
     install(bed)?;
     let (a, b) = (bed.a(), bed.b());
-    let vm = start_of_its_own(a, "web07")?;
+    let vm = a.boot_of_its_own("web07")?;
     b.hook(
         "10-no",
         "#!/bin/sh\n[ \"$2\" != migrate ] || { echo no guest today >&2; exit 7; }\n",
     )?;
-    let migrate = "virt-blocksync migrate web07 --to kvb --live --max-downtime 60s";
+    let migrate = "virt-blocksync migrate web07 --to kvb --live=pause --max-downtime 60s";
     let refused = a.run(migrate)?;
     b.run_ok("rm /etc/libvirt/hooks/qemu.d/10-no")?;
     assert!(!refused.success(), "{refused:?}");
     assert!(refused.stderr.contains("no guest today"), "{refused:?}");
-    assert!(running(a, &vm)?, "it goes on where it is");
+    assert!(a.is_running(&vm)?, "it goes on where it is");
     let known = a.writes(&vm);
     a.wait_for_writes(&vm, known + 6)?;
     assert_eq!(b.state("web07")?.as_deref(), Some("shut off"));
@@ -300,7 +252,7 @@ fn a_guest_that_may_not_come_in_stays(bed: &Bed) -> Result<()> {
     a.run_ok(migrate)?;
     b.wait_for_writes(&vm, known + 12)?;
     b.virsh_ok("destroy web07")?;
-    assert!(replica_writes(b, &vm)? >= known + 12);
+    assert!(b.replica_writes(&vm)? >= known + 12);
     a.forget(&vm)?;
     b.forget(&vm)
 }

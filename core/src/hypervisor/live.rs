@@ -15,7 +15,7 @@
 //! What fails before 6: T `end_received`, S `resume`. What fails at 7: T is asked to decline, then the same. A host that
 //! was killed in between is looked at by `guest`. The guest may only ever run on S before 6, and on T after 7.
 
-use super::{Hold, RoleHypervisor};
+use super::{Hold, RoleHypervisor, SeededHypervisor};
 use crate::error::Result;
 use crate::replica::{Generation, TargetPair};
 use crate::stop::Stop;
@@ -106,6 +106,11 @@ pub trait LiveHypervisor: RoleHypervisor {
     fn promote_received(&self, pair: &TargetPair, generation: &Generation) -> Result<Vec<String>>;
 
     // On both.
+
+    /// What is needed to move guests without holding them still, if this hypervisor can do that.
+    fn seeded(&self) -> Option<&dyn SeededHypervisor> {
+        None
+    }
 
     /// What the guest does here.
     fn guest(&self, vm: &str) -> Result<GuestState>;

@@ -123,7 +123,7 @@ impl Migration<'_> {
             cut.way_back = self.way_back(&handover)?;
             let handover = cut.handover.insert(handover);
             if let Some(live) = &live {
-                self.check_incoming(live, handover, cut.client)?;
+                handover.seeded = self.check_incoming(live, handover, cut.client)?;
             }
             handover.keep(self.context.layout, self.vm)?;
         }
@@ -136,6 +136,7 @@ impl Migration<'_> {
             )
             .advise("have it replicated, or move the VM without --live"));
         }
+        let seeded = cut.is_seeded();
         let cut = RefCell::new(cut);
         let figures = RefCell::new(figures);
         let stop = || -> Result<VmRuntime> {
@@ -147,7 +148,12 @@ impl Migration<'_> {
                     Some(live) => cut.borrow_mut().pause(self, live)?,
                     None => self.end_vm(&vm)?,
                 }
-                figures.borrow_mut().stop = asked.elapsed();
+                let mut figures = figures.borrow_mut();
+                match seeded {
+                    // It goes on meanwhile.
+                    true => figures.asked_at = None,
+                    false => figures.stop = asked.elapsed(),
+                }
             }
             crash::point("stopped");
             (self.runtime)()
@@ -190,6 +196,7 @@ impl Migration<'_> {
         let around = Around {
             stop: &stop,
             sealed: &sealed,
+            runs: seeded,
         };
         sync_around(self.context, &vm, runtime, &options, lock, Some(&around)).map(drop)
     }
@@ -294,6 +301,7 @@ impl Migration<'_> {
             runs,
             no_start: self.options.no_start,
             live: false,
+            seeded: false,
             sealed: None,
             started: false,
             undoing: false,

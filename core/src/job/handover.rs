@@ -49,6 +49,9 @@ pub(super) struct Handover {
     /// Its guest goes along, with its memory.
     #[serde(default)]
     pub live: bool,
+    /// Without being held still: something lies over its disks.
+    #[serde(default)]
+    pub seeded: bool,
     /// It was started there.
     pub started: bool,
     /// It is to be taken back: the other host may have been told not to take it over.
@@ -83,6 +86,8 @@ pub(super) struct Times {
     /// Until the guest waited for its memory there.
     pub receive: Duration,
     pub memory: Duration,
+    /// Since when a guest does not run that was not held still.
+    pub still_since: Option<Instant>,
     /// Giving the VM up, if that was done by this run.
     pub retire: Option<Duration>,
     pub flip: Duration,
@@ -165,7 +170,7 @@ impl Handing<'_> {
         times: &mut Times,
     ) -> Result<()> {
         if handover.started {
-            return self.end_left(handover);
+            return self.end_left(handover, client);
         }
         let (number, _, _) = self.sealed(handover)?;
         let order = TakeOver {
@@ -229,7 +234,7 @@ impl Handing<'_> {
         times.flip = began.elapsed();
         self.tell_notes(&taken.notes);
         self.note_started(handover, times)?;
-        self.end_left(handover)
+        self.end_left(handover, client)
     }
 
     fn note_started(&self, handover: &mut Handover, times: &mut Times) -> Result<()> {
@@ -239,8 +244,11 @@ impl Handing<'_> {
         handover.keep(self.layout(), self.vm)
     }
 
-    /// A guest that goes on elsewhere is ended here.
-    fn end_left(&self, handover: &Handover) -> Result<()> {
+    /// A guest that goes on elsewhere is ended here. What lies over its disks is kept until it is in the disks there.
+    fn end_left(&self, handover: &Handover, client: &mut Client) -> Result<()> {
+        if handover.seeded {
+            self.settle_there(handover, client)?;
+        }
         match handover.live {
             true => self.live()?.end_paused(self.vm),
             false => Ok(()),

@@ -1,6 +1,9 @@
 //! The process that holds a guest still while its memory moves to another host, so that nothing that befalls the driver
 //! can leave it so.
 //!
+//! A guest that need not be held still has a keeper too ([`Way::LaidOver`]): it lays something over its disks, and settles that
+//! when it lets the guest go.
+//!
 //! It is the front end's own program in a session of its own, tied to the driver by two pipes. It pauses the guest, says so,
 //! and lets it go on when the driver's end of the pipe closes, when it is asked to end (SIGTERM, SIGINT, SIGHUP), or when
 //! the deadline passes. Other than the watchdog of a snapshot it keeps no connection to the guest's monitor: while it waits,
@@ -15,6 +18,7 @@ mod driver;
 
 pub(super) use driver::Keeper;
 
+use super::seeded::seeder;
 use crate::error::{Error, Kind, Result};
 use crate::hypervisor::LiveHypervisor;
 use crate::lock::Lock;
@@ -49,7 +53,7 @@ const DONE: u8 = b'D';
 /// How long giving up may take: some small files are written.
 const GIVING_UP_MAX: Duration = Duration::from_secs(30);
 /// How long an earlier keeper of the same VM may still need to let go.
-const EARLIER_MAX: Duration = Duration::from_secs(120);
+pub(super) const EARLIER_MAX: Duration = Duration::from_secs(120);
 
 /// What the keeper tells its driver, a line of JSON each.
 #[derive(Debug, Serialize, Deserialize)]
@@ -82,7 +86,19 @@ enum End {
     Signal,
 }
 
-/// The hidden subcommand: `VM EPOCH MILLISECONDS`. The epoch is the one in which the VM is given up. Returns the exit code.
+/// What is done to the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// It is paused.
+    Paused,
+    /// Something is laid over its disks, and it runs.
+    LaidOver,
+}
+
+/// What makes a keeper lay something over the disks.
+const LAID_OVER: &str = "laid-over";
+
+/// The hidden subcommand: `VM EPOCH MILLISECONDS [laid-over]`. The epoch is the one in which the VM is given up. Returns the exit code.
 pub fn keep(
     args: impl IntoIterator<Item = OsString>,
     layout: &Layout,
@@ -92,9 +108,13 @@ pub fn keep(
         .into_iter()
         .filter_map(|a| a.into_string().ok())
         .collect();
-    let [vm, epoch, ms] = words.as_slice() else {
-        complain("wrong arguments: VM EPOCH MILLISECONDS");
-        return 2;
+    let (vm, epoch, ms, way) = match words.as_slice() {
+        [vm, epoch, ms] => (vm, epoch, ms, Way::Paused),
+        [vm, epoch, ms, way] if way == LAID_OVER => (vm, epoch, ms, Way::LaidOver),
+        _ => {
+            complain("wrong arguments: VM EPOCH MILLISECONDS [laid-over]");
+            return 2;
+        }
     };
     let (Ok(epoch), Ok(ms)) = (epoch.parse(), ms.parse()) else {
         complain("wrong arguments: VM EPOCH MILLISECONDS");
@@ -107,6 +127,7 @@ pub fn keep(
         live,
         vm,
         epoch,
+        way,
         driver: getppid(),
     };
     match kept.run(Duration::from_millis(ms)) {
@@ -123,6 +144,7 @@ struct Kept<'a> {
     live: &'a dyn LiveHypervisor,
     vm: &'a str,
     epoch: u64,
+    way: Way,
     driver: Option<Pid>,
 }
 
@@ -136,11 +158,23 @@ impl Kept<'_> {
         });
         let (_lock, signals) = ready.map_err(failed)?;
         let until = Instant::now() + limit;
-        let hold = match self.live.pause(self.vm) {
+        let held = match self.way {
+            Way::Paused => self.live.pause(self.vm).map(Some),
+            Way::LaidOver => seeder(self.live).and_then(|seeded| {
+                seeded.lay_over(self.vm)?;
+                Ok(None)
+            }),
+        };
+        let hold = match held {
             Ok(hold) => hold,
             Err(e) => {
-                // It may have been paused all the same.
-                let undone = self.let_go("it could not be paused", false);
+                // It may have been done all the same.
+                let undone = match self.way {
+                    Way::Paused => self.let_go("it could not be paused", false),
+                    Way::LaidOver => {
+                        seeder(self.live).and_then(|seeded| seeded.settle(self.vm).map(drop))
+                    }
+                };
                 return Err(failed(match undone {
                     Ok(()) => e,
                     Err(also) => e.followed_by(also),
@@ -210,7 +244,11 @@ impl Kept<'_> {
         match resumed {
             Ok(()) => {
                 report(&Report::Released(why.into()));
-                Ok(())
+                match self.way {
+                    Way::Paused => Ok(()),
+                    // The driver waits for our end.
+                    Way::LaidOver => seeder(self.live)?.settle(self.vm).map(drop),
+                }
             }
             Err(e) => {
                 report(&Report::Stuck(e.message()));

@@ -1,6 +1,7 @@
 //! The agent's part in taking over a VM while its guest lives: the guest waits here for its memory, and then goes on.
 
 use super::messages::HostRequest;
+use super::seeded::seeder;
 use super::service::value;
 use crate::agent::while_there;
 use crate::error::{Error, Kind, Result};
@@ -28,9 +29,24 @@ pub(super) fn handle<'a>(
         HostRequest::CheckIncoming { pair, profile } => {
             value(&live.check_incoming(&pair_of(layout, pair)?, &profile)?)
         }
-        HostRequest::Receive { order, profile } => {
+        HostRequest::CheckSeeded { pair, profile } => {
+            let pair = pair_of(layout, pair)?;
+            seeder(live)?.check_seeded(&pair)?;
+            value(&live.check_incoming(&pair, &profile).map(drop)?)
+        }
+        HostRequest::Settle { pair } => {
+            value(&seeder(live)?.settle(&pair_of(layout, pair)?.target_vm)?)
+        }
+        HostRequest::Receive {
+            order,
+            profile,
+            seeded,
+        } => {
             *landing = None;
-            let (prepared, incoming) = Landing::prepare(layout, live, &order, &profile)?;
+            let seeded = seeded.then(|| seeder(live)).transpose()?;
+            let (prepared, incoming) = while_there(driver, |stop| {
+                Landing::prepare(layout, live, seeded, &order, &profile, stop)
+            })?;
             *landing = Some(prepared);
             value(&incoming)
         }

@@ -4,9 +4,10 @@
 use super::converge::Round;
 use super::cut::Cut;
 use super::handover::{Handing, Handover, Times};
-use super::keeper::Keeper;
+use super::keeper::{Keeper, Way};
 use super::messages::HostRequest;
 use super::migrate::Migration;
+use super::seeded::{seeder, SEEDED_MAX};
 use crate::agent::Client;
 use crate::cli::units::{human, human_time};
 use crate::crash;
@@ -70,6 +71,9 @@ impl<'m> Migration<'m> {
             return Ok(Duration::ZERO);
         }
         let profile = live.hypervisor.profile(self.vm)?;
+        if self.may_seed() {
+            return Ok(Duration::ZERO);
+        }
         let pace = last.filter(|last| last.sent.wire >= PACE_BYTES_MIN);
         let Some(pace) =
             pace.map(|last| last.sent.wire as f64 / last.transfer.as_secs_f64().max(0.001))
@@ -85,13 +89,13 @@ impl<'m> Migration<'m> {
         Ok(time)
     }
 
-    /// The other host is asked whether the guest could go on there.
+    /// The other host is asked whether the guest could go on there. Whether it need not be held still for that.
     pub(super) fn check_incoming(
         &self,
         live: &Live,
         handover: &Handover,
         client: &mut Client,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let profile = Box::new(live.hypervisor.profile(self.vm)?);
         // One that an earlier run has left would be in the way.
         client.host::<_, ()>(&HostRequest::Leave {
@@ -99,23 +103,32 @@ impl<'m> Migration<'m> {
         })?;
         let notes: Vec<String> = client.host(&HostRequest::CheckIncoming {
             pair: handover.pair,
-            profile,
+            profile: profile.clone(),
         })?;
         notes
             .iter()
             .for_each(|note| self.context.reporter.note(note));
-        Ok(())
+        self.can_seed(live, handover, &profile, client)
     }
 }
 
 impl Cut<'_> {
-    /// From here on the guest does not run.
+    /// From here on the guest does not run, or does not change its disks.
     pub(super) fn pause(&mut self, migration: &Migration, live: &Live) -> Result<()> {
         let epoch = self.handover.as_ref().map_or(0, |handover| handover.epoch);
-        let limit = migration.options.pause_max;
-        self.keeper = Some(Keeper::start(live.keeper, migration.vm, epoch, limit)?);
+        let how = match self.is_seeded() {
+            true => (Way::LaidOver, SEEDED_MAX),
+            false => (Way::Paused, migration.options.pause_max),
+        };
+        self.keeper = Some(Keeper::start(live.keeper, migration.vm, epoch, how)?);
         crash::point("paused");
         Ok(())
+    }
+
+    pub(super) fn is_seeded(&self) -> bool {
+        self.handover
+            .as_ref()
+            .is_some_and(|handover| handover.seeded)
     }
 
     /// Sends the memory, and gives the VM up when all of it has arrived: the point of no return.
@@ -139,7 +152,12 @@ impl Cut<'_> {
             generation: sealed.number,
             epoch: handover.epoch,
         };
-        let incoming: Incoming = self.client.host(&HostRequest::Receive { order, profile })?;
+        let seeded = handover.seeded;
+        let incoming: Incoming = self.client.host(&HostRequest::Receive {
+            order,
+            profile,
+            seeded,
+        })?;
         times.receive = began.elapsed();
         crash::point("received");
         let tunnel = Tunnel {
@@ -148,12 +166,20 @@ impl Cut<'_> {
             stop: migration.context.stop,
         };
         let client = &mut *self.client;
-        tunnel.during(&incoming.sockets, |sockets| {
-            hypervisor.send_memory(migration.vm, sockets, migration.context.stop)?;
+        times.still_since = tunnel.during(&incoming.sockets, |sockets| {
+            let (vm, stop) = (migration.vm, migration.context.stop);
+            let still_since = match seeded {
+                true => Some(seeder(hypervisor)?.send_seeded(vm, sockets, stop)?),
+                false => {
+                    hypervisor.send_memory(vm, sockets, stop)?;
+                    None
+                }
+            };
             // What is on the way is lost with the tunnel.
             client.host::<_, ()>(&HostRequest::Arrived {
                 pair: handover.pair,
-            })
+            })?;
+            Ok(still_since)
         })?;
         times.memory = began.elapsed().saturating_sub(times.receive);
         crash::point("memory sent");

@@ -76,12 +76,26 @@ pub enum HostRequest {
         /// What it needs.
         profile: Box<LiveProfile>,
     },
+    /// Could it also bring what lies over its disks? Changes nothing.
+    CheckSeeded {
+        /// The pair.
+        pair: Uuid,
+        /// What it needs.
+        profile: Box<LiveProfile>,
+    },
+    /// Merge what lies over the disks of the VM that has landed; answers notes.
+    Settle {
+        /// The pair.
+        pair: Uuid,
+    },
     /// Have the guest wait for its memory, as long as this connection lasts; answers [`crate::hypervisor::Incoming`].
     Receive {
         /// What it is to become.
         order: TakeOver,
         /// What it needs.
         profile: Box<LiveProfile>,
+        /// It brings what lies over its disks.
+        seeded: bool,
     },
     /// Tell when it has all of its memory; fails if it does not get it.
     Arrived {

@@ -43,6 +43,8 @@ pub struct MigrateOptions {
     pub shutdown_timeout: Duration,
     /// Its guest is not ended, but paused, and goes on there.
     pub live: bool,
+    /// It is paused for that, also where it need not be.
+    pub pause: bool,
     /// How long it may be paused for that at the most; then it goes on here.
     pub pause_max: Duration,
     /// Most syncs of the running VM.
@@ -207,6 +209,7 @@ impl Migration<'_> {
             );
             if !retired {
                 self.live_of(Some(&handover))?;
+                self.settle_left()?;
                 if self.roles.is_running(self.vm)? {
                     self.converge(&mut figures, lock)?;
                 }
@@ -219,6 +222,7 @@ impl Migration<'_> {
             }
             figures = Figures::default();
         }
+        self.settle_left()?;
         let notes = (self.fitness)()?;
         notes
             .iter()
@@ -310,7 +314,10 @@ impl Migration<'_> {
                 .advise("it runs on here. Allow more with --max-downtime and --pause-max, or move it without --live"));
             }
             let goal = Goal {
-                downtime_max: self.options.downtime_max.saturating_sub(memory),
+                downtime_max: match self.may_seed() {
+                    true => Duration::MAX,
+                    false => self.options.downtime_max.saturating_sub(memory),
+                },
                 rounds_max: self.options.rounds_max,
             };
             if converge::next(&rounds, &goal, self.vm)? == Next::Cut {

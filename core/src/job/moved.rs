@@ -29,11 +29,15 @@ impl Migration<'_> {
                 "{key}: the first sync back has to compare all of it"
             ));
         }
-        let downtime = match (figures.asked_at, times.running_at) {
+        let downtime = match (figures.asked_at.or(times.still_since), times.running_at) {
             (Some(from), Some(to)) => Some(to.duration_since(from)),
             _ => None,
         };
-        let steps = figures.standing_still();
+        let steps = match handover.seeded {
+            // It ran meanwhile.
+            true => Vec::new(),
+            false => figures.standing_still(),
+        };
         let sync: Duration = steps.iter().map(|(_, took)| *took).sum();
         let sync_parts: Vec<String> = steps
             .iter()
@@ -82,6 +86,7 @@ impl Migration<'_> {
                 "sync_s": sync.as_secs_f64(),
                 "sync_steps": steps.iter().map(|(state, took)| json!({"step": state.name(), "seconds": took.as_secs_f64()})).collect::<Vec<_>>(),
                 "live": handover.live,
+                "seeded": handover.seeded,
                 "receive_s": times.receive.as_secs_f64(),
                 "memory_s": times.memory.as_secs_f64(),
                 "retire_s": times.retire.unwrap_or_default().as_secs_f64(),

@@ -208,6 +208,8 @@ impl Service for TargetService<'_> {
                 value(&replica::list_generations(&self.layout, vm.as_deref())?)
             }
             request @ (HostRequest::CheckIncoming { .. }
+            | HostRequest::CheckSeeded { .. }
+            | HostRequest::Settle { .. }
             | HostRequest::Receive { .. }
             | HostRequest::Arrived { .. }
             | HostRequest::Land(_)

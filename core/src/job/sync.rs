@@ -21,7 +21,7 @@ use crate::replica::{
     Generation, Prepared, Proof, ReplicaRequest, SealReport, SourcePair, Standing, TargetPlan,
     POOL_PERCENT_MAX,
 };
-use crate::snapshot::{self, DiskSource, PointInTime, VmRuntime};
+use crate::snapshot::{self, Consistency, DiskSource, PointInTime, VmRuntime};
 use crate::stop::Stop;
 use crate::sync::{DigestTable, Geometry, Summary};
 use serde::de::DeserializeOwned;
@@ -71,6 +71,8 @@ pub(super) struct Around<'a> {
     pub stop: &'a dyn Fn() -> Result<VmRuntime>,
     /// It is sealed, and that is all that somebody waits for. An error is the sync's, once that has cleaned up.
     pub sealed: &'a dyn Fn(SyncOutcome) -> Result<()>,
+    /// Its guest runs all the same, and its disks stand still since then.
+    pub runs: bool,
 }
 
 /// [`sync_holding`] with something in its middle.
@@ -394,6 +396,9 @@ impl Job<'_> {
             });
         let read = read.cloned().collect();
         let mut point = snapshot::take_in(&self.listing, &wanted, runtime, read)?;
+        if self.around.is_some_and(|around| around.runs) {
+            point.consistency = Consistency::Crash;
+        }
         self.listing.forget();
         let tracks = self.tracks(&request, &prepared, bases, &point);
         if let Err(e) = self.check_config().and_then(|()| {

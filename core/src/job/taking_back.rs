@@ -76,6 +76,7 @@ impl Handing<'_> {
         let adopting = self.layout().adopting(handover.reverse);
         replica::remove(&adopting)?;
         Handover::forget(self.layout(), self.vm)?;
+        self.settle_here();
         self.context.reporter.say(
             format!("VM {} stays on this host", self.vm),
             json!({"event": "undone", "vm": self.vm, "runs": handover.runs}),

@@ -6,6 +6,7 @@
 //! remade under it, and the one durable step is that this host is primary.
 
 use super::guard::set_guard;
+use super::head_digest::check_heads;
 use super::layout::Layout;
 use super::manifest::Generation;
 use super::replicas::no_generation;
@@ -17,8 +18,9 @@ use super::takeover::{
 };
 use crate::crash;
 use crate::error::{Error, Kind, Result};
-use crate::hypervisor::{GuestState, Incoming, LiveHypervisor, LiveProfile};
+use crate::hypervisor::{GuestState, Incoming, LiveHypervisor, LiveProfile, SeededHypervisor};
 use crate::lock::Lock;
+use crate::stop::Stop;
 use uuid::Uuid;
 
 /// A guest that waits on this host, or is paused with its memory. Dropped before it has landed, it is ended.
@@ -33,12 +35,15 @@ pub struct Landing<'a> {
 
 impl<'a> Landing<'a> {
     /// Has the guest wait for its memory on the heads of the generation that is to be taken over. The newest one, and
-    /// nothing is changed for good.
+    /// nothing is changed for good. With `seeded` it brings what lies over its disks, which must be what was sealed to the
+    /// last byte: they are read again.
     pub fn prepare(
         layout: &Layout,
         live: &'a dyn LiveHypervisor,
+        seeded: Option<&dyn SeededHypervisor>,
         order: &TakeOver,
         profile: &LiveProfile,
+        stop: &Stop,
     ) -> Result<(Landing<'a>, Incoming)> {
         let (lock, pair) = open(layout, order.pair)?;
         clear(layout, live, &pair)?;
@@ -57,6 +62,9 @@ impl<'a> Landing<'a> {
         check_volumes(&generation)?;
         let hold = live.hold(&pair)?;
         make_heads(&generation)?;
+        if seeded.is_some() {
+            check_heads(&generation, stop)?;
+        }
         pair.head = Some(order.generation);
         write_json(&layout.landing(order.pair), order)?;
         drop(hold);
@@ -69,7 +77,10 @@ impl<'a> Landing<'a> {
             lock: Some(lock),
             over: false,
         };
-        let incoming = live.receive(&landing.pair, &generation, profile)?;
+        let incoming = match seeded {
+            Some(seeded) => seeded.receive_seeded(&landing.pair, &generation, profile)?,
+            None => live.receive(&landing.pair, &generation, profile)?,
+        };
         crash::point("landing waits");
         Ok((landing, incoming))
     }

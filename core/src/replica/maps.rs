@@ -5,6 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
+/// What a network of libvirt's is named with in a map of networks, to tell it from a bridge of the same name:
+/// `network:default`.
+pub const NETWORK: &str = "network:";
+
 /// Pairs of a name on the source and the name on the target.
 pub type NameMap = Vec<(String, String)>;
 
@@ -12,7 +16,7 @@ pub type NameMap = Vec<(String, String)>;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Maps {
-    /// Networks that network cards are attached to: bridges.
+    /// Networks that network cards are attached to: bridges by their names, networks of libvirt's behind [`NETWORK`].
     #[serde(default)]
     pub networks: NameMap,
     /// Kinds of processors.
@@ -106,6 +110,20 @@ mod tests {
             ["y stands for b and c, so the way back leaves it as it is"]
         );
         assert_eq!(inverse(&back).0, map(&[("a", "x"), ("d", "d")]));
+    }
+
+    #[test]
+    fn a_network_and_a_bridge_of_one_name_come_back_as_what_they_were() {
+        let there = Maps {
+            networks: map(&[("network:lan", "network:office"), ("lan", "office")]),
+            ..Maps::default()
+        };
+        let (back, lost) = there.inverse();
+        assert_eq!(
+            back.networks,
+            map(&[("network:office", "network:lan"), ("office", "lan")])
+        );
+        assert_eq!(lost, Vec::<String>::new());
     }
 
     #[test]

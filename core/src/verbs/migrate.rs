@@ -18,9 +18,18 @@ pub struct MigrateArgs {
     /// How long its guest may take to shut down; then the VM stays here
     #[arg(long, value_name = "TIME", default_value = "3m", value_parser = parse_time)]
     shutdown_timeout: Duration,
-    /// Its guest is not shut down, but paused, and goes on there with its memory. The memory is sent while it is paused
-    #[arg(long, conflicts_with = "no_start")]
-    live: bool,
+    /// Its guest is not shut down, and goes on there with its memory. It runs until almost all is there if both hosts can do
+    /// that (libvirt, with disks that are files); else, or with --live=pause, it is paused while its memory is sent
+    #[arg(
+        long,
+        value_enum,
+        value_name = "HOW",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "auto",
+        conflicts_with = "no_start"
+    )]
+    live: Option<LiveMode>,
     /// How long the guest may be paused at the most for that; then it goes on here
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
     pause_max: Duration,
@@ -37,6 +46,15 @@ pub struct MigrateArgs {
     /// Do not start it there
     #[arg(long)]
     no_start: bool,
+}
+
+/// How a guest is moved with its memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LiveMode {
+    /// Without being held still, where that is possible
+    Auto,
+    /// Paused
+    Pause,
 }
 
 /// Taking a VM back that is about to go.
@@ -58,7 +76,8 @@ impl MigrateArgs {
             downtime_max: self.max_downtime,
             stop: self.stop,
             shutdown_timeout: self.shutdown_timeout,
-            live: self.live,
+            live: self.live.is_some(),
+            pause: self.live == Some(LiveMode::Pause),
             pause_max: self.pause_max,
             rounds_max: self.rounds_max,
             health: Health {

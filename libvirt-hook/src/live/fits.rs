@@ -103,6 +103,13 @@ impl Details {
         })
     }
 
+    /// Whether the guest has a disk of this key, and may write to it.
+    pub fn writes(&self, key: &str) -> bool {
+        self.disks
+            .iter()
+            .any(|(k, path)| k == key && path.is_none())
+    }
+
     pub fn parse(text: &str) -> Result<Details> {
         serde_json::from_str(text)
             .map_err(|e| Error::new(Kind::Protocol, "cannot read a profile").because(e))

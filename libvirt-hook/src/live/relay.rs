@@ -24,7 +24,16 @@ const POLL: Duration = Duration::from_millis(5);
 
 /// What the socket for the memory of the domain `name` is called, on both hosts. Refuses a name that is too long for one.
 pub(super) fn path(name: &str) -> Result<PathBuf> {
-    let path = format!("{DIR}/memory.tunnelmigrate.dest.{name}");
+    named("memory", name)
+}
+
+/// The same for what lies over its disks.
+pub(super) fn disks_path(name: &str) -> Result<PathBuf> {
+    named("disks", name)
+}
+
+fn named(what: &str, name: &str) -> Result<PathBuf> {
+    let path = format!("{DIR}/{what}.tunnelmigrate.dest.{name}");
     match path.len() <= PATH_BYTES_MAX && !name.contains('/') {
         true => Ok(path.into()),
         false => Err(Error::new(
@@ -59,7 +68,7 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    /// Listens at `path` for one who connects, and passes what it sends on to `to`, and what comes back.
+    /// Listens at `path` for those who connect, and passes what they send on to `to`, and what comes back.
     pub fn start(path: &Path, to: &Path) -> Result<Relay> {
         let user = make_room(path)?;
         let cannot = |e| Error::io(format!("cannot listen at {}", path.display()), e);
@@ -93,22 +102,27 @@ impl Drop for Relay {
 }
 
 fn serve(listener: &UnixListener, to: &Path, over: &AtomicBool) -> io::Result<()> {
-    let from = loop {
-        match listener.accept() {
-            Ok((stream, _)) => break stream,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-            Err(e) => return Err(e),
+    std::thread::scope(|scope| {
+        while !over.load(Ordering::Acquire) {
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    scope.spawn(move || lead(&stream, to));
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(POLL),
+                Err(e) => return Err(e),
+            }
         }
-        if over.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        std::thread::sleep(POLL);
-    };
+        Ok(())
+    })
+}
+
+/// Leads one connection to `to`. If that cannot be reached it ends, which whoever has connected sees.
+fn lead(from: &UnixStream, to: &Path) -> io::Result<()> {
     from.set_nonblocking(false)?;
     let to = UnixStream::connect(to)?;
     std::thread::scope(|scope| {
-        let back = scope.spawn(|| pass(&to, &from));
-        let there = pass(&from, &to);
+        let back = scope.spawn(|| pass(&to, from));
+        let there = pass(from, &to);
         let back = back.join().unwrap_or(Ok(()));
         there.and(back)
     })
@@ -156,6 +170,7 @@ mod tests {
             let mut text = String::new();
             sender.read_to_string(&mut text).unwrap();
             assert_eq!(text, "thanks");
+            over.store(true, Ordering::Release);
             served.join().unwrap().unwrap();
         });
     }

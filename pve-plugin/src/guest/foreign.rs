@@ -9,7 +9,7 @@ use crate::vm_config::VmConfig;
 use crate::volid::{Vmid, Volid};
 use rblocksync::error::Result;
 use rblocksync::guest::{Described, Guest, Left};
-use rblocksync::replica::{DiskSpec, Generation};
+use rblocksync::replica::{DiskSpec, Generation, NETWORK};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -48,9 +48,8 @@ pub struct Ours<'a> {
     pub left: Vec<Left>,
 }
 
-/// Translates a generation, if its configuration is not of our form. `map` may have networks and bridges that have other
-/// names here, as `virt-blocksync` writes them: `network:default`, `bridge:br0`.
-pub fn ours<'a>(generation: &'a Generation, map: &[(String, String)]) -> Result<Ours<'a>> {
+/// Translates a generation, if its configuration is not of our form. `networks` tells those that have other names here.
+pub fn ours<'a>(generation: &'a Generation, networks: &[(String, String)]) -> Result<Ours<'a>> {
     let Some(described) = foreign(generation.described.as_deref()) else {
         return Ok(Ours {
             generation: Cow::Borrowed(generation),
@@ -60,7 +59,7 @@ pub fn ours<'a>(generation: &'a Generation, map: &[(String, String)]) -> Result<
     };
     let guest = described.guest()?;
     let mut put = Put {
-        bridges: bridges(map),
+        bridges: bridges(networks),
         ..Put::default()
     };
     for (number, record) in generation.disks.iter().enumerate() {
@@ -96,14 +95,13 @@ pub fn ours<'a>(generation: &'a Generation, map: &[(String, String)]) -> Result<
     })
 }
 
-/// Networks and bridges of a map.
-fn bridges(map: &[(String, String)]) -> Vec<(String, String)> {
-    let named = map.iter().filter_map(|(from, to)| {
-        let (kind, name) = from.split_once(':')?;
-        let is_network = ["network", "bridge"].contains(&kind);
-        is_network.then(|| (name.to_owned(), to.clone()))
-    });
-    named.collect()
+/// Networks and bridges of a map: all are bridges here.
+fn bridges(networks: &[(String, String)]) -> Vec<(String, String)> {
+    let plain = |name: &str| name.strip_prefix(NETWORK).unwrap_or(name).to_owned();
+    let networks = networks.iter();
+    networks
+        .map(|(from, to)| (plain(from), plain(to)))
+        .collect()
 }
 
 /// What a VM would look like here, on Proxmox VE's usual storage: for people to look at.
@@ -111,11 +109,11 @@ pub fn sketch(
     guest: &Guest,
     disks: &[&DiskSpec],
     vmid: &str,
-    map: &[(String, String)],
+    networks: &[(String, String)],
 ) -> Result<Written> {
     let vmid: Vmid = vmid.parse()?;
     let mut put = Put {
-        bridges: bridges(map),
+        bridges: bridges(networks),
         ..Put::default()
     };
     for (number, spec) in disks.iter().enumerate() {

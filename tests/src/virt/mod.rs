@@ -24,12 +24,14 @@ mod daemon;
 mod disks;
 mod guest;
 mod link;
+mod moving;
 mod node;
 pub mod suite;
 mod vm;
 mod writer;
 
 pub use crate::lab::{Background, Error, Output, Result, RUN_TIMEOUT};
+pub use moving::repetitions;
 pub use node::Node;
 pub use vm::{Disk, Medium, Vm};
 

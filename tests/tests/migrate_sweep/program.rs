@@ -111,6 +111,7 @@ fn act(word: &str, config: &Path) -> Result<()> {
         stop: StopMode::Shutdown,
         shutdown_timeout: Duration::from_secs(1),
         live: word == "live",
+        pause: false,
         pause_max: Duration::from_secs(60),
         rounds_max: 3,
         health: Health {

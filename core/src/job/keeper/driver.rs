@@ -1,6 +1,6 @@
 //! The driver's end of the keeper.
 
-use super::{Report, DONE, EARLIER_MAX, GIVING_UP};
+use super::{Report, Way, DONE, EARLIER_MAX, GIVING_UP, LAID_OVER};
 use crate::error::{Error, Kind, Result};
 use crate::snapshot::{reports, WatchdogLauncher};
 use std::io::Write;
@@ -20,19 +20,21 @@ pub(in super::super) struct Keeper {
 }
 
 impl Keeper {
-    /// Has `vm`, which is to be given up in `epoch`, held still for at most `limit`.
+    /// Has `vm`, which is to be given up in `epoch`, held still for at most `limit`, or its disks laid over.
     pub fn start(
         launcher: &WatchdogLauncher,
         vm: &str,
         epoch: u64,
-        limit: Duration,
+        (way, limit): (Way, Duration),
     ) -> Result<Keeper> {
-        let (child, stdin, reports) = reports::start(
-            process::Command::new(&launcher.exe)
-                .args(&launcher.args)
-                .args([vm, &epoch.to_string(), &limit.as_millis().to_string()]),
-            &format!("the keeper {}", launcher.exe.display()),
-        )?;
+        let mut command = process::Command::new(&launcher.exe);
+        command.args(&launcher.args);
+        command.args([vm, &epoch.to_string(), &limit.as_millis().to_string()]);
+        if way == Way::LaidOver {
+            command.arg(LAID_OVER);
+        }
+        let what = format!("the keeper {}", launcher.exe.display());
+        let (child, stdin, reports) = reports::start(&mut command, &what)?;
         let mut keeper = Keeper {
             stdin,
             child,
@@ -90,7 +92,7 @@ impl Keeper {
                 message,
                 advice,
             } => {
-                let error = Error::new(kind, format!("cannot pause the VM: {message}"));
+                let error = Error::new(kind, format!("cannot hold the VM: {message}"));
                 match advice {
                     Some(advice) => error.advise(advice),
                     None => error,

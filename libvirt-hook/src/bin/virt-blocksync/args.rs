@@ -2,12 +2,13 @@
 
 use clap::{Parser, Subcommand};
 use rblocksync::cli::{OutputOptions, SshArgs, EXIT_CODES};
+use rblocksync::job::SyncOptions;
+use rblocksync::replica::{Maps, NameMap, NETWORK};
 use rblocksync::verbs::{
-    parse_map, CheckArgs, DoctorArgs, FailbackArgs, FailoverArgs, FleetArgs, GenerationsArgs,
-    MigrateArgs, PinArgs, PrintArgs, PruneArgs, ReportArgs, StatusArgs, SyncArgs as CommonArgs,
-    TestFailoverArgs, UndoArgs, VerifyArgs,
+    parse_map, BootCheckArgs, CheckArgs, DoctorArgs, FailbackArgs, FailoverArgs, FleetArgs,
+    GenerationsArgs, MigrateArgs, PinArgs, PrintArgs, PruneArgs, ReportArgs, StatusArgs,
+    SyncArgs as CommonArgs, TestFailoverArgs, UndoArgs, VerifyArgs,
 };
-use virt_blocksync::placement::{BRIDGE, NETWORK};
 use virt_blocksync::source::PROGRAM;
 
 /// Keep bootable replicas of libvirt's domains on other hosts, and move them, without shared storage
@@ -54,6 +55,8 @@ pub enum Verb {
     Verify(VerifyArgs),
     /// Move a domain to another host that has, or gets, a replica of it
     Migrate(Box<MoveArgs>),
+    /// Before this host starts its domains: ask the other hosts whether they have taken one over, and keep that off here
+    BootCheck(BootArgs),
     /// Bring a domain back to the host that it was taken over from, or moved from
     Failback(Box<ReturnArgs>),
 }
@@ -103,20 +106,24 @@ pub struct SyncArgs {
 }
 
 impl SyncArgs {
-    /// All maps in one, as the target reads it.
-    pub fn map(&self) -> Vec<(String, String)> {
-        let named = |prefix: &'static str, map: &[(String, String)]| {
-            let map = map.iter();
-            map.map(|(from, to)| (format!("{prefix}{from}"), to.clone()))
-                .collect::<Vec<_>>()
-        };
-        [
-            self.pool.clone(),
-            self.path.clone(),
-            named(NETWORK, &self.network),
-            named(BRIDGE, &self.bridge),
-        ]
-        .concat()
+    /// How to sync.
+    pub fn options(&self) -> SyncOptions {
+        let map = [self.pool.clone(), self.path.clone()].concat();
+        SyncOptions {
+            maps: Maps {
+                networks: self.networks(),
+                ..Maps::default()
+            },
+            ..self.common.options(self.target_name.clone(), map)
+        }
+    }
+
+    /// What networks and bridges are called there.
+    pub fn networks(&self) -> NameMap {
+        let network = |name: &str| format!("{NETWORK}{name}");
+        let networks = self.network.iter();
+        let networks = networks.map(|(from, to)| (network(from), network(to)));
+        networks.chain(self.bridge.iter().cloned()).collect()
     }
 }
 
@@ -139,6 +146,15 @@ pub struct MoveArgs {
     pub migrate: MigrateArgs,
     #[command(flatten)]
     pub undo: UndoArgs,
+}
+
+#[derive(clap::Args)]
+pub struct BootArgs {
+    /// libvirt does not run yet: its definitions are read from its files, and what must not start is kept off by the hook
+    #[arg(long)]
+    pub before_libvirt: bool,
+    #[command(flatten)]
+    pub check: BootCheckArgs,
 }
 
 #[derive(clap::Args)]

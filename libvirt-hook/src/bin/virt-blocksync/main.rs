@@ -4,7 +4,7 @@ mod args;
 mod fleets;
 mod syncs;
 
-use args::{Cli, Verb};
+use args::{BootArgs, Cli, Verb};
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use libvirt_domain::guest::{ours, Put};
 use rblocksync::cli::{ended, exit_code, run_agent, Reporter};
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use syncs::{moving, vm};
 use virt_blocksync::domain::Domain;
 use virt_blocksync::hook;
-use virt_blocksync::host::{Host, Libvirt};
+use virt_blocksync::host::{Host, Libvirt, Stored};
 use virt_blocksync::running;
 use virt_blocksync::source::{self, PROGRAM};
 use virt_blocksync::target::VirtTarget;
@@ -131,6 +131,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> ExitCode {
                 verbs::failback(&args.failback, migration)
             })
         }
+        Verb::BootCheck(args) => boot_check(args, &us),
         Verb::Generations(args) => verbs::generations(args, &place),
         Verb::Verify(args) => verbs::verify(args, &place, &|vm: &str| source::disks_of(&host, vm)),
         Verb::Failover(args) => verbs::failover(args, &place, &target, &name_of),
@@ -150,6 +151,19 @@ fn run(cli: Cli, matches: &ArgMatches) -> ExitCode {
 fn check(args: &CheckArgs, layout: &Layout) -> ExitCode {
     let (line, code) = verbs::check(args, layout, &|| Ok(Vec::new()));
     verbs::answered(&line, code)
+}
+
+fn boot_check(args: &BootArgs, us: &syncs::Us) -> Result<()> {
+    let place = us.place;
+    let identity_of = |config: &str| source::identity_of(config);
+    match args.before_libvirt {
+        false => verbs::boot_check(&args.check, place, us.target, &identity_of),
+        true => {
+            let host = Arc::new(Stored::default());
+            let target = VirtTarget::new(host, place.layout.clone());
+            verbs::boot_check(&args.check, place, &target, &identity_of)
+        }
+    }
 }
 
 fn report(args: &ReportArgs, place: &Place) -> Result<()> {

@@ -5,6 +5,7 @@ use pvesync::guest as pve;
 use rblocksync::cli::Reporter;
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::job::{self, keeper, Context, Live, Migration, SourceVm};
+use rblocksync::lock::Lock;
 use rblocksync::remote::HostSpec;
 use rblocksync::snapshot::{VmRuntime, WatchdogLauncher};
 use rblocksync::verbs::{self, MigrateArgs, Place};
@@ -35,6 +36,9 @@ pub fn vm(name: &str, args: &VmArgs, us: &Us) -> Result<()> {
         reporter: place.reporter,
         stop: place.stop,
     };
+    if !sync.common.dry_run && !args.print.print_config {
+        settle(name, us)?;
+    }
     let looked = look(us.host, name, sync);
     let (vm, runtime) =
         looked.map_err(|e| match sync.common.dry_run || e.kind() == Kind::Usage {
@@ -45,7 +49,7 @@ pub fn vm(name: &str, args: &VmArgs, us: &Us) -> Result<()> {
         let form = args.print.form(&context, PROGRAM)?;
         return print(sync, &vm, &form, place.reporter);
     }
-    let options = sync.common.options(sync.target_name.clone(), sync.map());
+    let options = sync.options();
     let synced = job::sync(&context, &vm, runtime, &options).map(drop);
     if let Some(rpo) = args.fleet.rpo {
         verbs::tell_slow(
@@ -71,11 +75,23 @@ fn print(args: &SyncArgs, vm: &SourceVm, form: &str, reporter: &Reporter) -> Res
     }
     let guest = described.guest()?;
     let disks: Vec<_> = vm.disks.iter().map(|d| &d.spec).collect();
-    let map = args.map();
+    let networks = args.networks();
     let vmid = args.target_name.as_deref().unwrap_or("100");
-    let written = pve::sketch(guest, &disks, vmid, &map)?;
+    let written = pve::sketch(guest, &disks, vmid, &networks)?;
     let left = [guest.unknown.clone(), written.left].concat();
     verbs::print_config(reporter, form, &written.text, &left);
+    Ok(())
+}
+
+/// Merges what a move that was cut off has left over the disks of a domain.
+fn settle(name: &str, us: &Us) -> Result<()> {
+    if !us.target.is_laid_over(name)? {
+        return Ok(());
+    }
+    let layout = us.place.layout;
+    let _lock = Lock::take(&layout.vm_lock(name), &format!("VM {name}"))?;
+    let notes = job::settle(layout, us.target, name)?;
+    notes.iter().for_each(|note| us.place.reporter.note(note));
     Ok(())
 }
 
@@ -119,7 +135,7 @@ pub fn moving(
         look: &|| look(us.host, name, args),
         runtime: &|| source::runtime(us.host, name),
         fitness: &|| fitness::check(us.host.as_ref(), name),
-        sync: &args.common.options(args.target_name.clone(), args.map()),
+        sync: &args.options(),
         options: &how.get(),
     })
 }
