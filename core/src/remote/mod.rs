@@ -24,7 +24,7 @@ mod run;
 mod upload;
 mod words;
 
-pub use agent::{agent_id, AgentEnd, AgentHandle, AgentPipe, AgentSpec};
+pub use agent::{agent_id, AgentEnd, AgentHandle, AgentPipe, AgentSpec, RESTRICTED};
 pub use cipher::Cipher;
 pub use host::HostSpec;
 pub use master::SshOptions;
