@@ -296,6 +296,14 @@ impl Remote {
         Ok(command)
     }
 
+    /// Whether the key that we have logged in with serves only an agent.
+    pub fn is_restricted(&self, program: &str) -> Result<bool> {
+        let args = ["agent", "--id"];
+        let answer = self.run(program, &args, None)?;
+        let text = String::from_utf8_lossy(&answer.stdout);
+        Ok(answer.status.success() && text.lines().nth(1) == Some(RESTRICTED))
+    }
+
     /// What the program on the other host's PATH is.
     fn installed(&self, spec: &AgentSpec) -> Result<Installed> {
         let limits = RunLimits {

@@ -41,6 +41,11 @@ impl Pattern {
         self.0.starts_with('/')
     }
 
+    /// Whether it is the star alone.
+    pub fn is_any(&self) -> bool {
+        self.0 == "*"
+    }
+
     /// Whether `name` is one that it stands for.
     pub fn matches(&self, name: &[u8]) -> bool {
         let pattern = self.0.as_bytes();

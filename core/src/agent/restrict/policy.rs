@@ -65,7 +65,7 @@ pub struct Policy {
     /// Ids that replicas may have on this host.
     #[serde(default)]
     pub vms: Vec<Pattern>,
-    /// Storages or pools that replicas may be on.
+    /// Storages, pools, groups or directories that replicas may be on; `*` alone is any.
     #[serde(default)]
     pub storages: Vec<Pattern>,
     /// What may be synced by itself, and where replicas may be too: `VG/LV`, `/path/of/a/file`, or `/directory/`.
@@ -137,7 +137,8 @@ impl Policy {
 
     /// Whether replicas may be on this storage.
     pub fn allows_storage(&self, storage: &str) -> bool {
-        self.storages.iter().any(|p| p.matches(storage.as_bytes()))
+        let mut storages = self.storages.iter();
+        storages.any(|p| p.is_any() || p.matches(storage.as_bytes()))
     }
 
     /// Whether this file or device, by its real path, is named.

@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 use rblocksync::cli::{OutputOptions, SshArgs, EXIT_CODES};
 use rblocksync::verbs::{
     parse_map, CheckArgs, DoctorArgs, FailbackArgs, FailoverArgs, FleetArgs, GenerationsArgs,
-    MigrateArgs, PinArgs, PrintArgs, PruneArgs, ReportArgs, StatusArgs, SyncArgs as CommonArgs,
-    TestFailoverArgs, UndoArgs, VerifyArgs,
+    MigrateArgs, PinArgs, PrintArgs, PruneArgs, ReportArgs, SetupArgs, StatusArgs,
+    SyncArgs as CommonArgs, TestFailoverArgs, UndoArgs, VerifyArgs,
 };
 use virt_blocksync::placement::{BRIDGE, NETWORK};
 use virt_blocksync::source::PROGRAM;
@@ -40,6 +40,8 @@ pub enum Verb {
     Report(ReportArgs),
     /// Look for what is unfinished, broken or missing on this host
     Doctor(DoctorArgs),
+    /// Make a key for the runs to another host that serves nothing but them there
+    Setup(SetupArgs),
     /// Drop generations that are not to be kept, here or on another host
     Prune(PruneArgs),
     /// Keep a generation from being pruned
