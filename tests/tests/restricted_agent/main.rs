@@ -76,8 +76,8 @@ fn main() -> ExitCode {
 
 /// A server that runs only a restricted agent, and what that has.
 pub struct Restricted {
-    pub sshd: Sshd,
-    pub dir: tempfile::TempDir,
+    pub(crate) sshd: Sshd,
+    pub(crate) dir: tempfile::TempDir,
 }
 
 impl Restricted {
@@ -119,7 +119,7 @@ impl Restricted {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -129,7 +129,7 @@ impl Restricted {
         text.lines().map(str::to_owned).collect()
     }
 
-    pub fn options(&self) -> SshOptions {
+    pub(crate) fn options(&self) -> SshOptions {
         SshOptions {
             config_file: Some(self.sshd.client_config()),
             idle_exit: Duration::from_secs(2),
@@ -138,6 +138,6 @@ impl Restricted {
     }
 }
 
-pub fn host() -> HostSpec {
+pub(crate) fn host() -> HostSpec {
     HostSpec::parse(HOST).unwrap()
 }
