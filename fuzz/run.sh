@@ -30,7 +30,7 @@ fuzz() {
     local name=$1 seconds=$2 max_len=65536
     shift 2
     # Longer texts bring nothing but slowness.
-    case $name in thin_dump | thin_delta | lvs_json | requests | vm_config | storage_cfg) max_len=8192 ;; volid) max_len=512 ;; esac
+    case $name in thin_dump | thin_delta | lvs_json | requests | vm_config | storage_cfg) max_len=8192 ;; volid | restricted) max_len=512 ;; esac
     mkdir -p "fuzz/artifacts/$name"
     if ! "$binaries/$name" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=512 -max_len=$max_len \
         -artifact_prefix="fuzz/artifacts/$name/" -print_final_stats=1 "$@" > "$out/$name.log" 2>&1; then

@@ -15,6 +15,7 @@ pub mod error;
 pub mod fingerprint;
 pub mod guest;
 pub mod holders;
+pub mod hostlog;
 pub mod hypervisor;
 pub mod image;
 pub mod job;

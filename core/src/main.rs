@@ -10,6 +10,7 @@ use rblocksync::cli::{
 };
 use rblocksync::error::Result;
 use rblocksync::image::ImageFormat;
+use rblocksync::remote::SshOptions;
 use rblocksync::stop::{on_signals, Stop};
 use rblocksync::sync::{BlockMap, Summary};
 use serde_json::{json, Value};
@@ -112,7 +113,12 @@ fn synced(cli: &Cli, reporter: &Reporter, stop: &Stop) -> Result<()> {
     let file = cli.map.as_deref();
     let file = file.map(|path| MapFile::create(path, images)).transpose()?;
     transfer.map = file.is_some() || reporter.draws();
-    let (summary, map) = run(&transfer, &cli.ssh.options(stop), reporter, stop)?;
+    let ssh = SshOptions {
+        // Those are for the agents of other programs.
+        keys: None,
+        ..cli.ssh.options(stop)
+    };
+    let (summary, map) = run(&transfer, &ssh, reporter, stop)?;
     report(reporter, &transfer, &summary, began.elapsed());
     match map {
         Some(map) => show(reporter, &transfer, &map, file),

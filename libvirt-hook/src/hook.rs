@@ -12,7 +12,6 @@ mod arrival;
 mod call;
 mod config;
 pub mod events;
-mod journal;
 pub mod note;
 mod state;
 
@@ -21,8 +20,8 @@ pub use state::{away, forget_away, Away};
 pub(crate) use state::{guard_of, note_away};
 
 use call::{read_document, Call};
-use journal::Priority;
 use rblocksync::error::{Error, Kind, Result};
+use rblocksync::hostlog::{self, Priority};
 use rblocksync::replica::{state_dir, Layout};
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -73,11 +72,24 @@ pub fn main(args: impl Iterator<Item = OsString>, stdin: impl Read + AsFd) -> u8
         }
     };
     let noted = catch_unwind(AssertUnwindSafe(|| match &decided {
-        Ok(answer) => journal::note(Priority::Info, &call, code, &answer.told),
-        Err(error) => journal::note(Priority::Warning, &call, code, &error.to_string()),
+        Ok(answer) => journal(Priority::Info, &call, code, &answer.told),
+        Err(error) => journal(Priority::Warning, &call, code, &error.to_string()),
     }));
     drop(noted);
     code
+}
+
+/// Notes a call and what came of it.
+fn journal(priority: Priority, call: &Call, code: u8, message: &str) {
+    let (name, operation) = (call.name(), call.operation());
+    let message = format!("{name} {operation} {}: {message}", call.stage());
+    let code = code.to_string();
+    let more = [
+        ("DOMAIN", name),
+        ("OPERATION", operation),
+        ("EXIT_CODE", &code),
+    ];
+    hostlog::note(priority, "virt-blocksync-hook", &message, &more);
 }
 
 fn print(document: &str) -> u8 {

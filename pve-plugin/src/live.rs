@@ -129,6 +129,11 @@ impl LiveHypervisor for PveTarget {
         })
     }
 
+    fn vm_of_incoming(&self, socket: &Path) -> Option<String> {
+        let vm = vmid(socket.file_stem()?.to_str()?).ok()?;
+        (self.tree.migrate_socket(vm) == socket).then(|| vm.to_string())
+    }
+
     fn end_received(&self, pair: &TargetPair) -> Result<()> {
         let vm = vmid(&pair.target_vm)?;
         remove_file(&self.layout.guard(&format!("{vm}.incoming")))?;

@@ -125,6 +125,18 @@ impl Sshd {
         self.log.text.lock().expect("log").clone()
     }
 
+    /// Further keys that let in; there is no such file at first.
+    pub fn more_keys(&self) -> PathBuf {
+        self.path("more_keys")
+    }
+
+    /// From now on whoever logs in gets this command run, whatever was asked for. It may hold no quotes.
+    pub fn force(&self, command: &str) {
+        let key = fs::read_to_string(self.path("user_key.pub")).expect("the user's key");
+        let line = format!("restrict,command=\"{command}\" {key}");
+        fs::write(self.path("authorized_keys"), line).expect("authorized_keys");
+    }
+
     /// Puts an executable file into [`Sshd::bin`].
     pub fn install(&self, name: &str, content: &[u8]) {
         let path = self.bin().join(name);
@@ -188,7 +200,7 @@ impl Sshd {
         let vars: Vec<String> = vars.iter().map(|(k, v)| format!("\"{k}={v}\"")).collect();
         let server = format!(
             "Port {}\nListenAddress 127.0.0.1\nHostKey {dir}/host_key\nPidFile none\n\
-             AuthorizedKeysFile {dir}/authorized_keys\nStrictModes no\nPasswordAuthentication no\n\
+             AuthorizedKeysFile {dir}/authorized_keys {dir}/more_keys\nStrictModes no\nPasswordAuthentication no\n\
              KbdInteractiveAuthentication no\nUsePAM {}\nPermitUserRC no\nLogLevel VERBOSE\nSetEnv {}\n{more}\n",
             self.port,
             if pam_needed() { "yes" } else { "no" },

@@ -526,7 +526,7 @@ fn link_and_unlink(part: &Path, path: &Path) -> rustix::io::Result<()> {
     rustix::fs::unlink(part)
 }
 
-fn part_path(path: &Path) -> Result<PathBuf> {
+pub(super) fn part_path(path: &Path) -> Result<PathBuf> {
     let Some(name) = path.file_name() else {
         return Err(Error::new(
             Kind::Usage,

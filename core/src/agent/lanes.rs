@@ -21,10 +21,14 @@ pub const LANE_READY: u8 = b'+';
 /// How long a process that has come in may take to hand over its streams.
 const HAND_OVER_TIME: Duration = Duration::from_secs(5);
 
+/// Whether this could be the token of an agent.
+pub(super) fn is_token(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric())
+}
+
 /// The socket's name, in the abstract namespace: it goes with its owner, and needs no directory.
 fn address(token: &str) -> Result<SocketAddr> {
-    let plain = token.bytes().all(|b| b.is_ascii_alphanumeric());
-    if token.is_empty() || token.len() > 64 || !plain {
+    if !is_token(token) {
         return Err(Error::new(Kind::Usage, "not the token of an agent"));
     }
     SocketAddr::from_abstract_name(format!("rblocksync-lanes-{token}"))

@@ -8,6 +8,7 @@ mod block;
 mod client;
 mod lanes;
 mod pour;
+pub mod restrict;
 mod serve;
 mod thin_map;
 
@@ -19,7 +20,7 @@ pub use client::Client;
 pub use lanes::{join, LANE_READY};
 pub(crate) use pour::pass_on;
 pub use pour::pour;
-pub use serve::{serve, while_there, NoService, Service};
+pub use serve::{serve, serve_under, while_there, NoService, Service};
 
 use crate::error::{Error, Kind, Result};
 use serde::de::DeserializeOwned;

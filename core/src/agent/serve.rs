@@ -2,6 +2,7 @@
 
 use super::block::{path_of, BlockEnd, BlockRequest, OpenTable};
 use super::lanes::Gate;
+use super::restrict::{admitted, not_allowed, OwnFiles, Policy, Warden};
 use super::{decode, encode, Answer};
 use crate::bell::Bell;
 use crate::error::{Error, Kind, Result};
@@ -11,12 +12,36 @@ use crate::wire::{limits, ErrorReport, Frame, Link, LinkReader, Received};
 use rustix::fd::OwnedFd;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::path::Path;
 
 /// Requests that a front end adds to the block service.
 pub trait Service {
     /// Answers a request of this front end. An error is reported; the agent goes on. What takes long uses
     /// [`while_there`], to end when the driver does.
     fn handle(&mut self, request: Value, driver: &mut LinkReader) -> Result<Value>;
+
+    /// The same for a driver that may do only what `policy` allows. Without a judge of its own a service refuses everything.
+    fn handle_under(
+        &mut self,
+        policy: &Policy,
+        request: Value,
+        driver: &mut LinkReader,
+    ) -> Result<Value> {
+        let _ = (policy, request, driver);
+        Err(not_allowed("this request"))
+    }
+
+    /// What this service has made that such a driver may write to by requests of the block service.
+    fn own_files(&mut self, policy: &Policy) -> Result<OwnFiles> {
+        let _ = policy;
+        Ok(OwnFiles::default())
+    }
+
+    /// Whether such a driver may be led to this socket of the host.
+    fn may_pour(&mut self, policy: &Policy, socket: &Path) -> Result<()> {
+        let _ = policy;
+        Err(not_allowed(&format!("to reach {}", socket.display())))
+    }
 }
 
 /// No requests but the block service's.
@@ -66,12 +91,26 @@ pub fn serve(
     stop: Stop,
     service: &mut dyn Service,
 ) -> Result<()> {
+    serve_under(None, program, (input, output), token, stop, service)
+}
+
+/// The same, as far as the warden lets the driver.
+pub fn serve_under(
+    mut warden: Option<Warden>,
+    program: &str,
+    (input, output): (OwnedFd, OwnedFd),
+    token: Option<&str>,
+    stop: Stop,
+    service: &mut dyn Service,
+) -> Result<()> {
     // Before our hello: who has heard that may send lanes.
     let gate = token.map(Gate::bind).transpose()?;
     let mut link = Link::handshake(input, output, program, "driver", stop)?;
     if let Some(gate) = gate {
         gate.open(link.lanes())?;
     }
+    link.reader
+        .set_rate_max(warden.as_ref().and_then(Warden::bandwidth));
     let (mut end, mut table): (Option<BlockEnd>, Option<OpenTable>) = (None, None);
     loop {
         link.reader.set_frame_max(limits::CONTROL_FRAME_MAX);
@@ -84,8 +123,12 @@ pub fn serve(
                 return Err(error);
             }
         };
-        let answer = match decode(&json) {
-            Ok(Request::Host(request)) => service.handle(request, &mut link.reader),
+        let request = decode(&json).and_then(|r| admitted(warden.as_mut(), r, service));
+        let answer = match request {
+            Ok(Request::Host(request)) => match &warden {
+                Some(warden) => warden.handle(request, &mut link.reader, service),
+                None => service.handle(request, &mut link.reader),
+            },
             Ok(Request::Block(BlockRequest::Sync(role, params))) => {
                 let Some(end) = &mut end else {
                     let error = Error::new(Kind::Protocol, "nothing is open to be synced");
@@ -112,14 +155,18 @@ pub fn serve(
             Ok(Request::Block(BlockRequest::Table(wanted))) if end.is_some() => {
                 OpenTable::resume(&wanted).map(|open| Value::from(table.insert(open).done))
             }
-            Ok(Request::Block(request)) => block(&mut end, request),
+            Ok(Request::Block(request)) => block(&mut end, request, warden.as_mut()),
             Err(e) => Err(e),
         };
         self::answer(&mut link, answer)?;
     }
 }
 
-fn block(end: &mut Option<BlockEnd>, request: BlockRequest) -> Result<Value> {
+fn block(
+    end: &mut Option<BlockEnd>,
+    request: BlockRequest,
+    warden: Option<&mut Warden>,
+) -> Result<Value> {
     let not_open = || Error::new(Kind::Protocol, "no image is open");
     let opened = match request {
         // What was open before is let go first, with its locks: it may be the same file.
@@ -143,6 +190,9 @@ fn block(end: &mut Option<BlockEnd>, request: BlockRequest) -> Result<Value> {
             return Err(not_open())
         }
     };
+    if let Some(warden) = warden {
+        warden.opened(&opened.1)?;
+    }
     *end = Some(opened.0);
     serde_json::to_value(opened.1)
         .map_err(|e| Error::new(Kind::Protocol, "cannot encode a message").because(e))

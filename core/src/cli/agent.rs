@@ -1,9 +1,10 @@
 //! `PROGRAM agent`: the far end that a driver starts, the same for all front ends.
 
 use super::exit_code;
-use crate::agent::{join, pour, serve, Service};
+use crate::agent::restrict::{Asked, Warden};
+use crate::agent::{join, pour, serve_under, Service};
 use crate::error::{Error, Result};
-use crate::remote::agent_id;
+use crate::remote::{agent_id, RESTRICTED};
 use crate::stop::Stop;
 use crate::wire::VERSION;
 use rustix::fd::{BorrowedFd, OwnedFd};
@@ -18,32 +19,26 @@ use std::process::ExitCode;
 /// * `--join TOKEN NUMBER`: joins the agent with that token as its lane of that number
 /// * `--pour SOCKET`: standard input goes to that unix socket, and what comes from it to standard output
 /// * `--id`: prints who this is
+/// * `--restrict POLICY`: as sshd's forced command: one of the above, as the driver asked for it, and as far as the policy
+///   in that file allows it
 pub fn run_agent(program: &str, args: &[OsString], service: &mut dyn Service) -> ExitCode {
     let words: Vec<&str> = args.iter().map(|a| a.to_str().unwrap_or("")).collect();
-    let served = match words.as_slice() {
+    let done = match words.as_slice() {
         ["--id"] => {
             println!("{}", agent_id(program, VERSION.into()));
-            return ExitCode::SUCCESS;
+            Ok(())
         }
-        [] => serve_driver(program, None, service),
-        ["--lanes", token] => serve_driver(program, Some(token), service),
+        [] => serve_driver(program, None, None, service),
+        ["--lanes", token] => serve_driver(program, Some(token), None, service),
         ["--join", token, number] => match number.parse() {
-            Ok(number) => join(
-                token,
-                number,
-                rustix::stdio::stdin(),
-                rustix::stdio::stdout(),
-            ),
+            Ok(number) => join_here(token, number),
             Err(_) => return usage(program),
         },
-        ["--pour", path] => pour(
-            Path::new(path),
-            rustix::stdio::stdin(),
-            rustix::stdio::stdout(),
-        ),
+        ["--pour", path] => pour_here(Path::new(path)),
+        ["--restrict", policy] => restricted(program, Path::new(policy), service),
         _ => return usage(program),
     };
-    match served {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
@@ -53,16 +48,54 @@ pub fn run_agent(program: &str, args: &[OsString], service: &mut dyn Service) ->
 }
 
 fn usage(program: &str) -> ExitCode {
-    eprintln!("{program}: agent takes --id, --lanes TOKEN, --join TOKEN NUMBER, --pour SOCKET, or nothing");
+    eprintln!(
+        "{program}: agent takes --id, --lanes TOKEN, --join TOKEN NUMBER, --pour SOCKET, --restrict POLICY, or nothing"
+    );
     ExitCode::from(2)
 }
 
-fn serve_driver(program: &str, token: Option<&str>, service: &mut dyn Service) -> Result<()> {
+/// Serves what the driver asked sshd for, as far as the policy allows it.
+fn restricted(program: &str, policy: &Path, service: &mut dyn Service) -> Result<()> {
+    let warden = Warden::new(program, policy)?;
+    let command = std::env::var_os("SSH_ORIGINAL_COMMAND").unwrap_or_default();
+    // What is no text is none of the commands that are served.
+    let command = command.to_string_lossy();
+    match warden.asked(&command)? {
+        Asked::Id => {
+            println!("{}\n{RESTRICTED}", agent_id(program, VERSION.into()));
+            Ok(())
+        }
+        Asked::Serve => serve_driver(program, None, Some(warden), service),
+        Asked::Lanes(token) => serve_driver(program, Some(token), Some(warden), service),
+        Asked::Join(token, number) => join_here(token, number),
+        Asked::Pour(path) => {
+            warden.may_pour(path, service)?;
+            pour_here(path)
+        }
+    }
+}
+
+fn join_here(token: &str, number: u8) -> Result<()> {
+    let (input, output) = (rustix::stdio::stdin(), rustix::stdio::stdout());
+    join(token, number, input, output)
+}
+
+fn pour_here(path: &Path) -> Result<()> {
+    pour(path, rustix::stdio::stdin(), rustix::stdio::stdout())
+}
+
+fn serve_driver(
+    program: &str,
+    token: Option<&str>,
+    warden: Option<Warden>,
+    service: &mut dyn Service,
+) -> Result<()> {
     let own = |fd: BorrowedFd| {
         rustix::io::fcntl_dupfd_cloexec(fd, 3)
             .map_err(|e| Error::io("cannot use standard input and output", e.into()))
     };
     let (input, output): (OwnedFd, OwnedFd) =
         (own(rustix::stdio::stdin())?, own(rustix::stdio::stdout())?);
-    serve(program, input, output, token, Stop::new(), service)
+    let streams = (input, output);
+    serve_under(warden, program, streams, token, Stop::new(), service)
 }

@@ -4,6 +4,7 @@ use super::units::parse_rate;
 use crate::digest::HashKind;
 use crate::driver::Streams;
 use crate::remote::{Cipher, SshOptions};
+use crate::replica::{state_dir, Layout};
 use crate::stop::Stop;
 use crate::sync::{Compress, Tuning, LEVEL_MAX};
 use std::path::PathBuf;
@@ -123,6 +124,7 @@ impl SshArgs {
         SshOptions {
             config_file: self.ssh_config.clone(),
             cipher: self.cipher.clone(),
+            keys: Some(Layout::new(state_dir()).keys()),
             accept_new_host_key: self.accept_new_host_key,
             stop: stop.clone(),
             ..SshOptions::default()

@@ -20,7 +20,7 @@ use crate::error::Result;
 use crate::replica::{Generation, TargetPair};
 use crate::stop::Stop;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What the guest sees of its host and QEMU, which must be the same on the other side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +97,13 @@ pub trait LiveHypervisor: RoleHypervisor {
         generation: &Generation,
         profile: &LiveProfile,
     ) -> Result<Incoming>;
+
+    /// The VM whose guest waits on this socket, as one of [`Incoming`]'s, if nothing else can be reached by it. Only such
+    /// sockets are open to a driver that may do only what a policy allows.
+    fn vm_of_incoming(&self, socket: &Path) -> Option<String> {
+        let _ = socket;
+        None
+    }
 
     /// Ends a guest that [`LiveHypervisor::receive`] has begun and that has never run here: nothing is left of it but the
     /// replica. Refuses one that runs.

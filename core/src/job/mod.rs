@@ -18,6 +18,7 @@ mod messages;
 mod migrate;
 mod moved;
 mod predict;
+mod restricted;
 mod retry;
 mod reverse_service;
 mod roles_service;

@@ -1,7 +1,9 @@
 //! The target's agent: answers a driver's requests about replicas.
 
 use super::messages::HostRequest;
+use super::restricted::Judge;
 use super::{landing_service, reverse_service, roles_service};
+use crate::agent::restrict::{not_allowed, OwnFiles, Policy};
 use crate::agent::{while_there, Service};
 use crate::error::{Error, Kind, Result};
 use crate::hypervisor::{HostDescription, LiveHypervisor, RoleHypervisor, TargetHypervisor};
@@ -12,6 +14,7 @@ use crate::replica::{
 use crate::wire::{limits, LinkReader};
 use serde::Serialize;
 use serde_json::Value;
+use std::path::Path;
 use std::time::Duration;
 
 /// An agent whose driver vanished without a word notices that within the links' limit of silence.
@@ -147,9 +150,53 @@ pub(super) fn value<T: Serialize>(answer: &T) -> Result<Value> {
 }
 
 impl Service for TargetService<'_> {
+    fn handle_under(
+        &mut self,
+        policy: &Policy,
+        request: Value,
+        driver: &mut LinkReader,
+    ) -> Result<Value> {
+        let request: HostRequest = decoded(request)?;
+        let judge = Judge {
+            policy,
+            layout: &self.layout,
+            hypervisor: self.hypervisor,
+        };
+        let (request, shown) = judge.admit(request)?;
+        let answer = self.answer(request, driver)?;
+        shown.of(policy, answer)
+    }
+
+    fn own_files(&mut self, policy: &Policy) -> Result<OwnFiles> {
+        replica::own_files(&self.layout, policy)
+    }
+
+    fn may_pour(&mut self, policy: &Policy, socket: &Path) -> Result<()> {
+        let vm = self.live.and_then(|live| live.vm_of_incoming(socket));
+        let vm = vm.filter(|_| policy.roles);
+        let judge = Judge {
+            policy,
+            layout: &self.layout,
+            hypervisor: self.hypervisor,
+        };
+        match vm {
+            Some(vm) => judge.check_vm(&vm),
+            None => Err(not_allowed(&format!("to reach {}", socket.display()))),
+        }
+    }
+
     fn handle(&mut self, request: Value, driver: &mut LinkReader) -> Result<Value> {
-        let request: HostRequest = serde_json::from_value(request)
-            .map_err(|e| Error::new(Kind::Protocol, "a request has an unknown form").because(e))?;
+        self.answer(decoded(request)?, driver)
+    }
+}
+
+fn decoded(request: Value) -> Result<HostRequest> {
+    serde_json::from_value(request)
+        .map_err(|e| Error::new(Kind::Protocol, "a request has an unknown form").because(e))
+}
+
+impl TargetService<'_> {
+    fn answer(&mut self, request: HostRequest, driver: &mut LinkReader) -> Result<Value> {
         match request {
             HostRequest::Describe { keep } => {
                 let (hypervisor, name) = self.hypervisor.describe()?;

@@ -107,6 +107,12 @@ fn inactive_by_path(path: &Path, find: impl Fn(&LvId) -> Result<Option<Lv>>) -> 
     }
 }
 
+/// The volume that a device number belongs to, if it is one.
+pub fn id_of_device(device: u64) -> Option<LvId> {
+    let sys = Path::new("/sys/dev/block");
+    from_sysfs(sys, major(device), minor(device)).map(|(id, _)| id)
+}
+
 /// Name and undashed uuid of the volume a device number belongs to. The kernel's uuid of a volume is
 /// `LVM-` and 32 characters each of the group's and of the volume's id; hidden layers have a suffix.
 fn from_sysfs(sys_dev_block: &Path, major: u32, minor: u32) -> Option<(LvId, String)> {

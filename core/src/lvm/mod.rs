@@ -19,7 +19,7 @@ mod pool;
 mod remove;
 mod report;
 
-pub use find::{find, find_by_path, get, list};
+pub use find::{find, find_by_path, get, id_of_device, list};
 pub use group::free_bytes;
 pub use id::{LvId, OwnerTag, Tag};
 pub use listing::Listing;

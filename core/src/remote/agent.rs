@@ -31,6 +31,9 @@ pub fn agent_id(program: &str, protocol: u32) -> String {
     )
 }
 
+/// The second line of an agent that serves only what a policy names: no other program can be brought there.
+pub const RESTRICTED: &str = "restricted";
+
 /// Which agent is wanted on the other host.
 #[derive(Debug, Clone)]
 pub struct AgentSpec {
@@ -265,15 +268,22 @@ impl Remote {
         {
             return Ok(known.command());
         }
-        let mut found = self.installed(spec)?.then(|| spec.program.clone());
-        for other in spec.others() {
-            if found.is_none() && self.installed(&other)? {
-                found = Some(other.program);
+        let mut found = None;
+        let mut restricted = None;
+        for wanted in std::iter::once(spec.clone()).chain(spec.others()) {
+            match self.installed(&wanted)? {
+                Installed::Wanted => found = Some(wanted.program),
+                Installed::Restricted(id) => restricted = Some(id),
+                Installed::No => {}
+            }
+            if found.is_some() {
+                break;
             }
         }
-        let upload = match found {
-            Some(_) => None,
-            None => Some(upload::upload(self, spec)?),
+        let upload = match (&found, restricted) {
+            (Some(_), _) => None,
+            (None, Some(id)) => return Err(self.no_other(spec, &id)),
+            (None, None) => Some(upload::upload(self, spec)?),
         };
         let new = Known {
             wanted: spec.program.clone(),
@@ -286,14 +296,54 @@ impl Remote {
         Ok(command)
     }
 
-    /// Whether the program on the other host's PATH is exactly the wanted one.
-    fn installed(&self, spec: &AgentSpec) -> Result<bool> {
+    /// Whether the key that we have logged in with serves only an agent.
+    pub fn is_restricted(&self, program: &str) -> Result<bool> {
+        let args = ["agent", "--id"];
+        let answer = self.run(program, &args, None)?;
+        let text = String::from_utf8_lossy(&answer.stdout);
+        Ok(answer.status.success() && text.lines().nth(1) == Some(RESTRICTED))
+    }
+
+    /// What the program on the other host's PATH is.
+    fn installed(&self, spec: &AgentSpec) -> Result<Installed> {
         let limits = RunLimits {
             stdout: 64 << 10,
             ..RunLimits::default()
         };
         let args = ["agent", "--id"].map(OsString::from);
         let answer = self.run_os(OsStr::new(&spec.program), &args, None, limits)?;
-        Ok(answer.status.success() && answer.stdout == format!("{}\n", spec.id).as_bytes())
+        if !answer.status.success() {
+            return Ok(Installed::No);
+        }
+        let text = String::from_utf8_lossy(&answer.stdout);
+        let lines: Vec<&str> = text.split('\n').collect();
+        Ok(match lines.as_slice() {
+            [id, ""] | [id, RESTRICTED, ""] if *id == spec.id => Installed::Wanted,
+            [id, RESTRICTED, ""] => Installed::Restricted(words::one_line(id.as_bytes())),
+            _ => Installed::No,
+        })
     }
+
+    /// The key that we have logged in with serves another agent than the wanted one.
+    fn no_other(&self, spec: &AgentSpec, id: &str) -> Error {
+        let what = format!(
+            "{} serves only \"{id}\" to this key, and \"{}\" is needed",
+            self.host(),
+            spec.id
+        );
+        Error::new(Kind::Refused, what).advise(format!(
+            "install the same version on both hosts, or use a key for {}: with this one no program can be brought there",
+            spec.program
+        ))
+    }
+}
+
+/// What the other host has by the name of a program.
+enum Installed {
+    /// Exactly the wanted one.
+    Wanted,
+    /// Only this one, whatever is asked for.
+    Restricted(String),
+    /// Nothing that would do.
+    No,
 }

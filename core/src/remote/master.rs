@@ -13,6 +13,7 @@
 
 use super::cipher::Cipher;
 use super::control::ControlDir;
+use super::keys::key_for;
 use super::mux::Hold;
 use super::words;
 use super::HostSpec;
@@ -44,6 +45,8 @@ pub struct SshOptions {
     pub config_file: Option<PathBuf>,
     /// Which ciphers to offer.
     pub cipher: Cipher,
+    /// The directory of our own keys: one that is for the host is used before those that ssh is configured with.
+    pub keys: Option<PathBuf>,
     /// Take and remember the key of a host never seen before. A changed key is refused all the same.
     pub accept_new_host_key: bool,
     /// For the TCP connection and the key exchange; logging in may take 30 s more.
@@ -64,6 +67,7 @@ impl Default for SshOptions {
         SshOptions {
             config_file: None,
             cipher: Cipher::default(),
+            keys: None,
             accept_new_host_key: false,
             connect_timeout: Duration::from_secs(15),
             keepalive_interval: Duration::from_secs(5),
@@ -203,6 +207,10 @@ fn arguments(host: &HostSpec, options: &SshOptions, control: &ControlDir) -> Vec
         "Compression=no".to_owned(),
     ] {
         args.extend(["-o".into(), option.into()]);
+    }
+    if let Some(key) = key_for(options.keys.as_deref(), host) {
+        args.extend(["-i".into(), key.into()]);
+        args.extend(["-o", "IdentitiesOnly=yes"].map(OsString::from));
     }
     if let Some(ciphers) = options.cipher.choice(host, options) {
         args.extend(["-o".into(), format!("Ciphers={ciphers}").into()]);

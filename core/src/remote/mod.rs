@@ -5,6 +5,7 @@
 //! synchronise read and write descriptors and know nothing of SSH.
 //!
 //! * `host`: what a user may write as a host
+//! * `keys`: keys of ours, each for one host's restricted agent
 //! * `control`, `mux`, `master`: the ssh process behind a connection and its private control socket
 //! * `probe`: whether a host is there at all
 //! * `process`, `run`: processes on the other host
@@ -16,6 +17,7 @@ mod agent;
 mod cipher;
 mod control;
 mod host;
+mod keys;
 mod master;
 mod mux;
 mod probe;
@@ -24,9 +26,10 @@ mod run;
 mod upload;
 mod words;
 
-pub use agent::{agent_id, AgentEnd, AgentHandle, AgentPipe, AgentSpec};
+pub use agent::{agent_id, AgentEnd, AgentHandle, AgentPipe, AgentSpec, RESTRICTED};
 pub use cipher::Cipher;
 pub use host::HostSpec;
+pub use keys::{key_path, make_key, remove_key};
 pub use master::SshOptions;
 pub use probe::{reach, Reach};
 pub use process::Ended;

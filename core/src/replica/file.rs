@@ -38,7 +38,7 @@ fn hidden(path: &Path, suffix: &str) -> Result<PathBuf> {
     Ok(path.with_file_name(format!(".{name}.{suffix}")))
 }
 
-fn fork_of(path: &Path) -> Result<PathBuf> {
+pub(super) fn fork_of(path: &Path) -> Result<PathBuf> {
     hidden(path, "rbs-fork")
 }
 

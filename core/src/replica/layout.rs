@@ -28,6 +28,11 @@ impl Layout {
         self.root.join("host-id")
     }
 
+    /// Keys of ours, each for a restricted agent on another host.
+    pub fn keys(&self) -> PathBuf {
+        self.root.join("keys")
+    }
+
     /// The journal of runs on this host.
     pub fn journal(&self) -> PathBuf {
         self.root.join("journal.db")

@@ -20,6 +20,7 @@ use crate::lock::Lock;
 use crate::sync::Params;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use uuid::Uuid;
 
 /// A disk that can be written, to put it right.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -117,6 +118,12 @@ impl Mending {
             &self.work,
         )
     }
+}
+
+/// The generation of the pair that is being put right, or was when a program was killed.
+pub(super) fn under_way(layout: &Layout, pair: Uuid) -> Result<Option<u64>> {
+    let work = read_json::<Work>(&layout.mending(pair))?;
+    Ok(work.map(|work| work.generation))
 }
 
 fn volume<'a>(pair: &TargetPair, disk: &'a DiskRecord, listing: &'a Listing) -> Volume<'a> {

@@ -108,6 +108,25 @@ pub(super) fn settle(
     Ok(settled)
 }
 
+/// The id that the VM of a request has or gets here, and where its disks are or go. Changes nothing.
+pub fn placed(
+    layout: &Layout,
+    hypervisor: &dyn TargetHypervisor,
+    request: &ReplicaRequest,
+) -> Result<(String, Vec<Placement>)> {
+    let known: Option<TargetPair> = read_json(&layout.target_pair(request.pair))?;
+    let settled = settle(request, known.as_ref(), hypervisor)?;
+    let volumes = volumes_of(known.as_ref());
+    let placements = hypervisor.place(&settled, &volumes)?;
+    Ok((id_here(&settled, hypervisor), placements))
+}
+
+/// Where the disks of a replica were placed before.
+fn volumes_of(known: Option<&TargetPair>) -> BTreeMap<String, String> {
+    let sealed = known.filter(|k| k.was_sealed());
+    sealed.map(|k| k.volumes.clone()).unwrap_or_default()
+}
+
 /// What is needed to plan.
 pub(super) struct Planner<'a> {
     pub layout: &'a Layout,
@@ -122,7 +141,7 @@ impl Planner<'_> {
         let standing = self.known.map_or(Standing::replica(), |k| k.standing);
         let standing = standing.receiving(&self.request.vm, self.request.epoch)?;
         let sealed = self.known.filter(|k| k.was_sealed());
-        let volumes = sealed.map(|k| k.volumes.clone()).unwrap_or_default();
+        let volumes = volumes_of(self.known);
         let mut head = sealed.and_then(|k| k.head);
         let last = sealed.map_or(0, |k| k.last);
         let placements = self.hypervisor.place(self.request, &volumes)?;

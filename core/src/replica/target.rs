@@ -275,8 +275,11 @@ impl<'a> ReplicaTarget<'a> {
 
     /// Turns the forks into `generation`. It must have just the disks that were prepared.
     pub fn seal(&mut self, generation: Generation) -> Result<SealReport> {
-        let prepared = self.placements.iter().map(|p| (&p.key, &p.location));
-        let sealed = generation.disks.iter().map(|d| (&d.key, &d.location));
+        // The volume's name goes into the replica's configuration: another one would be another VM's disk.
+        let places = self.placements.iter();
+        let prepared = places.map(|p| (&p.key, &p.volume, &p.location));
+        let disks = generation.disks.iter();
+        let sealed = disks.map(|d| (&d.key, &d.target, &d.location));
         if !prepared.eq(sealed)
             || generation.pair != self.pair.pair
             || generation.number != self.number

@@ -22,7 +22,7 @@ const BASE: &str = "rbs.base=";
 /// Pause between two looks at a volume that is in use.
 const IDLE_POLL: Duration = Duration::from_millis(500);
 
-fn fork_of(lv: &LvId) -> Result<LvId> {
+pub(super) fn fork_of(lv: &LvId) -> Result<LvId> {
     lv.sibling(format!("rbs-fork_{}", lv.name()))
 }
 

@@ -16,7 +16,7 @@ pub const POOL_PERCENT_MAX: f64 = 95.0;
 /// Pause between two looks at a volume that is in use.
 const IDLE_POLL: Duration = Duration::from_millis(500);
 
-fn fork_of(lv: &LvId) -> Result<LvId> {
+pub(super) fn fork_of(lv: &LvId) -> Result<LvId> {
     lv.sibling(format!("rbs-fork_{}", lv.name()))
 }
 

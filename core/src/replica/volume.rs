@@ -192,6 +192,15 @@ impl Volume<'_> {
         }
     }
 
+    /// Where the fork is, or would be.
+    pub fn fork_path(&self) -> Result<PathBuf> {
+        match self.location {
+            Location::ThinLv { lv, .. } => thin::fork_of(lv).map(|fork| fork.path()),
+            Location::ThickLv { lv } => thick::fork_of(lv).map(|fork| fork.path()),
+            Location::File { path, .. } => file::fork_of(path),
+        }
+    }
+
     /// Whether there is a fork of generation `parent`, so that it would be used again.
     pub fn has_fork(&self, parent: Option<u64>) -> Result<bool> {
         match self.location {

@@ -33,7 +33,15 @@ pub struct LinkReader {
     /// The peer has said hello.
     greeted: bool,
     bytes: u64,
+    /// When what has come is paid for, and what a byte costs.
+    toll: Option<Toll>,
     body: Vec<u8>,
+}
+
+/// A limit of what a peer may send.
+struct Toll {
+    bytes_per_s: u64,
+    paid_at: Instant,
 }
 
 /// What a read gave.
@@ -42,6 +50,15 @@ pub enum Received {
     Frame(Frame),
     /// The peer closed the link between two frames.
     End,
+}
+
+impl Toll {
+    fn pay(&mut self, bytes: u64) {
+        let cost = Duration::from_secs_f64(bytes as f64 / self.bytes_per_s as f64);
+        let now = Instant::now();
+        self.paid_at = self.paid_at.max(now) + cost;
+        std::thread::sleep(self.paid_at - now);
+    }
 }
 
 impl Link {
@@ -78,6 +95,7 @@ impl Link {
                 stop: reading,
                 greeted: false,
                 bytes: 0,
+                toll: None,
                 body: Vec::new(),
             },
             writer: LinkWriter::new(output, lanes, peer, writing)?,
@@ -145,6 +163,14 @@ impl LinkReader {
         self.stream.set_silence_max(limit);
     }
 
+    /// Takes in no more than so many bytes a second: the peer has to wait.
+    pub fn set_rate_max(&mut self, bytes_per_s: Option<u64>) {
+        self.toll = bytes_per_s.map(|bytes_per_s| Toll {
+            bytes_per_s: bytes_per_s.max(1),
+            paid_at: Instant::now(),
+        });
+    }
+
     /// How long the peer may say nothing.
     pub fn silence_max(&self) -> Duration {
         self.stream.current().silence_max()
@@ -203,6 +229,9 @@ impl LinkReader {
             .map_err(|e| self.io_error(e))?;
         self.bytes += 4 + got as u64;
         self.lanes.moved(4 + got as u64);
+        if let Some(toll) = &mut self.toll {
+            toll.pay(4 + got as u64);
+        }
         if got < len as usize {
             return Err(self.vanished());
         }

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod checker;
+mod guest;
 mod program;
 mod relay;
 mod world;

@@ -15,7 +15,7 @@ use rblocksync::replica::{
 use rblocksync::snapshot::{watchdog, DiskSource, VmRuntime, WatchdogLauncher};
 use rblocksync::stop::Stop;
 use rblocksync::sync::Tuning;
-use rblocksync::verbs::{self, Place, VerifyArgs};
+use rblocksync::verbs::{self, Place, SetupArgs, VerifyArgs};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -54,6 +54,7 @@ pub fn main(word: &str, args: Vec<OsString>) -> Option<ExitCode> {
         "sync" => Some(sync(&args)),
         "doctor" => Some(doctor(&args)),
         "verify" => Some(verify(args)),
+        "setup" => Some(setup(args)),
         _ => None,
     }
 }
@@ -117,6 +118,7 @@ fn try_sync(source: &Path, monitor: &Path, config: &Path) -> Result<()> {
     let (layout, stop) = (Layout::new(state_dir()), Stop::new());
     let ssh = SshOptions {
         config_file: Some(config.to_owned()),
+        keys: Some(Layout::new(state_dir()).keys()),
         stop: stop.clone(),
         ..SshOptions::default()
     };
@@ -166,18 +168,38 @@ struct VerifyCli {
 
 fn verify(args: Vec<OsString>) -> ExitCode {
     let cli = VerifyCli::parse_from([PROGRAM.into()].into_iter().chain(args));
+    at(&cli.folder, &cli.ssh, |place| {
+        verbs::verify(&cli.verify, place, &|_| Ok(disks_in(&cli.folder)))
+    })
+}
+
+/// `setup` as every front end has it.
+#[derive(Parser)]
+struct SetupCli {
+    #[command(flatten)]
+    setup: SetupArgs,
+    #[command(flatten)]
+    ssh: SshArgs,
+}
+
+fn setup(args: Vec<OsString>) -> ExitCode {
+    let cli = SetupCli::parse_from([PROGRAM.into()].into_iter().chain(args));
+    at(Path::new("/"), &cli.ssh, |place| {
+        verbs::setup(&cli.setup, place)
+    })
+}
+
+fn at(folder: &Path, ssh: &SshArgs, act: impl FnOnce(&Place) -> Result<()>) -> ExitCode {
     let (layout, stop) = (Layout::new(state_dir()), Stop::new());
     let place = Place {
         program: PROGRAM,
         layout: &layout,
-        hypervisor: &Folder {
-            dir: cli.folder.clone(),
-        },
-        ssh: &cli.ssh,
+        hypervisor: &Folder { dir: folder.into() },
+        ssh,
         reporter: &Reporter::new(OutputOptions::default()),
         stop: &stop,
     };
-    match verbs::verify(&cli.verify, &place, &|_| Ok(disks_in(&cli.folder))) {
+    match act(&place) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");

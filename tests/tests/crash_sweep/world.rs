@@ -1,13 +1,14 @@
 //! Two hosts in one: folders on an XFS, a QEMU to hold still, a real sshd, and a way there that can be cut.
 
 use crate::checker::{self, Versions};
+use crate::guest::Guest;
 use crate::program::{DISKS, PROGRAM, RETRY, TARGET, WITHIN};
 use crate::relay::Relay;
 use rustix::process::{kill_process, Pid, Signal};
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use tests::cli::{scribble, sparse_image, started_with, Mount, MIB};
 use tests::sshd::{eventually, Sshd};
 
@@ -27,15 +28,6 @@ pub struct World {
     pub within_s: u64,
     /// How long runs try again after a lost connection, in seconds.
     pub retry_s: u64,
-}
-
-struct Guest(Child);
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 impl World {
@@ -61,7 +53,7 @@ impl World {
         let config = config.replace(&sshd.port().to_string(), &relay.port().to_string())
             + &format!("HostKeyAlias [127.0.0.1]:{}\n", sshd.port());
         fs::write(dir.path().join("ssh-config"), config).expect("a configuration");
-        let guest = Guest(start_guest(dir.path()));
+        let guest = Guest::start(dir.path());
         let mut world = World {
             _mount: mount,
             sshd,
@@ -319,19 +311,4 @@ fn turn_over(path: &Path, block: u64) {
     bytes.iter_mut().for_each(|byte| *byte = !*byte);
     file.write_all_at(&bytes, block * 4096).expect("a block");
     file.sync_all().expect("a disk");
-}
-
-/// A QEMU without a machine, which has a guest's states all the same.
-fn start_guest(dir: &Path) -> Child {
-    let monitor = |name| format!("unix:{},server=on,wait=off", dir.join(name).display());
-    let child = Command::new("qemu-system-x86_64")
-        .args(["-machine", "none", "-nodefaults", "-display", "none"])
-        .args(["-qmp", &monitor("monitor"), "-qmp", &monitor("side")])
-        .stdin(Stdio::null())
-        .spawn()
-        .expect("QEMU");
-    eventually("QEMU listens", || {
-        std::os::unix::net::UnixStream::connect(dir.join("side")).is_ok()
-    });
-    child
 }

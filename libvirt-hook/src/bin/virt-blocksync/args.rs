@@ -6,7 +6,7 @@ use rblocksync::job::SyncOptions;
 use rblocksync::replica::{Maps, NameMap, NETWORK};
 use rblocksync::verbs::{
     parse_map, BootCheckArgs, CheckArgs, DoctorArgs, FailbackArgs, FailoverArgs, FleetArgs,
-    GenerationsArgs, MigrateArgs, PinArgs, PrintArgs, PruneArgs, ReportArgs, StatusArgs,
+    GenerationsArgs, MigrateArgs, PinArgs, PrintArgs, PruneArgs, ReportArgs, SetupArgs, StatusArgs,
     SyncArgs as CommonArgs, TestFailoverArgs, UndoArgs, VerifyArgs,
 };
 use virt_blocksync::source::PROGRAM;
@@ -41,6 +41,8 @@ pub enum Verb {
     Report(ReportArgs),
     /// Look for what is unfinished, broken or missing on this host
     Doctor(DoctorArgs),
+    /// Make a key for the runs to another host that serves nothing but them there
+    Setup(SetupArgs),
     /// Drop generations that are not to be kept, here or on another host
     Prune(PruneArgs),
     /// Keep a generation from being pruned

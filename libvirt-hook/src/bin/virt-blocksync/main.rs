@@ -140,6 +140,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> ExitCode {
         Verb::Check(args) => return check(args, &layout),
         Verb::Report(args) => report(args, &place),
         Verb::Doctor(args) => doctor(args, &us),
+        Verb::Setup(args) => verbs::setup(args, &place),
         Verb::Prune(args) => verbs::prune(args, &place),
         Verb::Pin(args) => verbs::pin(args, true, &place),
         Verb::Unpin(args) => verbs::pin(args, false, &place),

@@ -5,6 +5,7 @@
 
 use rblocksync::error::{Error, Kind, Result};
 use reqwest::header::HeaderValue;
+use rustix::process::{set_dumpable_behavior, DumpableBehavior};
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
@@ -28,6 +29,9 @@ pub struct Token {
 impl Token {
     /// Takes what was given when the token was made, with or without `PVEAPIToken=` before it. `from` is for messages.
     pub fn parse(text: &str, from: &str) -> Result<Token> {
+        // A core dump would hold it, and so would what a debugger of the same user reads. The kernel knows the call: it
+        // cannot fail.
+        let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
         let bad = |why: &str| {
             Error::new(Kind::Usage, format!("{from} holds no API token: {why}"))
                 .advise("it is one line: USER@REALM!ID=SECRET")
@@ -144,6 +148,13 @@ mod tests {
             let e = Token::parse(&text, "x").unwrap_err();
             assert!(!e.to_string().contains(SECRET), "{e}");
         }
+    }
+
+    #[test]
+    fn whoever_holds_a_token_leaves_no_core_dump() {
+        Token::parse(&format!("a@pam!b={SECRET}"), "x").unwrap();
+        let now = rustix::process::dumpable_behavior().unwrap();
+        assert_eq!(now, DumpableBehavior::NotDumpable);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use pvesync::workstation::ApiArgs;
 use rblocksync::cli::{OutputOptions, SshArgs, EXIT_CODES};
 use rblocksync::verbs::{
     parse_map, BootCheckArgs, CheckArgs, DoctorArgs, FailbackArgs, FailoverArgs, FleetArgs,
-    GenerationsArgs, MigrateArgs, PinArgs, PrintArgs, PruneArgs, ReportArgs, StatusArgs,
+    GenerationsArgs, MigrateArgs, PinArgs, PrintArgs, PruneArgs, ReportArgs, SetupArgs, StatusArgs,
     SyncArgs as CommonArgs, TestFailoverArgs, UndoArgs, VerifyArgs,
 };
 
@@ -41,6 +41,8 @@ pub enum Verb {
     Report(ReportArgs),
     /// Look for what is unfinished, broken or missing on this node
     Doctor(DoctorArgs),
+    /// Make a key for the runs to another host that serves nothing but them there
+    Setup(SetupArgs),
     /// Drop generations that are not to be kept, here or on another host
     Prune(PruneArgs),
     /// Keep a generation from being pruned

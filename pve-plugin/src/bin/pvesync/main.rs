@@ -18,6 +18,7 @@ use pvesync::workstation::{self, Output, RELAYED};
 use rblocksync::cli::{ended, run_agent, Reporter};
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::job::{keeper, Patient, SourceDisk, TargetService};
+use rblocksync::remote::SshOptions;
 use rblocksync::replica::{state_dir, Generation, Layout};
 use rblocksync::snapshot::watchdog;
 use rblocksync::stop::{on_signals, Stop};
@@ -150,6 +151,7 @@ fn run(cli: Cli, matches: &ArgMatches, relayed: bool) -> ExitCode {
         Verb::Check(args) => return check(args),
         Verb::Report(args) => report(args, &reporter),
         Verb::Doctor(args) => doctor(args, &reporter),
+        Verb::Setup(args) => at(&cli, &reporter, &stop, |place| verbs::setup(args, place)),
         Verb::Prune(args) => at(&cli, &reporter, &stop, |place| verbs::prune(args, place)),
         Verb::Pin(args) => at(&cli, &reporter, &stop, |place| {
             verbs::pin(args, true, place)
@@ -170,7 +172,12 @@ fn elsewhere(verb: &Verb, cli: &Cli, stop: &Stop) -> Result<u8> {
         );
     };
     let words = workstation::words_for_node(std::env::args_os())?;
-    let (ssh, output) = (cli.ssh.options(stop), Output::inherited()?);
+    let ssh = SshOptions {
+        // Those serve only an agent.
+        keys: None,
+        ..cli.ssh.options(stop)
+    };
+    let output = Output::inherited()?;
     let Some(vmid) = args.selection.single() else {
         return Err(
             Error::new(Kind::Usage, "with --api one VM is synced at a time")

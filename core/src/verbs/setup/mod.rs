@@ -1,0 +1,358 @@
+//! `setup HOST`: a key of its own for the runs to another host, which serves there only what a policy names.
+//!
+//! It is installed over whatever access there is already. Then it is tried, and from then on used, by whoever names the host
+//! in the same way.
+
+use super::Place;
+use crate::cli::units::parse_rate;
+use crate::error::{Error, Kind, Result};
+use crate::hypervisor::HostDescription;
+use crate::job::{ask, HostRequest};
+use crate::remote::{agent_id, key_path, make_key, remove_key, HostSpec, Remote, SshOptions};
+use crate::replica;
+use crate::wire::VERSION;
+use serde_json::json;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+const THERE: &str = include_str!("there.sh");
+const KEYS: &str = include_str!("keys.sh");
+
+/// What the key is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum SetupAccess {
+    /// Generations are added, and none is overwritten or removed
+    Append,
+    /// Replicas are kept, and pruned
+    Write,
+}
+
+/// Which host, and what is to be allowed there.
+#[derive(Debug, clap::Args)]
+pub struct SetupArgs {
+    /// The other host, as it will be named with --to
+    host: String,
+    /// Log in as this user, and run the agent with sudo
+    ///
+    /// Later runs name the host NAME@HOST. What has to be put into sudo's configuration there is printed.
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// What the key is good for
+    #[arg(long, value_enum, value_name = "ACCESS", default_value = "write")]
+    access: SetupAccess,
+    /// Let VMs be taken over and moved there, too; only with --access write
+    #[arg(long)]
+    roles: bool,
+    /// Ids that replicas may have there, with * and ?; may be given more than once [default: all]
+    #[arg(long, value_name = "PATTERN")]
+    allow_vm: Vec<String>,
+    /// Storages, pools or directories that replicas may be on there; may be given more than once [default: all]
+    #[arg(long, value_name = "PATTERN")]
+    allow_storage: Vec<String>,
+    /// Most bytes a second that a connection may bring (K, M, G), at least 1M
+    #[arg(long, value_name = "RATE", value_parser = |s: &str| parse_rate(s).map(|_| s.to_owned()))]
+    bandwidth: Option<String>,
+    /// Take the key and the policy away again, here and there
+    #[arg(long, conflicts_with_all = ["access", "roles", "allow_vm", "allow_storage", "bandwidth"])]
+    remove: bool,
+}
+
+/// Sets a key up, or takes it away.
+pub fn setup(args: &SetupArgs, place: &Place) -> Result<()> {
+    let host = HostSpec::parse(&args.host)?;
+    let id = replica::host_id(place.layout, true)?;
+    let there = There {
+        place,
+        marker: format!("{}-{id}", place.program),
+        user: args
+            .user
+            .clone()
+            .or_else(|| host.user().map(str::to_owned))
+            .unwrap_or_else(|| "root".into()),
+        // Whoever the key is for: the host is set up by those who may do more.
+        admin: SshOptions {
+            keys: None,
+            ..place.ssh.options(place.stop)
+        },
+        keyed: match &args.user {
+            Some(user) => HostSpec::new(Some(user), host.host(), host.port())?,
+            None => host.clone(),
+        },
+        host,
+    };
+    match args.remove {
+        true => there.remove(),
+        false => there.add(args, &args.policy(&id.to_string())?),
+    }
+}
+
+impl SetupArgs {
+    /// The policy's text.
+    fn policy(&self, peer: &str) -> Result<String> {
+        let access = match self.access {
+            SetupAccess::Append => "append",
+            SetupAccess::Write => "write",
+        };
+        let list = |patterns: &[String]| match patterns {
+            [] => toml::Value::from(vec!["*"]),
+            patterns => toml::Value::from(patterns.to_vec()),
+        };
+        let mut text =
+            String::from("# Written by setup, which overwrites it when it is run again.\n");
+        let mut line = |key: &str, value: toml::Value| {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "{key} = {value}");
+        };
+        line("access", access.into());
+        line("roles", self.roles.into());
+        line("peer", peer.into());
+        line("vms", list(&self.allow_vm));
+        line("storages", list(&self.allow_storage));
+        if let Some(bandwidth) = &self.bandwidth {
+            line("bandwidth", bandwidth.as_str().into());
+        }
+        crate::agent::restrict::Policy::parse(&text)
+            .map_err(|e| e.context("this cannot be a policy"))?;
+        Ok(text)
+    }
+}
+
+struct There<'a> {
+    place: &'a Place<'a>,
+    /// As it was named.
+    host: HostSpec,
+    /// As later runs name it.
+    keyed: HostSpec,
+    user: String,
+    /// Tells our line and our policy there from others.
+    marker: String,
+    admin: SshOptions,
+}
+
+impl There<'_> {
+    fn key(&self) -> PathBuf {
+        key_path(&self.place.layout.keys(), &self.keyed)
+    }
+
+    fn add(&self, args: &SetupArgs, policy: &str) -> Result<()> {
+        let (public, is_new) = make_key(&self.key())?;
+        let (program, file) = Remote::during(&self.host, &self.admin, |session| {
+            let (program, file) = self.look(session)?;
+            let sudo = match args.user {
+                Some(_) => "sudo -n ",
+                None => "",
+            };
+            let line = format!(
+                "restrict,command=\"{sudo}{program} agent --restrict {file}\" {public} {}\n",
+                self.marker
+            );
+            self.run(session, "add", Some(&format!("{line}{policy}")))?;
+            Ok((program, file))
+        })?;
+        let key = self.key();
+        let how = match is_new {
+            true => "made",
+            false => "is there already",
+        };
+        self.say(format!("key {}: {how}", key.display()));
+        self.say(format!(
+            "{}: the key of this host is good for {program} alone, as {file} says",
+            self.keyed
+        ));
+        if let Some(user) = &args.user {
+            self.say(format!(
+                "{}: /etc/sudoers.d/rblocksync needs these lines (check them with visudo -c):\n{}",
+                self.host.host(),
+                sudoers(user, &program, &file)
+            ));
+        }
+        let described = self.check().map_err(|e| match args.user {
+            Some(_) => e.context("the key is installed, but does not work yet"),
+            None => e.context("the key is installed, but does not work"),
+        })?;
+        self.place.reporter.say(
+            format!("{}: {} answers the key", self.keyed, described.name),
+            json!({"event": "setup", "host": self.keyed.to_string(), "key": key, "policy": file}),
+        );
+        Ok(())
+    }
+
+    fn remove(&self) -> Result<()> {
+        Remote::during(&self.host, &self.admin, |session| {
+            self.run(session, "remove", None).map(drop)
+        })?;
+        self.say(format!(
+            "{}: the key is good for nothing any more",
+            self.keyed
+        ));
+        let key = self.key();
+        if remove_key(&key)? {
+            self.say(format!("key {}: removed", key.display()));
+        }
+        Ok(())
+    }
+
+    /// Where the program is there, which must be of our version, and where the policy goes.
+    fn look(&self, session: &Remote) -> Result<(String, String)> {
+        let answer = self.run(session, "look", None)?;
+        let mut lines = answer.lines();
+        let (Some(program), Some(file), None) = (lines.next(), lines.next(), lines.next()) else {
+            return Err(self.odd("it does not say where the program is"));
+        };
+        for path in [program, file] {
+            // They go into authorized_keys and sudoers as they are.
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-".contains(&b);
+            if !Path::new(path).is_absolute() || !path.bytes().all(plain) {
+                let shown = path.escape_default();
+                return Err(self.odd(&format!("\"{shown}\" cannot be in a forced command")));
+            }
+        }
+        let id = session.run(program, &["agent", "--id"], None)?;
+        let wanted = agent_id(self.place.program, VERSION.into());
+        if !id.status.success() || id.stdout.trim_ascii_end() != wanted.as_bytes() {
+            let what = format!(
+                "{} has another version of {}",
+                self.host, self.place.program
+            );
+            return Err(Error::new(Kind::Refused, what).advise(
+                "install the same version on both hosts: with a key of this kind none is brought there",
+            ));
+        }
+        Ok((program.to_owned(), file.to_owned()))
+    }
+
+    fn odd(&self, why: &str) -> Error {
+        let what = format!("cannot set {} up: {why}", self.host);
+        Error::new(Kind::Remote, what)
+    }
+
+    /// Runs our script there; what it says.
+    fn run(&self, session: &Remote, action: &str, input: Option<&str>) -> Result<String> {
+        let args = [
+            "-c",
+            THERE,
+            "setup",
+            action,
+            &self.marker,
+            &self.user,
+            self.place.program,
+            KEYS,
+        ];
+        let done = session.run("sh", &args, input.map(str::as_bytes))?;
+        match done.status.success() {
+            true => Ok(String::from_utf8_lossy(&done.stdout).into_owned()),
+            false => {
+                let what = format!("cannot set {} up", self.host);
+                Err(Error::new(Kind::Remote, what).because(done.stderr_line()))
+            }
+        }
+    }
+
+    /// Asks the host with the key that later runs use.
+    fn check(&self) -> Result<HostDescription> {
+        let options = SshOptions {
+            keys: Some(self.place.layout.keys()),
+            ..self.admin.clone()
+        };
+        let (program, stop) = (self.place.program, self.place.stop);
+        Remote::during(&self.keyed, &options, |session| {
+            if !session.is_restricted(program)? {
+                let what = format!("{} serves more than an agent to the new key", self.keyed);
+                return Err(Error::new(Kind::Refused, what).advise(
+                    "another key was taken: see the IdentityFile that ssh is configured with",
+                ));
+            }
+            ask(
+                session,
+                program,
+                &HostRequest::Describe { keep: true },
+                stop,
+            )
+        })
+    }
+
+    fn say(&self, text: String) {
+        let event = json!({"event": "setup", "text": text});
+        self.place.reporter.say(text, event);
+    }
+}
+
+/// What lets a user run the agent as root, and nothing else.
+fn sudoers(user: &str, program: &str, policy: &str) -> String {
+    include_str!("../../../../packaging/sudoers/rblocksync")
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| {
+            let line = line.replace("@USER@", user).replace("@PROGRAM@", program);
+            format!("  {}\n", line.replace("@POLICY@", policy))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::agent::restrict::{Access, Policy};
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        setup: SetupArgs,
+    }
+
+    fn policy(args: &str) -> Result<Policy> {
+        let cli = Cli::parse_from(
+            ["setup", "host2"]
+                .into_iter()
+                .chain(args.split_whitespace()),
+        );
+        let text = cli.setup.policy("6f9619ff-8b86-4d01-b42d-00cf4fc964ff")?;
+        Policy::parse(&text)
+    }
+
+    #[test]
+    fn a_policy_allows_what_was_asked_for_and_no_more() {
+        let plain = policy("").unwrap();
+        assert!(plain.access == Access::Write && !plain.roles && plain.peer.is_some());
+        assert!(plain.allows_vm("101") && plain.allows_storage("/var/lib/images"));
+        assert!(
+            !plain.allows_path(Path::new("/etc/passwd")),
+            "no plain files"
+        );
+        let narrow = policy(
+            "--access append --allow-vm 10? --allow-vm web --allow-storage fast --bandwidth 5M",
+        );
+        let narrow = narrow.unwrap();
+        assert!(narrow.access == Access::Append && narrow.bandwidth == Some(5 << 20));
+        assert!(narrow.allows_vm("web") && !narrow.allows_vm("201"));
+        assert!(narrow.allows_storage("fast") && !narrow.allows_storage("slow"));
+        assert!(policy("--roles").unwrap().roles);
+        for bad in [
+            "--access append --roles",
+            "--allow-vm ../x",
+            "--bandwidth 1K",
+        ] {
+            assert!(policy(bad).is_err(), "{bad}");
+        }
+        // A quote is a part of a name, not the end of one.
+        assert!(policy("--allow-vm a\"b").unwrap().allows_vm("a\"b"));
+    }
+
+    #[test]
+    fn sudo_is_told_of_one_command() {
+        let text = sudoers(
+            "replica",
+            "/usr/bin/pvesync",
+            "/etc/rblocksync/policies/p.toml",
+        );
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert!(lines[0].starts_with("Defaults!/usr/bin/pvesync env_keep"));
+        assert_eq!(
+            lines[1],
+            "replica ALL=(root) NOPASSWD: /usr/bin/pvesync agent --restrict /etc/rblocksync/policies/p.toml"
+        );
+    }
+}
