@@ -9,12 +9,13 @@ version=$(sed -n '1 s/^rblocksync (\(.*\)-[^-]*) .*/\1/p' debian/changelog)
 epoch=${SOURCE_DATE_EPOCH:-$(dpkg-parsechangelog -S Timestamp)}
 cargo=${CARGO:-cargo}
 
-# NAME DIR: what comes by its names from standard input, below rblocksync-VERSION.
+# NAME DIR: packs what comes by its names from standard input, below rblocksync-VERSION.
 pack() {
-    tar --create --null --no-recursion --files-from=- --directory="$2" --sort=name --owner=0 --group=0 --numeric-owner \
-        --mode=u+rwX,go+rX,go-w --mtime="@$epoch" --transform="s,^\./,," --transform="flags=r;s,^,rblocksync-$version/," |
-        gzip -n -6 > "$dir/.$1.new"
-    mv "$dir/.$1.new" "$dir/$1"
+    tar --create --file="$dir/.new" --directory="$2" --null --no-recursion --files-from=- --sort=name \
+        --owner=0 --group=0 --numeric-owner --mode=u+rwX,go+rX,go-w --mtime="@$epoch" \
+        --transform="flags=r;s,^,rblocksync-$version/,"
+    gzip -n -6 "$dir/.new"
+    mv "$dir/.new.gz" "$dir/$1"
 }
 
 git ls-files -z -- . ':!debian' | sort -z | pack "rblocksync_$version.orig.tar.gz" .

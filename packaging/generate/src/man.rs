@@ -6,7 +6,7 @@ use clap::Command;
 use clap_mangen::roff::{bold, roman, Roff};
 use clap_mangen::Man;
 use rblocksync::cli::EXIT_CODES;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 /// Where they are, below `packaging`.
@@ -47,7 +47,7 @@ fn page(program: &str, title: &str, command: &Command, files: &mut Files) -> io:
     let mut out = Vec::new();
     man.render_title(&mut out)?;
     man.render_name_section(&mut out)?;
-    man.render_synopsis_section(&mut out)?;
+    synopsis(command).to_writer(&mut out)?;
     man.render_description_section(&mut out)?;
     paragraphs(text.more).to_writer(&mut out)?;
     man.render_options_section(&mut out)?;
@@ -74,6 +74,21 @@ fn page(program: &str, title: &str, command: &Command, files: &mut Files) -> io:
     let path = Path::new(DIR).join(format!("{title}.{SECTION}"));
     files.insert(path, tidy(&out));
     Ok(())
+}
+
+/// As `--help` has it: all options one after another would say nothing.
+fn synopsis(command: &Command) -> Roff {
+    let usage = command.clone().render_usage().to_string();
+    let mut roff = Roff::new();
+    roff.control("SH", ["SYNOPSIS"]);
+    for (i, line) in usage.lines().enumerate() {
+        if i > 0 {
+            roff.control("PP", []);
+        }
+        let line = line.trim_start_matches("Usage:").trim();
+        roff.text([bold(line)]);
+    }
+    roff
 }
 
 fn paragraphs(text: &[&str]) -> Roff {
@@ -163,17 +178,26 @@ fn see_also(program: &str, is_program: bool, verbs: &[&Command], text: &Text) ->
     roff
 }
 
-/// Paragraphs of a help text come as empty lines, which are bad style in a man page; blanks at the ends of lines are of no use.
+/// Every part begins with the same definition, of which one is enough. Paragraphs of a help text come as empty lines, which
+/// are bad style in a man page; blanks at the ends of lines are of no use.
 fn tidy(page: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(page);
     let mut tidied = Vec::new();
-    for line in text.lines() {
-        match line.trim_end() {
-            "" => tidied.extend_from_slice(b".sp\n"),
-            line => {
-                let _ = writeln!(tidied, "{line}");
-            }
+    for (i, line) in text.lines().enumerate() {
+        let line = match line.trim_end() {
+            "" => ".sp",
+            ".br" => continue,
+            line if i > 1 && (line.starts_with(".ie ") || line.starts_with(".el ")) => continue,
+            line => line,
+        };
+        // Nothing is parted from a heading.
+        let follows_heading =
+            tidied.ends_with(b".SH DESCRIPTION\n") || tidied.ends_with(b".SH EXAMPLES\n");
+        if follows_heading && line == ".PP" {
+            continue;
         }
+        tidied.extend_from_slice(line.as_bytes());
+        tidied.push(b'\n');
     }
     tidied
 }
