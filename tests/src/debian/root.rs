@@ -12,6 +12,9 @@ use tempfile::TempDir;
 /// How long making a root may take, or one command in it: apt downloads.
 const MAX: Duration = Duration::from_secs(1200);
 
+/// How old apt's lists may be.
+const LISTS_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// A release of Debian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Suite {
@@ -220,6 +223,13 @@ fn base(cache: &Path, suite: Suite) -> Result<PathBuf> {
     let name = suite.name();
     let base = cache.join(name);
     if base.exists() {
+        let lists = base.join("var/lib/apt/lists");
+        let written = fs::metadata(&lists).and_then(|m| m.modified());
+        let age = written.ok().and_then(|at| at.elapsed().ok());
+        // Packages that the lists name are replaced on the mirror by newer ones.
+        if age.is_none_or(|age| age > LISTS_AGE_MAX) {
+            update(&base)?;
+        }
         return Ok(base);
     }
     let new = cache.join(format!("{name}.new"));
@@ -244,6 +254,13 @@ fn base(cache: &Path, suite: Suite) -> Result<PathBuf> {
         .args(["apt-get", "update", "-q"]))?;
     fs::rename(&new, &base).context(|| format!("cannot rename {}", new.display()))?;
     Ok(base)
+}
+
+fn update(root: &Path) -> Result<()> {
+    run(Command::new("chroot")
+        .arg(root)
+        .args(["apt-get", "update", "-q"]))
+    .map(drop)
 }
 
 /// Debian's mirror, as apt of this machine knows it.

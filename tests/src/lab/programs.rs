@@ -54,11 +54,11 @@ fn packages(dir: &Path) -> Result<Vec<PathBuf>> {
             .file_name()
             .and_then(|name| name.to_str())
             .unwrap_or("");
-        let is_ours = |program: &&str| {
-            name.strip_prefix(*program)
+        let is_ours = |program: &str| {
+            name.strip_prefix(program)
                 .is_some_and(|rest| rest.starts_with('_'))
         };
-        if name.ends_with(".deb") && PROGRAMS.iter().any(|program| is_ours(&program)) {
+        if name.ends_with(".deb") && PROGRAMS.iter().any(|program| is_ours(program)) {
             found.push(path);
         }
     }
