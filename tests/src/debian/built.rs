@@ -13,6 +13,9 @@ use tempfile::TempDir;
 /// How long building them may take: the programs are there already.
 const BUILD_MAX: Duration = Duration::from_secs(900);
 
+/// The names of the packages.
+pub const PACKAGES: [&str; 3] = ["rblocksync", "pvesync", "virt-blocksync"];
+
 /// The three packages, as files.
 pub struct Built {
     dir: PathBuf,
@@ -93,8 +96,8 @@ impl Built {
     }
 }
 
-/// What a package would install: a line each of mode, owner and path, sorted by path; directories that all packages have
-/// are left out.
+/// What a package would install: a line each of mode, owner and path, sorted by path. Left out are directories that other
+/// packages have too, and the pages of the manual.
 ///
 /// # Errors
 /// It is no package.
@@ -108,10 +111,9 @@ pub fn listing(package: &Path) -> Result<String> {
             return Err(Error::new(format!("dpkg-deb says {line:?}")));
         };
         let path = path.join(" ");
-        let is_own_dir = path.contains("rblocksync")
-            || path.contains("pvesync")
-            || path.contains("virt-blocksync");
-        if !mode.starts_with('d') || is_own_dir {
+        let is_own = PACKAGES.iter().any(|name| path.contains(name));
+        let is_page = path.contains("/docs/") && !path.ends_with("/docs/");
+        if (is_own || !mode.starts_with('d')) && !is_page {
             lines.push((path.clone(), format!("{mode} {owner} {path}\n")));
         }
     }

@@ -3,5 +3,5 @@
 mod built;
 mod root;
 
-pub use built::{listing, lower_version, Built};
+pub use built::{listing, lower_version, Built, PACKAGES};
 pub use root::{alone, Root, Suite};

@@ -9,12 +9,11 @@ use rblocksync::replica::Layout;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
-use tests::debian::{alone, listing, lower_version, Built, Root, Suite};
+use tests::debian::{alone, listing, lower_version, Built, Root, Suite, PACKAGES};
 use tests::lab::{Error, Result};
 
 const STATE: &str = "/var/lib/rblocksync";
 const HOOK: &str = "/etc/libvirt/hooks/qemu.d/50-virt-blocksync";
-const PACKAGES: [&str; 3] = ["rblocksync", "pvesync", "virt-blocksync"];
 
 fn main() -> ExitCode {
     alone(|| {
@@ -235,7 +234,7 @@ fn nothing_is_started_even_where_systemd_runs(built: &Built) -> Result<()> {
     );
     root.run_ok("apt-get remove -y pvesync")?;
     let removed = asked();
-    says(&removed, "stop pvesync-job@*.timer");
+    says(&removed, "stop pvesync-job@*.timer pvesync-metrics.timer");
     assert!(root.has(timer));
     root.install(&files(built, &["pvesync"])?)?;
     says(&asked(), "start pvesync-job@night.timer");
