@@ -15,13 +15,15 @@ SLOW := report_page migrate_sweep rblocksync_busy rblocksync_endings crash_sweep
 # The names of a package's files of tests.
 tests_of = $(patsubst $(1)/tests/%,%,$(basename $(wildcard $(1)/tests/*.rs)) $(patsubst %/main.rs,%,$(wildcard $(1)/tests/*/main.rs)))
 UNITS := $(sort $(foreach package,core pve-plugin libvirt-domain libvirt-hook,$(call tests_of,$(package))))
-QUICK := $(filter-out $(LABS) $(SLOW),$(call tests_of,tests))
+# By `make test-packages` alone: as root, and with a mirror of Debian.
+ROOTS := packages
+QUICK := $(filter-out $(LABS) $(SLOW) $(ROOTS),$(call tests_of,tests))
 # Always of the whole workspace: of a part of it, the crates that others need could have other features, and all be built anew.
 CARGO_TEST := $(CARGO) test --locked --workspace
 # Of these so many at a time. More of them keep the processors no busier, and make each other's time limits be reached.
 JOBS ?= $(shell nproc)
 
-.PHONY: all build static deps demo test check bench bench-micro bench-latency fuzz fuzz-smoke fuzz-lock generate deb deb-twice deb-source dist lab-up lab-down clean units quick $(LABS) $(SLOW)
+.PHONY: all build static deps demo test check bench bench-micro bench-latency fuzz fuzz-smoke fuzz-lock generate deb deb-twice deb-source test-packages dist lab-up lab-down clean units quick $(LABS) $(SLOW)
 
 all: build
 
@@ -65,7 +67,7 @@ check:
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	$(CARGO) clippy --locked --workspace $(LABS:%=--test %) -- -D warnings
+	$(CARGO) clippy --locked --workspace $(LABS:%=--test %) $(ROOTS:%=--test %) -- -D warnings
 	$(CARGO) clippy --locked --manifest-path fuzz/Cargo.toml --target-dir $(OUT) --all-targets -- -D warnings
 	$(CARGO) doc --locked --workspace --no-deps -q
 	tests/lab/cargo-deny.sh
@@ -117,6 +119,12 @@ deb-twice: deb
 deb-source:
 	tests/lab/deps.sh $(DEB_TOOLS)
 	packaging/deb.sh $(OUT)/deb source -S
+
+# What an installation, an upgrade, a removal and a purge do, on Debian 12 and 13: of the packages in LAB_DEBS, if it is
+# set, or of some that are made of the programs that are here.
+test-packages: build
+	tests/lab/deps.sh $(DEB_TOOLS) debootstrap
+	VIRT_BLOCKSYNC=$(abspath $(OUT))/release/virt-blocksync $(CARGO_TEST) $(ROOTS:%=--test %)
 
 # The two tarballs that they are built from.
 dist:

@@ -9,6 +9,7 @@ use rblocksync::replica::Layout;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
+use std::time::Instant;
 use tests::debian::{alone, listing, lower_version, Built, Root, Suite, PACKAGES};
 use tests::lab::{Error, Result};
 
@@ -26,7 +27,13 @@ fn main() -> ExitCode {
         let built: Arc<std::sync::OnceLock<Built>> = Arc::default();
         let trials = TESTS.iter().map(|(name, test)| {
             let built = Arc::clone(&built);
-            Trial::test(*name, move || Ok::<(), Failed>(test(get(&built)?)?))
+            Trial::test(*name, move || {
+                let built = get(&built)?;
+                let began = Instant::now();
+                let result = test(built);
+                println!("{:.0} s", began.elapsed().as_secs_f64());
+                Ok::<(), Failed>(result?)
+            })
         });
         libtest_mimic::run(&arguments, trials.collect()).exit_code()
     })
