@@ -15,13 +15,15 @@ SLOW := report_page migrate_sweep rblocksync_busy rblocksync_endings crash_sweep
 # The names of a package's files of tests.
 tests_of = $(patsubst $(1)/tests/%,%,$(basename $(wildcard $(1)/tests/*.rs)) $(patsubst %/main.rs,%,$(wildcard $(1)/tests/*/main.rs)))
 UNITS := $(sort $(foreach package,core pve-plugin libvirt-domain libvirt-hook,$(call tests_of,$(package))))
-QUICK := $(filter-out $(LABS) $(SLOW),$(call tests_of,tests))
+# By `make test-packages` alone: as root, and with a mirror of Debian.
+ROOTS := packages
+QUICK := $(filter-out $(LABS) $(SLOW) $(ROOTS),$(call tests_of,tests))
 # Always of the whole workspace: of a part of it, the crates that others need could have other features, and all be built anew.
 CARGO_TEST := $(CARGO) test --locked --workspace
 # Of these so many at a time. More of them keep the processors no busier, and make each other's time limits be reached.
 JOBS ?= $(shell nproc)
 
-.PHONY: all build static deps demo test check bench bench-micro bench-latency fuzz fuzz-smoke fuzz-lock lab-up lab-down clean units quick $(LABS) $(SLOW)
+.PHONY: all build static deps demo test check bench bench-micro bench-latency fuzz fuzz-smoke fuzz-lock generate deb deb-twice deb-source test-packages dist lab-up lab-down clean units quick $(LABS) $(SLOW)
 
 all: build
 
@@ -29,13 +31,14 @@ all: build
 deps:
 	tests/lab/deps.sh
 
+# FLAGS are further words for cargo.
 build: static
 # Not static: libvirt's library is there as a shared one only.
-	$(CARGO) build --release --locked -p virt-blocksync
+	$(CARGO) build --release --locked $(FLAGS) -p virt-blocksync
 
 # What the guests of the labs run.
 static:
-	$(CARGO) build --release $(STATIC) -p rblocksync -p pvesync
+	$(CARGO) build --release $(STATIC) $(FLAGS) -p rblocksync -p pvesync
 
 demo: deps build
 	$(CARGO) run --locked -q -p tests --bin demo
@@ -64,10 +67,11 @@ check:
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	$(CARGO) clippy --locked --workspace $(LABS:%=--test %) -- -D warnings
+	$(CARGO) clippy --locked --workspace $(LABS:%=--test %) $(ROOTS:%=--test %) -- -D warnings
 	$(CARGO) clippy --locked --manifest-path fuzz/Cargo.toml --target-dir $(OUT) --all-targets -- -D warnings
 	$(CARGO) doc --locked --workspace --no-deps -q
 	tests/lab/cargo-deny.sh
+	packaging/check-version.sh
 
 lab-up: deps build
 	$(CARGO) run --locked -q -p tests --bin lab -- up
@@ -98,6 +102,37 @@ fuzz:
 # All fuzz targets, a minute in all.
 fuzz-smoke:
 	fuzz/run.sh smoke 60
+
+# Debian packages, in target/deb/build: docs/packages.md.
+DEB_TOOLS := debhelper dpkg-dev lintian
+deb:
+	tests/lab/deps.sh $(DEB_TOOLS)
+	packaging/deb.sh $(OUT)/deb
+	packaging/lintian.sh $(OUT)/deb/build
+
+# Built again, in a directory of another name, they must be the same to the last bit.
+deb-twice: deb
+	packaging/deb.sh $(OUT)/deb once-more
+	packaging/same.sh $(OUT)/deb/build $(OUT)/deb/once-more
+
+# Their source, as Debian's tools want it.
+deb-source:
+	tests/lab/deps.sh $(DEB_TOOLS)
+	packaging/deb.sh $(OUT)/deb source -S
+
+# What an installation, an upgrade, a removal and a purge do, on Debian 12 and 13: of the packages in LAB_DEBS, if it is
+# set, or of some that are made of the programs that are here.
+test-packages: build
+	tests/lab/deps.sh $(DEB_TOOLS) debootstrap
+	VIRT_BLOCKSYNC=$(abspath $(OUT))/release/virt-blocksync $(CARGO_TEST) $(ROOTS:%=--test %)
+
+# The two tarballs that they are built from.
+dist:
+	packaging/dist.sh $(OUT)/deb
+
+# Man pages and completions, after an option has changed; a test says so if they are not up to date.
+generate:
+	GENERATE=1 $(CARGO_TEST) --bin generate
 
 # After the dependencies of a crate have changed: the fuzz targets are a workspace of their own.
 fuzz-lock:

@@ -1,6 +1,7 @@
-//! The lab: two hypervisor guests with real LVM-thin; the bed: two libvirtd; and helpers for end-to-end tests.
+//! The lab: two hypervisor guests with real LVM-thin; the bed: two libvirtd; roots of Debian; and helpers for end-to-end tests.
 
 pub mod cli;
+pub mod debian;
 pub mod lab;
 pub mod pair;
 

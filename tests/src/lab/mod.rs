@@ -24,6 +24,7 @@ mod link;
 mod machine;
 mod paths;
 pub mod pattern;
+mod programs;
 mod qmp;
 mod rundir;
 mod seed;
@@ -47,6 +48,7 @@ pub(crate) mod inner {
     pub(crate) use super::background::Place;
     pub(crate) use super::error::Context;
     pub(crate) use super::keeper::Keeper;
+    pub(crate) use super::paths::cache as cache_dir;
     pub(crate) use super::rundir::RunDir;
     pub(crate) use super::ssh::make_keys;
     pub(crate) use super::tool::{capture, run};
@@ -63,13 +65,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-/// The product's programs, put into /usr/bin of both guests if the directory of binaries has them.
-const BINARIES: [&str; 2] = ["rblocksync", "pvesync"];
-
 /// How a lab is to be.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where the product's programs are; `$LAB_BINARIES` by default. None: the guests have none.
+    /// Where the product's programs are, or their Debian packages; `$LAB_DEBS` or else `$LAB_BINARIES` by default. None: the
+    /// guests have none.
     pub binaries: Option<PathBuf>,
     /// Memory of each guest in MiB; it is touched only as used.
     pub memory_mib: u32,
@@ -78,7 +78,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Options {
-            binaries: std::env::var_os("LAB_BINARIES").map(PathBuf::from),
+            binaries: programs::from_environment(),
             memory_mib: 768,
         }
     }
@@ -118,7 +118,7 @@ impl Lab {
         fs::write(&id, dir.as_os_str().as_encoded_bytes())
             .context(|| format!("cannot write {}", id.display()))?;
         if let Some(binaries) = &options.binaries {
-            copy_binaries(binaries, &own.join("usr/bin"))?;
+            programs::install(binaries, &own)?;
         }
         artifacts::make_ext4(&own, &dir.join("own.ext4"))?;
         let memory_mib = options.memory_mib;
@@ -207,16 +207,4 @@ fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
             .arg(to),
     )
     .map(drop)
-}
-
-fn copy_binaries(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to).context(|| format!("cannot make {}", to.display()))?;
-    for name in BINARIES {
-        let binary = from.join(name);
-        if binary.exists() {
-            fs::copy(&binary, to.join(name))
-                .context(|| format!("cannot copy {}", binary.display()))?;
-        }
-    }
-    Ok(())
 }
