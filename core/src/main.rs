@@ -1,15 +1,13 @@
 //! `rblocksync SRC DST`: the plain command, and the agent that it starts on other hosts.
 
-use clap::Parser;
+use clap::FromArgMatches;
 use rblocksync::agent::NoService;
 use rblocksync::cli::map::{draw, Canvas, Caption, MapFile};
 use rblocksync::cli::units::{human, human_time};
 use rblocksync::cli::{
-    ended, run, run_agent, Endpoint, EngineArgs, OutputOptions, Reporter, SshArgs, Transfer,
-    EXIT_CODES,
+    ended, run, run_agent, Cli, Endpoint, OutputOptions, Reporter, Transfer, CONFIGURED,
 };
 use rblocksync::error::Result;
-use rblocksync::image::ImageFormat;
 use rblocksync::stop::{on_signals, Stop};
 use rblocksync::sync::{BlockMap, Summary};
 use serde_json::{json, Value};
@@ -18,59 +16,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-const PROGRAM: &str = "rblocksync";
-
-/// Make DST equal to SRC by sending only the blocks that differ
-///
-/// SRC and DST are files or block devices: a path on this host, [USER@]HOST:PATH, or
-/// ssh://[USER@]HOST[:PORT]/PATH. Either or both may be remote. A local name with a colon is
-/// written ./NAME.
-#[derive(Parser)]
-#[command(name = PROGRAM, version, after_help = EXIT_CODES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
-struct Cli {
-    /// What to copy from
-    src: OsString,
-    /// What to make equal to it
-    dst: OsString,
-    /// Format of SRC: raw or qcow2; never guessed
-    #[arg(long, value_name = "FORMAT", default_value_t = ImageFormat::Raw)]
-    source_format: ImageFormat,
-    /// Format of DST: raw or qcow2; never guessed
-    #[arg(long, value_name = "FORMAT", default_value_t = ImageFormat::Raw)]
-    target_format: ImageFormat,
-    /// Create DST, or change its size to SRC's; only for files
-    #[arg(long, conflicts_with = "ignore_size")]
-    truncate: bool,
-    /// Sync the part that both have if their sizes differ
-    #[arg(long)]
-    ignore_size: bool,
-    /// Compare and tell what would be sent; change nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Unit of comparison and transfer, in multiples of 4 KiB
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    block_size: u32,
-    #[command(flatten)]
-    engine: EngineArgs,
-    /// Draw a map of the image to this file (.svg, .png): holes, unchanged, changed, zeroed
-    ///
-    /// Light grey is a hole, grey is unchanged, orange (yellow if less than a quarter) is changed, blue is zeroed.
-    /// An SVG has names, a legend and tool tips; the bar below a PNG shows the shares of the four, in this order.
-    #[arg(long, value_name = "FILE")]
-    map: Option<PathBuf>,
-    #[command(flatten)]
-    output: OutputOptions,
-    #[command(flatten)]
-    ssh: SshArgs,
-}
-
-const EXAMPLES: &str = "\
-Examples:
-  rblocksync root@host1:/dev/sda /dev/sdb
-  rblocksync --truncate root@host1:/dev/vg/vol vol.img
-  rblocksync root@host1:/dev/vg/a root@host2:/dev/vg/a
-  rblocksync --dry-run vm.img root@host2:/var/lib/libvirt/images/vm.img
-  rblocksync --dry-run --map diff.svg root@host1:/dev/vg/a root@host2:/dev/vg/a";
+const PROGRAM: &str = CONFIGURED.name;
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -84,7 +30,34 @@ fn main() -> ExitCode {
         ["watchdog", option, ..] if option.starts_with("--") => exit(
             rblocksync::snapshot::watchdog::main_from_args(args.into_iter().skip(1)),
         ),
-        _ => sync(Cli::parse()),
+        _ => command(),
+    }
+}
+
+fn command() -> ExitCode {
+    let line: Vec<OsString> = std::env::args_os().collect();
+    // With a configuration that is wrong these are what is called.
+    let plain = rblocksync::cli::command();
+    if let Ok(matches) = plain.try_get_matches_from(&line) {
+        let reporter = Reporter::new(OutputOptions::default());
+        let done = match matches.try_get_one::<PathBuf>("config_check") {
+            Ok(file) if matches.contains_id("config_check") => {
+                Some(CONFIGURED.check_config(file.map(PathBuf::as_path), &reporter))
+            }
+            _ if matches.get_flag("config_show") => Some(CONFIGURED.show_config(None, &reporter)),
+            _ if matches.get_flag("config_defaults") => Some(CONFIGURED.show_defaults(&reporter)),
+            _ => None,
+        };
+        if let Some(done) = done {
+            return ended(done.map(|()| 0), PROGRAM, &reporter, &Stop::new());
+        }
+    }
+    match CONFIGURED.matches(&line) {
+        Ok(matches) => match Cli::from_arg_matches(&matches) {
+            Ok(cli) => sync(cli),
+            Err(e) => e.exit(),
+        },
+        Err(failed) => failed.end(PROGRAM),
     }
 }
 

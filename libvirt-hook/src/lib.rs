@@ -2,6 +2,7 @@
 
 pub use libvirt_domain::xml;
 
+pub mod args;
 pub mod connect;
 pub mod disks;
 pub mod domain;
@@ -24,3 +25,8 @@ pub mod standstill;
 pub mod target;
 pub mod trials;
 pub mod work;
+
+/// The command line's definition.
+pub fn command() -> clap::Command {
+    <args::Cli as clap::CommandFactory>::command()
+}

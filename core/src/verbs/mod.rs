@@ -21,7 +21,7 @@ mod test_failover;
 mod verify;
 
 pub use boot_check::{boot_check, BootCheckArgs};
-pub use check::{answered, check, CheckArgs};
+pub use check::{answered, check, misconfigured, CheckArgs};
 pub use doctor::{doctor, DoctorArgs};
 pub use failback::{failback, FailbackArgs};
 pub use failover::{failover, FailoverArgs};

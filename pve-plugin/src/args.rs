@@ -1,15 +1,26 @@
-//! The command line.
+//! The command line of `pvesync`.
 
+#![allow(missing_docs)]
+
+use crate::fleet::{JobArgs, ScheduleArgs, SelectionArgs};
+use crate::source::PROGRAM;
+use crate::volid::Vmid;
+use crate::workstation::ApiArgs;
 use clap::{Parser, Subcommand};
-use pvesync::fleet::{JobArgs, ScheduleArgs, SelectionArgs};
-use pvesync::source::PROGRAM;
-use pvesync::volid::Vmid;
-use pvesync::workstation::ApiArgs;
+use rblocksync::cli::config::{ConfigArgs, ConfigFile, Program};
 use rblocksync::cli::{OutputOptions, SshArgs, EXIT_CODES};
 use rblocksync::verbs::{
     parse_map, BootCheckArgs, CheckArgs, DoctorArgs, FailbackArgs, FailoverArgs, FleetArgs,
     GenerationsArgs, MigrateArgs, PinArgs, PrintArgs, PruneArgs, ReportArgs, StatusArgs,
     SyncArgs as CommonArgs, TestFailoverArgs, UndoArgs, VerifyArgs,
+};
+
+/// The program as its configuration file sees it.
+pub const CONFIGURED: Program = Program {
+    name: PROGRAM,
+    command: crate::command,
+    // Which VMs are meant.
+    one_run: &["pool", "tag"],
 };
 
 /// Keep bootable replicas of Proxmox VE's VMs on other nodes, without shared storage
@@ -24,6 +35,8 @@ pub struct Cli {
     pub ssh: SshArgs,
     #[command(flatten)]
     pub api: ApiArgs,
+    #[command(flatten)]
+    pub file: ConfigFile,
 }
 
 #[derive(Subcommand)]
@@ -64,6 +77,8 @@ pub enum Verb {
     Migrate(Box<MoveArgs>),
     /// Bring a VM back to the host that it was taken over from, or moved from
     Failback(Box<ReturnArgs>),
+    /// Check or show the configuration: /etc/pvesync/pvesync.toml and the environment
+    Config(ConfigArgs),
 }
 
 #[derive(clap::Args)]

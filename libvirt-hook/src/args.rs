@@ -1,14 +1,24 @@
-//! The command line.
+//! The command line of `virt-blocksync`.
 
+#![allow(missing_docs)]
+
+use crate::placement::{BRIDGE, NETWORK};
+use crate::source::PROGRAM;
 use clap::{Parser, Subcommand};
+use rblocksync::cli::config::{ConfigArgs, ConfigFile, Program};
 use rblocksync::cli::{OutputOptions, SshArgs, EXIT_CODES};
 use rblocksync::verbs::{
     parse_map, CheckArgs, DoctorArgs, FailbackArgs, FailoverArgs, FleetArgs, GenerationsArgs,
     MigrateArgs, PinArgs, PrintArgs, PruneArgs, ReportArgs, StatusArgs, SyncArgs as CommonArgs,
     TestFailoverArgs, UndoArgs, VerifyArgs,
 };
-use virt_blocksync::placement::{BRIDGE, NETWORK};
-use virt_blocksync::source::PROGRAM;
+
+/// The program as its configuration file sees it.
+pub const CONFIGURED: Program = Program {
+    name: PROGRAM,
+    command: crate::command,
+    one_run: &[],
+};
 
 /// Keep bootable replicas of libvirt's domains on other hosts, and move them, without shared storage
 #[derive(Parser)]
@@ -23,6 +33,8 @@ pub struct Cli {
     /// libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]
     #[arg(short, long, global = true, value_name = "URI")]
     pub connect: Option<String>,
+    #[command(flatten)]
+    pub file: ConfigFile,
 }
 
 #[derive(Subcommand)]
@@ -56,6 +68,8 @@ pub enum Verb {
     Migrate(Box<MoveArgs>),
     /// Bring a domain back to the host that it was taken over from, or moved from
     Failback(Box<ReturnArgs>),
+    /// Check or show the configuration: /etc/virt-blocksync/virt-blocksync.toml and the environment
+    Config(ConfigArgs),
 }
 
 #[derive(clap::Args)]
