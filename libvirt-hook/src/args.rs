@@ -20,6 +20,16 @@ pub const CONFIGURED: Program = Program {
     one_run: &[],
 };
 
+/// Examples at the end of the help of verbs that this program has in a form of its own.
+pub(crate) const EXAMPLES: [(&str, &str); 1] = [(
+    "vm",
+    "vm web01 --to host2 --dry-run  # the plan, and all that stands in its way\n\
+     vm web01 --to host2\n\
+     vm web01 --to host2 --pool images=fast --bridge br0=br1\n\
+     vm web01 db01 --to host2 --rpo 15m\n\
+     vm --all --exclude-vm test01 --to host2 --parallel 4",
+)];
+
 /// Keep bootable replicas of libvirt's domains on other hosts, and move them, without shared storage
 #[derive(Parser)]
 #[command(name = PROGRAM, version, after_help = EXIT_CODES)]

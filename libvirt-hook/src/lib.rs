@@ -28,5 +28,6 @@ pub mod work;
 
 /// The command line's definition.
 pub fn command() -> clap::Command {
-    <args::Cli as clap::CommandFactory>::command()
+    let command = <args::Cli as clap::CommandFactory>::command();
+    rblocksync::verbs::with_examples(command, "web01", &args::EXAMPLES)
 }

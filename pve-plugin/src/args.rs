@@ -23,6 +23,26 @@ pub const CONFIGURED: Program = Program {
     one_run: &["pool", "tag"],
 };
 
+/// Examples at the end of the help of verbs that only this program has, or has in a form of its own.
+pub(crate) const EXAMPLES: [(&str, &str); 5] = [
+    (
+        "vm",
+        "vm 101 --to host2 --dry-run    # the plan, and all that stands in its way\n\
+         vm 101 --to host2\n\
+         vm 101 --to host2 --storage local-lvm=fast --bridge vmbr0=vmbr1\n\
+         vm 101,105-110 --to host2 --rpo 15m\n\
+         vm --tag prod --exclude-vm 107 --to host2 --parallel 4",
+    ),
+    ("job check", "job check\njob check nightly"),
+    (
+        "schedule add",
+        "schedule add web 101,105-110 --to host2 --every 15m --rpo 30m\n\
+         schedule add night --all --to host3 --on-calendar 'Sat 03:00' --keep-within 28d",
+    ),
+    ("schedule list", "schedule list"),
+    ("schedule remove", "schedule remove web"),
+];
+
 /// Keep bootable replicas of Proxmox VE's VMs on other nodes, without shared storage
 #[derive(Parser)]
 #[command(name = PROGRAM, version, after_help = EXIT_CODES)]

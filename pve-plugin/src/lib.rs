@@ -30,5 +30,6 @@ pub mod workstation;
 
 /// The command line's definition.
 pub fn command() -> clap::Command {
-    <args::Cli as clap::CommandFactory>::command()
+    let command = <args::Cli as clap::CommandFactory>::command();
+    rblocksync::verbs::with_examples(command, "101", &args::EXAMPLES)
 }

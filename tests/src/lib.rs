@@ -2,7 +2,9 @@
 
 pub mod cli;
 pub mod lab;
+pub mod markdown;
 pub mod pair;
+pub mod recording;
 
 pub mod sshd;
 pub mod virt;

@@ -1,9 +1,9 @@
 //! The commands and options in a page.
 
-use super::markdown::{page, Block, CodeLine};
 use clap::error::ErrorKind;
 use clap::Command;
 use std::collections::BTreeSet;
+use tests::markdown::{page, Block, CodeLine};
 
 /// Something that a page says, and in which line.
 pub struct Said {
@@ -192,6 +192,32 @@ fn is_mention(program: &Command, words: &[String]) -> bool {
             None => false,
         },
     }
+}
+
+/// The examples at the end of the help of each verb of each program.
+pub fn examples() -> Vec<(String, Vec<String>)> {
+    fn collect(command: &Command, path: &str, found: &mut Vec<(String, Vec<String>)>) {
+        let path = format!("{path} {}", command.get_name());
+        let inner: Vec<&Command> = command.get_subcommands().collect();
+        if inner.is_empty() {
+            let help = command.get_after_long_help().or(command.get_after_help());
+            let text = help.map(ToString::to_string).unwrap_or_default();
+            let (_, examples) = text.split_once("Examples:\n").unwrap_or_default();
+            let lines = examples.lines().take_while(|line| line.starts_with("  "));
+            let commands = lines
+                .flat_map(ours)
+                .filter_map(|words| shlex::try_join(words.iter().map(String::as_str)).ok());
+            found.push((path.trim().to_owned(), commands.collect()));
+        }
+        inner
+            .into_iter()
+            .for_each(|inner| collect(inner, &path, found));
+    }
+    let mut found = Vec::new();
+    for program in programs() {
+        collect(&program, "", &mut found);
+    }
+    found
 }
 
 /// All long options of all programs, and of others that the pages name.

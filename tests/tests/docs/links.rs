@@ -1,8 +1,8 @@
 //! Links of a page.
 
 use super::commands::Said;
-use super::markdown::{anchor, page};
 use std::path::{Component, Path, PathBuf};
+use tests::markdown::{anchor, page};
 
 /// Pages that are linked to and may not be there yet.
 const ANNOUNCED: [&str; 2] = ["docs/security.md", "docs/packages.md"];

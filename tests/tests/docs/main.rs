@@ -4,7 +4,6 @@
 mod commands;
 mod files;
 mod links;
-mod markdown;
 
 use commands::{options_named, our_commands, Said};
 use std::collections::BTreeSet;
@@ -64,6 +63,22 @@ fn every_command_of_ours_is_one_that_the_program_takes() {
     }
     println!("{count} commands of ours parsed");
     assert!(count > 100, "only {count} were found");
+    fail_with(&mistakes);
+}
+
+#[test]
+fn every_verbs_help_ends_with_examples_that_the_program_takes() {
+    let mut mistakes = Vec::new();
+    for (verb, examples) in commands::examples() {
+        if examples.is_empty() {
+            mistakes.push(format!("{verb} has no examples"));
+        }
+        for example in examples {
+            if let Err(why) = commands::parses(&example) {
+                mistakes.push(format!("{verb}: {example}\n    {why}"));
+            }
+        }
+    }
     fail_with(&mistakes);
 }
 

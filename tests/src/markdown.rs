@@ -12,17 +12,20 @@ pub struct CodeLine {
 pub struct Block {
     /// What stands behind the fence; nothing for a block that is indented.
     pub info: String,
+    /// What is in it.
     pub lines: Vec<CodeLine>,
 }
 
 /// A page, taken apart.
 #[derive(Default)]
 pub struct Page {
+    /// Blocks of code, in their order.
     pub blocks: Vec<Block>,
     /// Code within text, which may go over the end of a line, and the line it begins in.
     pub inline: Vec<CodeLine>,
     /// Text without code, line by line.
     pub prose: Vec<CodeLine>,
+    /// Texts of the headings.
     pub headings: Vec<String>,
 }
 
@@ -139,26 +142,78 @@ pub fn anchor(heading: &str) -> String {
         .collect()
 }
 
-#[test]
-fn a_page_is_taken_apart() {
-    let text = "# A `b`, c\n\nText `one\ntwo` and `three`\n    not code\n\n    code\n\n    more\n\n```sh run=x\nfenced\n```\n";
-    let page = page(text);
-    let code = |lines: &[CodeLine]| {
-        lines
-            .iter()
-            .map(|l| (l.line, l.text.clone()))
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(
-        code(&page.inline),
-        [(1, "b".into()), (3, "one two".into()), (4, "three".into())]
-    );
-    assert_eq!(page.blocks.len(), 2);
-    assert_eq!(
-        code(&page.blocks[0].lines),
-        [(7, "code".into()), (9, "more".into())]
-    );
-    assert_eq!(page.blocks[1].info, "sh run=x");
-    assert_eq!(code(&page.blocks[1].lines), [(12, "fenced".into())]);
-    assert_eq!(anchor(&page.headings[0]), "a-b-c");
+/// What is typed in a block of code: the lines with a prompt, without it. A line that ends in a backslash goes on.
+pub fn typed(block: &Block) -> Vec<CodeLine> {
+    let mut typed: Vec<CodeLine> = Vec::new();
+    let mut goes_on = false;
+    for CodeLine { line, text } in &block.lines {
+        let prompt = ["$ ", "# "].iter().find_map(|p| text.strip_prefix(p));
+        let text = match (goes_on, prompt) {
+            (true, _) => text.trim(),
+            (false, Some(text)) => text,
+            (false, None) => continue,
+        };
+        let cut = text.strip_suffix('\\').map(str::trim_end);
+        match typed.last_mut().filter(|_| goes_on) {
+            Some(last) => last.text = format!("{} {}", last.text, cut.unwrap_or(text)),
+            None => typed.push(CodeLine {
+                line: *line,
+                text: cut.unwrap_or(text).to_owned(),
+            }),
+        }
+        goes_on = cut.is_some();
+    }
+    typed
+}
+
+/// The commands of a page that are to be carried out, and on which host: those of blocks whose fence says `run=HOST`.
+pub fn steps(text: &str) -> Vec<(String, String)> {
+    let mut steps = Vec::new();
+    for block in page(text).blocks {
+        let host = block
+            .info
+            .split(' ')
+            .find_map(|word| word.strip_prefix("run="));
+        if let Some(host) = host {
+            let commands = typed(&block).into_iter().map(|line| line.text);
+            steps.extend(commands.map(|command| (host.to_owned(), command)));
+        }
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_taken_apart() {
+        let text = "# A `b`, c\n\nText `one\ntwo` and `three`\n    not code\n\n    code\n\n    more\n\n```sh run=x\nfenced\n```\n";
+        let page = page(text);
+        let code = |lines: &[CodeLine]| {
+            lines
+                .iter()
+                .map(|l| (l.line, l.text.clone()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            code(&page.inline),
+            [(1, "b".into()), (3, "one two".into()), (4, "three".into())]
+        );
+        assert_eq!(page.blocks.len(), 2);
+        assert_eq!(
+            code(&page.blocks[0].lines),
+            [(7, "code".into()), (9, "more".into())]
+        );
+        assert_eq!(page.blocks[1].info, "sh run=x");
+        assert_eq!(code(&page.blocks[1].lines), [(12, "fenced".into())]);
+        assert_eq!(anchor(&page.headings[0]), "a-b-c");
+    }
+
+    #[test]
+    fn what_is_typed_is_told_from_what_is_said() {
+        let text = "```console run=a\n# one \\\n   two\nsaid\n# three\n```\n\n    # four\n";
+        let host = |command: &str| ("a".to_owned(), command.to_owned());
+        assert_eq!(steps(text), [host("one two"), host("three")]);
+    }
 }
