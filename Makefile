@@ -9,7 +9,7 @@ STATIC := --locked --target $(TARGET) --config 'target.$(TARGET).rustflags=["-C"
 export LAB_BINARIES := $(abspath $(OUT))/$(TARGET)/release
 
 # The tests on two hypervisor guests, the longest first.
-LABS := pvesync_roles pvesync_lab pvesync_endings pvesync_mixed lvm_lab lab_selftest virt_seeded virt_running virt_translated virt_replica virt_hook virt_bed
+LABS := pvesync_roles pvesync_lab pvesync_endings pvesync_mixed lvm_lab lab_selftest virt_seeded virt_running virt_translated virt_replica virt_hook virt_bed pvesync_quickstart virt_quickstart
 # Tests that take a minute or more, much of which they wait.
 SLOW := report_page migrate_sweep rblocksync_busy rblocksync_endings crash_sweep
 # The names of a package's files of tests.
@@ -23,7 +23,7 @@ CARGO_TEST := $(CARGO) test --locked --workspace
 # Of these so many at a time. More of them keep the processors no busier, and make each other's time limits be reached.
 JOBS ?= $(shell nproc)
 
-.PHONY: all build static deps demo test check bench bench-micro bench-latency fuzz fuzz-smoke fuzz-lock generate deb deb-twice deb-source test-packages dist lab-up lab-down clean units quick $(LABS) $(SLOW)
+.PHONY: all build static deps demo test check docs bench bench-micro bench-latency fuzz fuzz-smoke fuzz-lock generate deb deb-twice deb-source test-packages dist lab-up lab-down clean units quick $(LABS) $(SLOW)
 
 all: build
 
@@ -72,6 +72,10 @@ check:
 	$(CARGO) doc --locked --workspace --no-deps -q
 	tests/lab/cargo-deny.sh
 	packaging/check-version.sh
+
+# What of the documents is made by the programs. The pictures of the status page are made by its own test, report_page.
+docs: static
+	DOCS_UPDATE=1 $(CARGO_TEST) --test docs
 
 lab-up: deps build
 	$(CARGO) run --locked -q -p tests --bin lab -- up

@@ -1,13 +1,12 @@
 //! `rblocksync SRC DST`: the plain command, and the agent that it starts on other hosts.
 
-mod args;
-
-use args::{Cli, PROGRAM};
-use clap::Parser;
+use clap::FromArgMatches;
 use rblocksync::agent::NoService;
 use rblocksync::cli::map::{draw, Canvas, Caption, MapFile};
 use rblocksync::cli::units::{human, human_time};
-use rblocksync::cli::{ended, run, run_agent, Endpoint, Reporter, Transfer};
+use rblocksync::cli::{
+    ended, run, run_agent, Cli, Endpoint, OutputOptions, Reporter, Transfer, CONFIGURED,
+};
 use rblocksync::error::Result;
 use rblocksync::remote::SshOptions;
 use rblocksync::stop::{on_signals, Stop};
@@ -16,6 +15,8 @@ use serde_json::{json, Value};
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+
+const PROGRAM: &str = CONFIGURED.name;
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -29,7 +30,34 @@ fn main() -> ExitCode {
         ["watchdog", option, ..] if option.starts_with("--") => exit(
             rblocksync::snapshot::watchdog::main_from_args(args.into_iter().skip(1)),
         ),
-        _ => sync(Cli::parse()),
+        _ => command(),
+    }
+}
+
+fn command() -> ExitCode {
+    let line: Vec<OsString> = std::env::args_os().collect();
+    // With a configuration that is wrong these are what is called.
+    let plain = rblocksync::cli::command();
+    if let Ok(matches) = plain.try_get_matches_from(&line) {
+        let reporter = Reporter::new(OutputOptions::default());
+        let done = match matches.try_get_one::<PathBuf>("config_check") {
+            Ok(file) if matches.contains_id("config_check") => {
+                Some(CONFIGURED.check_config(file.map(PathBuf::as_path), &reporter))
+            }
+            _ if matches.get_flag("config_show") => Some(CONFIGURED.show_config(None, &reporter)),
+            _ if matches.get_flag("config_defaults") => Some(CONFIGURED.show_defaults(&reporter)),
+            _ => None,
+        };
+        if let Some(done) = done {
+            return ended(done.map(|()| 0), PROGRAM, &reporter, &Stop::new());
+        }
+    }
+    match CONFIGURED.matches(&line) {
+        Ok(matches) => match Cli::from_arg_matches(&matches) {
+            Ok(cli) => sync(cli),
+            Err(e) => e.exit(),
+        },
+        Err(failed) => failed.end(PROGRAM),
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub use libvirt_domain::xml;
 
+pub mod args;
 pub mod connect;
 pub mod disks;
 pub mod domain;
@@ -25,3 +26,9 @@ pub mod standstill;
 pub mod target;
 pub mod trials;
 pub mod work;
+
+/// The command line's definition.
+pub fn command() -> clap::Command {
+    let command = <args::Cli as clap::CommandFactory>::command();
+    rblocksync::verbs::with_examples(command, "web01", &args::EXAMPLES)
+}

@@ -8,20 +8,14 @@ mod fields;
 pub use fields::{Hosts, Rate, TimeSpan};
 
 use crate::fleet::IdList;
-use rblocksync::cli::replace_file;
+use rblocksync::cli::{check_trusted, line_of, read_trusted, replace_file};
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::verbs::schedule::{check_name, Calendar};
-use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{File, Metadata};
-use std::io::{ErrorKind, Read};
-use std::os::unix::fs::MetadataExt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-
-/// Most bytes a job file may have.
-const FILE_BYTES_MAX: u64 = 256 << 10;
 
 /// What a job file says. The fields are those of the options of `pvesync vm`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -266,82 +260,22 @@ impl<'a> JobsDir<'a> {
     }
 
     fn read(&self, path: &Path) -> Result<String> {
-        let cannot = |e: std::io::Error| {
-            let what = format!("cannot read {}", path.display());
-            match e.kind() {
-                ErrorKind::NotFound => Error::new(Kind::NotFound, what)
-                    .because(e)
-                    .advise("pvesync schedule list shows the jobs that there are"),
-                _ => Error::io(what, e),
-            }
-        };
         for dir in self.dir.ancestors().take(2) {
-            let meta = dir.metadata().map_err(cannot)?;
+            let meta = match dir.metadata() {
+                Ok(meta) => meta,
+                // Then the file is not there either.
+                Err(e) if e.kind() == ErrorKind::NotFound => break,
+                Err(e) => {
+                    return Err(Error::io(format!("cannot read {}", path.display()), e));
+                }
+            };
             check_trusted(dir, &meta)?;
         }
-        // What is looked at is what is read: the open file. A link could lead to where others may write, and a pipe
-        // would be waited for.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = match rustix::fs::open(path, flags, Mode::empty()) {
-            Ok(file) => File::from(file),
-            Err(rustix::io::Errno::LOOP) => {
-                return Err(
-                    Error::new(Kind::Refused, format!("{} is a link", path.display()))
-                        .advise("put the file itself there"),
-                )
-            }
-            Err(e) => return Err(cannot(e.into())),
-        };
-        let meta = file.metadata().map_err(cannot)?;
-        if !meta.is_file() {
-            let what = format!("{} is no file", path.display());
-            return Err(Error::new(Kind::Refused, what));
-        }
-        check_trusted(path, &meta)?;
-        let mut bytes = Vec::new();
-        file.take(FILE_BYTES_MAX + 1)
-            .read_to_end(&mut bytes)
-            .map_err(cannot)?;
-        if bytes.len() as u64 > FILE_BYTES_MAX {
-            let what = format!("{} is larger than {FILE_BYTES_MAX} bytes", path.display());
-            return Err(Error::new(Kind::Refused, what));
-        }
-        String::from_utf8(bytes).map_err(|e| {
-            let line = line_of_bytes(e.as_bytes(), e.utf8_error().valid_up_to());
-            let what = format!("{}:{line}: it is not UTF-8", path.display());
-            Error::new(Kind::Usage, what)
+        read_trusted(path).map_err(|e| match e.kind() {
+            Kind::NotFound => e.advise("pvesync schedule list shows the jobs that there are"),
+            _ => e,
         })
     }
-}
-
-/// Only root, or whoever runs us, may be able to change it.
-fn check_trusted(path: &Path, meta: &Metadata) -> Result<()> {
-    let own = rustix::process::geteuid().as_raw();
-    let refused = |why: String| {
-        Error::new(Kind::Refused, format!("{} is {why}", path.display())).advise(format!(
-            "what is in it is done as root: chown root {0}; chmod go-w {0}",
-            path.display()
-        ))
-    };
-    if meta.uid() != 0 && meta.uid() != own {
-        return Err(refused(format!(
-            "owned by user {}, not by root",
-            meta.uid()
-        )));
-    }
-    if meta.mode() & 0o022 != 0 {
-        return Err(refused("writable by others than its owner".to_owned()));
-    }
-    Ok(())
-}
-
-fn line_of(text: &str, at: usize) -> usize {
-    line_of_bytes(text.as_bytes(), at)
-}
-
-fn line_of_bytes(text: &[u8], at: usize) -> usize {
-    let before = &text[..at.min(text.len())];
-    1 + before.iter().filter(|b| **b == b'\n').count()
 }
 
 /// The line that sets a key, or the table of that name; 1 if there is none.

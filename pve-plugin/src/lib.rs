@@ -1,6 +1,7 @@
 //! What the suite knows of Proxmox VE.
 
 pub mod api;
+pub mod args;
 pub mod config_text;
 pub mod disks;
 pub mod drive;
@@ -26,3 +27,9 @@ pub mod vm_config;
 pub mod volid;
 pub mod way_back;
 pub mod workstation;
+
+/// The command line's definition.
+pub fn command() -> clap::Command {
+    let command = <args::Cli as clap::CommandFactory>::command();
+    rblocksync::verbs::with_examples(command, "101", &args::EXAMPLES)
+}

@@ -13,6 +13,7 @@ use crate::api::{
 };
 use crate::source::PROGRAM;
 use crate::volid::Vmid;
+use rblocksync::cli::config::ConfigFile;
 use rblocksync::cli::{OutputOptions, ProgressMode, SshArgs};
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::remote::{agent_id, AgentPipe, AgentSpec, Ended, HostSpec, Remote, SshOptions};
@@ -72,6 +73,8 @@ struct Parted {
     output: OutputOptions,
     #[command(flatten)]
     _ssh: SshArgs,
+    #[command(flatten)]
+    _file: ConfigFile,
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<OsString>,
 }
@@ -306,10 +309,11 @@ mod tests {
     fn the_verb_and_what_follows_go_to_the_node_as_they_are() {
         let api = "--api https://pve1 --fingerprint=";
         let fingerprint = Fingerprint::of(b"x");
-        let before = format!("{api}{fingerprint} --ssh-config vm --api-token-file vm");
+        let before = format!("{api}{fingerprint} --ssh-config vm --config vm --api-token-file vm");
         for tail in [
             "vm 101 --to host2",
             "vm 101 --to host2 --ssh-config /root/x --dry-run -- --api",
+            "vm 101 --to host2 --config /root/x",
             "vm 101 --to=h --storage a=b --json --quiet --help",
         ] {
             assert_eq!(words(&format!("{before} {tail}")).join(" "), tail);

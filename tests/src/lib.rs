@@ -3,7 +3,9 @@
 pub mod cli;
 pub mod debian;
 pub mod lab;
+pub mod markdown;
 pub mod pair;
+pub mod recording;
 
 pub mod sshd;
 pub mod virt;

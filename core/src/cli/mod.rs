@@ -2,13 +2,16 @@
 
 mod agent;
 mod always_term;
+pub mod config;
 mod endpoint;
 mod exit;
 pub mod map;
 mod options;
 pub(crate) mod output_file;
+mod plain;
 mod report;
 mod transfer;
+mod trusted_file;
 pub mod units;
 
 pub use agent::run_agent;
@@ -16,5 +19,7 @@ pub use endpoint::Endpoint;
 pub use exit::{ended, exit_code, EXIT_CODES, EXIT_SOME_FAILED};
 pub use options::{EngineArgs, HashName, SshArgs};
 pub use output_file::replace_file;
+pub use plain::{command, Cli, CONFIGURED};
 pub use report::{OutputOptions, ProgressMode, Reporter};
 pub use transfer::{run, Transfer};
+pub use trusted_file::{check_trusted, line_of, read_trusted};

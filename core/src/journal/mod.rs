@@ -8,6 +8,9 @@
 mod process;
 mod schema;
 
+/// The statements that make the journal's tables, a version after the other.
+pub use schema::STEPS as SCHEMA;
+
 use crate::error::{Error, Result};
 use crate::{clock, crash};
 use jiff::Timestamp;

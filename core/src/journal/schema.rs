@@ -10,7 +10,7 @@ use std::time::Duration;
 const BUSY_MAX: Duration = Duration::from_secs(10);
 
 /// What brings the file from one version to the next: the first from nothing to version 1. Append only.
-const STEPS: [&str; 1] = ["
+pub const STEPS: [&str; 1] = ["
     CREATE TABLE run (
         number      INTEGER PRIMARY KEY AUTOINCREMENT,
         id          TEXT NOT NULL,

@@ -2,6 +2,7 @@
 //! (the monitoring plugins' development guidelines).
 
 use super::Promised;
+use crate::cli::config::Failed;
 use crate::cli::units::parse_time;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
@@ -29,11 +30,14 @@ pub struct CheckArgs {
 pub fn check(args: &CheckArgs, layout: &Layout, promised: Promised) -> (String, u8) {
     match judged(args, layout, promised).and_then(|found| line(&found, clock::now())) {
         Ok((verdict, line)) => (line, code(verdict)),
-        Err(e) => (
-            format!("UNKNOWN: {}", plain(&e.to_string())),
-            code(Verdict::Unknown),
-        ),
+        Err(e) => unknown(&e),
     }
+}
+
+/// The line and the exit code if nothing can be told.
+fn unknown(error: &Error) -> (String, u8) {
+    let line = format!("UNKNOWN: {}", plain(&error.to_string()));
+    (line, code(Verdict::Unknown))
 }
 
 /// Prints the line of a check, and ends with its exit code.
@@ -42,6 +46,17 @@ pub fn answered(line: &str, code: u8) -> ExitCode {
         Ok(()) => ExitCode::from(code),
         // Nobody can read it: unknown.
         Err(_) => ExitCode::from(3),
+    }
+}
+
+/// Tells that the configuration is wrong; of a check that is the answer. Gives the exit code.
+pub fn misconfigured(program: &str, failed: &Failed) -> ExitCode {
+    match failed.verb.as_deref() {
+        Some("check") => {
+            let (line, code) = unknown(&failed.error);
+            answered(&line, code)
+        }
+        _ => failed.end(program),
     }
 }
 

@@ -3,6 +3,7 @@
 mod boot_check;
 mod check;
 mod doctor;
+mod examples;
 mod failback;
 mod failover;
 mod fleet;
@@ -22,8 +23,9 @@ mod test_failover;
 mod verify;
 
 pub use boot_check::{boot_check, BootCheckArgs};
-pub use check::{answered, check, CheckArgs};
+pub use check::{answered, check, misconfigured, CheckArgs};
 pub use doctor::{doctor, DoctorArgs};
+pub use examples::with_examples;
 pub use failback::{failback, FailbackArgs};
 pub use failover::{failover, FailoverArgs};
 pub use fleet::{fleet, tell_slow, Fleet, FleetArgs, Picked, Task};

@@ -34,7 +34,14 @@ pub fn passed_on(
             continue;
         }
         if !arg.get_action().takes_values() {
-            words.push(format!("--{long}").into());
+            // One that is on by the configuration can be switched off.
+            let off = matches
+                .get_raw(id)
+                .is_some_and(|mut given| given.any(|v| v == "false"));
+            words.push(match off {
+                true => format!("--{long}=false").into(),
+                false => format!("--{long}").into(),
+            });
             continue;
         }
         for value in matches
@@ -112,6 +119,18 @@ mod tests {
                 "--map=a=b"
             ]
         );
+        let off = ["x", "vm", "1", "--to=h", "--fast=false", "--slow"];
+        let command = Cli::command().mut_subcommand("vm", |vm| {
+            vm.mut_arg("fast", |arg| {
+                arg.action(clap::ArgAction::Set)
+                    .value_parser(clap::value_parser!(bool))
+                    .num_args(0..=1)
+                    .default_value("true")
+            })
+        });
+        let matches = command.try_get_matches_from(off).unwrap();
+        let words = passed_on(Cli::command(), &["vm"], &matches, &["to"]);
+        assert_eq!(words, ["--fast=false", "--slow"]);
         // And wherever it stood.
         assert_eq!(passed(&["x", "vm", "--to=h", "--config=c"]), ["--config=c"]);
     }

@@ -1,6 +1,5 @@
 //! Several domains at once, each in a process of its own.
 
-use crate::args::{Cli, VmArgs};
 use crate::syncs::Us;
 use clap::{ArgMatches, CommandFactory};
 use rblocksync::error::{Error, Kind, Result};
@@ -9,6 +8,7 @@ use rblocksync::remote::HostSpec;
 use rblocksync::verbs::{self, passed_on, Fleet, Picked, Task};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use virt_blocksync::args::{Cli, VmArgs};
 use virt_blocksync::domain::{check_name, Domain};
 use virt_blocksync::marks::{mark_of, Mark};
 use virt_blocksync::source::PROGRAM;

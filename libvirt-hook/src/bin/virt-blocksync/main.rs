@@ -1,22 +1,22 @@
 //! `virt-blocksync`: replicas of libvirt's domains on other hosts.
 
-mod args;
 mod fleets;
 mod syncs;
 
-use args::{BootArgs, Cli, Verb};
-use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use clap::{ArgMatches, FromArgMatches};
 use libvirt_domain::guest::{ours, Put};
-use rblocksync::cli::{ended, exit_code, run_agent, Reporter};
+use rblocksync::cli::{config, ended, exit_code, run_agent, Reporter};
 use rblocksync::error::Result;
 use rblocksync::job::{keeper, Patient, SourceDisk, TargetService};
 use rblocksync::replica::{state_dir, Generation, Layout};
 use rblocksync::snapshot::DiskSource;
 use rblocksync::stop::on_signals;
 use rblocksync::verbs::{self, CheckArgs, DoctorArgs, Place, ReportArgs};
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
 use syncs::{moving, vm};
+use virt_blocksync::args::{BootArgs, Cli, Verb, CONFIGURED};
 use virt_blocksync::domain::Domain;
 use virt_blocksync::hook;
 use virt_blocksync::host::{Host, Libvirt, Stored};
@@ -51,7 +51,11 @@ fn main() -> ExitCode {
             ExitCode::from(u8::try_from(code).unwrap_or(1))
         }
         _ => {
-            let matches = Cli::command().get_matches();
+            let line: Vec<OsString> = std::env::args_os().collect();
+            let matches = match CONFIGURED.matches(&line) {
+                Ok(matches) => matches,
+                Err(failed) => return verbs::misconfigured(PROGRAM, &failed),
+            };
             match Cli::from_arg_matches(&matches) {
                 Ok(cli) => run(cli, &matches),
                 Err(e) => e.exit(),
@@ -141,6 +145,9 @@ fn run(cli: Cli, matches: &ArgMatches) -> ExitCode {
         Verb::Report(args) => report(args, &place),
         Verb::Doctor(args) => doctor(args, &us),
         Verb::Setup(args) => verbs::setup(args, &place),
+        Verb::Config(args) => {
+            config::config(args, &CONFIGURED, cli.file.config.as_deref(), &reporter)
+        }
         Verb::Prune(args) => verbs::prune(args, &place),
         Verb::Pin(args) => verbs::pin(args, true, &place),
         Verb::Unpin(args) => verbs::pin(args, false, &place),

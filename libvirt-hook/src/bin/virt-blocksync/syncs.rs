@@ -1,6 +1,5 @@
 //! One domain: synced, moved, or brought back.
 
-use crate::args::{SyncArgs, VmArgs};
 use pvesync::guest as pve;
 use rblocksync::cli::Reporter;
 use rblocksync::error::{Error, Kind, Result};
@@ -11,6 +10,7 @@ use rblocksync::snapshot::{VmRuntime, WatchdogLauncher};
 use rblocksync::verbs::{self, MigrateArgs, Place};
 use std::sync::Arc;
 use std::time::Instant;
+use virt_blocksync::args::{SyncArgs, VmArgs};
 use virt_blocksync::disks::Choice;
 use virt_blocksync::fitness;
 use virt_blocksync::host::Host;

@@ -1,7 +1,7 @@
 //! Several VMs at once: what is handed to [`pvesync::fleet`].
 
-use crate::args::{Cli, VmArgs};
 use clap::{ArgMatches, CommandFactory, Parser};
+use pvesync::args::{Cli, VmArgs};
 use pvesync::fleet::{self, Front};
 use pvesync::jobs_file::JobsDir;
 use pvesync::node::PveTree;

@@ -1,12 +1,11 @@
 //! `pvesync`: replicas of Proxmox VE's virtual machines on other nodes.
 
-mod args;
 mod fleets;
 mod syncs;
 
-use args::{Cli, Verb};
-use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use clap::{ArgMatches, FromArgMatches};
 use fleets::{front, promised, vms, FLEETS_OWN};
+use pvesync::args::{Cli, Verb, CONFIGURED};
 use pvesync::disks::Choice;
 use pvesync::fleet;
 use pvesync::guest::ours;
@@ -15,7 +14,7 @@ use pvesync::source::{self, PROGRAM};
 use pvesync::target::PveTarget;
 use pvesync::vm_config::VmConfig;
 use pvesync::workstation::{self, Output, RELAYED};
-use rblocksync::cli::{ended, run_agent, Reporter};
+use rblocksync::cli::{config, ended, run_agent, Reporter};
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::job::{keeper, Patient, SourceDisk, TargetService};
 use rblocksync::remote::SshOptions;
@@ -51,13 +50,17 @@ fn main() -> ExitCode {
         // What a workstation has started here: see `workstation`.
         Some(RELAYED) => {
             let words: Vec<OsString> = std::iter::once(PROGRAM.into()).chain(args).collect();
-            parsed(Cli::command().get_matches_from(words), true)
+            parsed(&words, true)
         }
-        _ => parsed(Cli::command().get_matches(), false),
+        _ => parsed(&std::env::args_os().collect::<Vec<_>>(), false),
     }
 }
 
-fn parsed(matches: ArgMatches, relayed: bool) -> ExitCode {
+fn parsed(line: &[OsString], relayed: bool) -> ExitCode {
+    let matches = match CONFIGURED.matches(line) {
+        Ok(matches) => matches,
+        Err(failed) => return verbs::misconfigured(PROGRAM, &failed),
+    };
     match Cli::from_arg_matches(&matches) {
         Ok(cli) => run(cli, &matches, relayed),
         Err(e) => e.exit(),
@@ -78,7 +81,8 @@ fn run(cli: Cli, matches: &ArgMatches, relayed: bool) -> ExitCode {
         }
     };
     let result = match &cli.verb {
-        verb if cli.api.api.is_some() => {
+        // On the node, where a workstation has sent us, it would go in a circle.
+        verb if cli.api.api.is_some() && !relayed => {
             return ended(elsewhere(verb, &cli, &stop), PROGRAM, &reporter, &stop)
         }
         Verb::Vm(args) => match args.selection.single() {
@@ -152,6 +156,9 @@ fn run(cli: Cli, matches: &ArgMatches, relayed: bool) -> ExitCode {
         Verb::Report(args) => report(args, &reporter),
         Verb::Doctor(args) => doctor(args, &reporter),
         Verb::Setup(args) => at(&cli, &reporter, &stop, |place| verbs::setup(args, place)),
+        Verb::Config(args) => {
+            config::config(args, &CONFIGURED, cli.file.config.as_deref(), &reporter)
+        }
         Verb::Prune(args) => at(&cli, &reporter, &stop, |place| verbs::prune(args, place)),
         Verb::Pin(args) => at(&cli, &reporter, &stop, |place| {
             verbs::pin(args, true, place)

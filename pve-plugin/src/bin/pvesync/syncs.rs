@@ -1,7 +1,7 @@
 //! One VM: synced, moved, or brought back.
 
-use crate::args::{Cli, SyncArgs, VmArgs};
 use libvirt_domain::guest as libvirt;
+use pvesync::args::{Cli, SyncArgs, VmArgs};
 use pvesync::disks::Choice;
 use pvesync::fitness;
 use pvesync::node::PveTree;

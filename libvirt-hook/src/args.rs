@@ -1,6 +1,10 @@
-//! The command line.
+//! The command line of `virt-blocksync`.
 
+#![allow(missing_docs)]
+
+use crate::source::PROGRAM;
 use clap::{Parser, Subcommand};
+use rblocksync::cli::config::{ConfigArgs, ConfigFile, Program};
 use rblocksync::cli::{OutputOptions, SshArgs, EXIT_CODES};
 use rblocksync::job::SyncOptions;
 use rblocksync::replica::{Maps, NameMap, NETWORK};
@@ -9,7 +13,23 @@ use rblocksync::verbs::{
     GenerationsArgs, MigrateArgs, PinArgs, PrintArgs, PruneArgs, ReportArgs, SetupArgs, StatusArgs,
     SyncArgs as CommonArgs, TestFailoverArgs, UndoArgs, VerifyArgs,
 };
-use virt_blocksync::source::PROGRAM;
+
+/// The program as its configuration file sees it.
+pub const CONFIGURED: Program = Program {
+    name: PROGRAM,
+    command: crate::command,
+    one_run: &[],
+};
+
+/// Examples at the end of the help of verbs that this program has in a form of its own.
+pub(crate) const EXAMPLES: [(&str, &str); 1] = [(
+    "vm",
+    "vm web01 --to host2 --dry-run  # the plan, and all that stands in its way\n\
+     vm web01 --to host2\n\
+     vm web01 --to host2 --pool images=fast --bridge br0=br1\n\
+     vm web01 db01 --to host2 --rpo 15m\n\
+     vm --all --exclude-vm test01 --to host2 --parallel 4",
+)];
 
 /// Keep bootable replicas of libvirt's domains on other hosts, and move them, without shared storage
 #[derive(Parser)]
@@ -24,6 +44,8 @@ pub struct Cli {
     /// libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]
     #[arg(short, long, global = true, value_name = "URI")]
     pub connect: Option<String>,
+    #[command(flatten)]
+    pub file: ConfigFile,
 }
 
 #[derive(Subcommand)]
@@ -61,6 +83,8 @@ pub enum Verb {
     BootCheck(BootArgs),
     /// Bring a domain back to the host that it was taken over from, or moved from
     Failback(Box<ReturnArgs>),
+    /// Check or show the configuration: /etc/virt-blocksync/virt-blocksync.toml and the environment
+    Config(ConfigArgs),
 }
 
 #[derive(clap::Args)]

@@ -1,16 +1,47 @@
-//! The command line.
+//! The command line of `pvesync`.
 
+#![allow(missing_docs)]
+
+use crate::fleet::{JobArgs, ScheduleArgs, SelectionArgs};
+use crate::source::PROGRAM;
+use crate::volid::Vmid;
+use crate::workstation::ApiArgs;
 use clap::{Parser, Subcommand};
-use pvesync::fleet::{JobArgs, ScheduleArgs, SelectionArgs};
-use pvesync::source::PROGRAM;
-use pvesync::volid::Vmid;
-use pvesync::workstation::ApiArgs;
+use rblocksync::cli::config::{ConfigArgs, ConfigFile, Program};
 use rblocksync::cli::{OutputOptions, SshArgs, EXIT_CODES};
 use rblocksync::verbs::{
     parse_map, BootCheckArgs, CheckArgs, DoctorArgs, FailbackArgs, FailoverArgs, FleetArgs,
     GenerationsArgs, MigrateArgs, PinArgs, PrintArgs, PruneArgs, ReportArgs, SetupArgs, StatusArgs,
     SyncArgs as CommonArgs, TestFailoverArgs, UndoArgs, VerifyArgs,
 };
+
+/// The program as its configuration file sees it.
+pub const CONFIGURED: Program = Program {
+    name: PROGRAM,
+    command: crate::command,
+    // Which VMs are meant.
+    one_run: &["pool", "tag"],
+};
+
+/// Examples at the end of the help of verbs that only this program has, or has in a form of its own.
+pub(crate) const EXAMPLES: [(&str, &str); 5] = [
+    (
+        "vm",
+        "vm 101 --to host2 --dry-run    # the plan, and all that stands in its way\n\
+         vm 101 --to host2\n\
+         vm 101 --to host2 --storage local-lvm=fast --bridge vmbr0=vmbr1\n\
+         vm 101,105-110 --to host2 --rpo 15m\n\
+         vm --tag prod --exclude-vm 107 --to host2 --parallel 4",
+    ),
+    ("job check", "job check\njob check nightly"),
+    (
+        "schedule add",
+        "schedule add web 101,105-110 --to host2 --every 15m --rpo 30m\n\
+         schedule add night --all --to host3 --on-calendar 'Sat 03:00' --keep-within 28d",
+    ),
+    ("schedule list", "schedule list"),
+    ("schedule remove", "schedule remove web"),
+];
 
 /// Keep bootable replicas of Proxmox VE's VMs on other nodes, without shared storage
 #[derive(Parser)]
@@ -24,6 +55,8 @@ pub struct Cli {
     pub ssh: SshArgs,
     #[command(flatten)]
     pub api: ApiArgs,
+    #[command(flatten)]
+    pub file: ConfigFile,
 }
 
 #[derive(Subcommand)]
@@ -66,6 +99,8 @@ pub enum Verb {
     Migrate(Box<MoveArgs>),
     /// Bring a VM back to the host that it was taken over from, or moved from
     Failback(Box<ReturnArgs>),
+    /// Check or show the configuration: /etc/pvesync/pvesync.toml and the environment
+    Config(ConfigArgs),
 }
 
 #[derive(clap::Args)]

@@ -1,13 +1,35 @@
-//! The command line.
+//! The command line of `rblocksync`.
 
-use clap::Parser;
-use rblocksync::cli::{EngineArgs, OutputOptions, SshArgs, EXIT_CODES};
-use rblocksync::image::ImageFormat;
+use super::config::{ConfigFile, Program};
+use super::{EngineArgs, OutputOptions, SshArgs, EXIT_CODES};
+use crate::image::ImageFormat;
+use clap::{Command, CommandFactory, Parser};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// What this program is called.
-pub const PROGRAM: &str = "rblocksync";
+/// Its name.
+const PROGRAM: &str = "rblocksync";
+
+/// The program as its configuration file sees it.
+pub const CONFIGURED: Program = Program {
+    name: PROGRAM,
+    command,
+    one_run: &[
+        "config-check",
+        "config-show",
+        "config-defaults",
+        "ignore-size",
+        "map",
+        "source-format",
+        "target-format",
+        "truncate",
+    ],
+};
+
+/// The command line's definition.
+pub fn command() -> Command {
+    Cli::command()
+}
 
 /// Make DST equal to SRC by sending only the blocks that differ
 ///
@@ -15,6 +37,7 @@ pub const PROGRAM: &str = "rblocksync";
 /// ssh://[USER@]HOST[:PORT]/PATH. Either or both may be remote. A local name with a colon is
 /// written ./NAME.
 #[derive(Parser)]
+#[allow(missing_docs)]
 #[command(name = PROGRAM, version, after_help = EXIT_CODES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub struct Cli {
     /// What to copy from
@@ -51,10 +74,20 @@ pub struct Cli {
     pub output: OutputOptions,
     #[command(flatten)]
     pub ssh: SshArgs,
+    #[command(flatten)]
+    pub file: ConfigFile,
+    /// Check the configuration file, or FILE, tell what it sets, and end
+    #[arg(long, value_name = "FILE", num_args = 0..=1, exclusive = true)]
+    pub config_check: Option<Option<PathBuf>>,
+    /// Print all options as they hold by the configuration file and the environment, and end
+    #[arg(long, exclusive = true)]
+    pub config_show: bool,
+    /// Print the configuration file that changes nothing, with all options explained, and end
+    #[arg(long, exclusive = true)]
+    pub config_defaults: bool,
 }
 
-/// The end of `--help`.
-pub const EXAMPLES: &str = "\
+const EXAMPLES: &str = "\
 Examples:
   rblocksync root@host1:/dev/sda /dev/sdb
   rblocksync --truncate root@host1:/dev/vg/vol vol.img

@@ -1,0 +1,50 @@
+//! The quick start for libvirt, carried out on the bed, command for command as the page has them.
+
+use std::process::ExitCode;
+use std::time::Instant;
+use tests::cli::virt_blocksync;
+use tests::markdown::steps;
+use tests::named;
+use tests::virt::{suite, Bed, Medium, Result, Vm};
+
+/// What the bed's VMs boot from.
+const BOOT: &str = "/usr/share/bed/writer.img";
+
+fn main() -> ExitCode {
+    suite::run(named![the_page_is_true])
+}
+
+fn the_page_is_true(bed: &Bed) -> Result<()> {
+    let (a, b) = (bed.a(), bed.b());
+    for node in [a, b] {
+        node.install(virt_blocksync(), "/usr/bin/virt-blocksync")?;
+    }
+    let vm = Vm::new("web01").disk(Medium::Qcow2).disk(Medium::Raw);
+    let boot = "/var/lib/libvirt/images/web01-boot.img";
+    a.make_disks(&vm)?;
+    a.run_ok(&format!("cp {BOOT} {boot}"))?;
+    a.virsh_with("define", &vm.xml().replace(BOOT, boot))?;
+    a.virsh_ok("start web01")?;
+    a.wait_for_writes(&vm, 10)?;
+
+    let steps = steps(include_str!("../../docs/quickstart-libvirt.md"));
+    assert!(steps.len() >= 5, "the page has {} steps", steps.len());
+    for (host, command) in steps {
+        let node = match host.as_str() {
+            "host1" => a,
+            "host2" => b,
+            other => panic!("there is no {other}"),
+        };
+        let command = command.replace("host1", "kva").replace("host2", "kvb");
+        let began = Instant::now();
+        let said = node.run_ok(&command)?;
+        let took = began.elapsed().as_secs_f64();
+        println!("{}# {command}   [{took:.1} s]\n{said}", node.name());
+    }
+    assert_eq!(b.state("web01")?.as_deref(), Some("shut off"));
+    let refused = b.virsh("start web01")?;
+    assert!(!refused.success(), "{refused:?}");
+    assert_eq!(a.state("web01")?.as_deref(), Some("running"));
+    a.forget(&vm)?;
+    b.forget(&vm)
+}
