@@ -93,6 +93,8 @@ impl Judge<'_> {
                 self.check_pair(order.pair)?;
             }
             HostRequest::CheckIncoming { pair, .. }
+            | HostRequest::CheckSeeded { pair, .. }
+            | HostRequest::Settle { pair }
             | HostRequest::Arrived { pair }
             | HostRequest::Leave { pair } => {
                 self.must_change_roles()?;
