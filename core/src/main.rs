@@ -13,7 +13,7 @@ use rblocksync::stop::{on_signals, Stop};
 use rblocksync::sync::{BlockMap, Summary};
 use serde_json::{json, Value};
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
