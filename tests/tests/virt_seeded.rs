@@ -58,8 +58,6 @@ fn a_guest_moves_without_a_pause(bed: &Bed) -> Result<()> {
         for (from, to) in [(a, b), (b, a)] {
             let said = from.moves(to, &vm, "--live")?;
             assert!(!said.contains("paused"), "{said}");
-            let told = said.lines().filter(|line| line.contains("downtime"));
-            told.for_each(|line| println!("{}", line.trim()));
             to.until_settled(&vm)?;
             assert_eq!(from.overlays()?, "");
         }
