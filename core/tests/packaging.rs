@@ -103,17 +103,35 @@ fn the_board_is_about_metrics_that_are_written() {
 /// A unit that is ordered against nothing, or waits longer than systemd lets it, keeps nothing off.
 #[test]
 fn the_boot_check_comes_before_guests_and_ends_in_time() {
-    let text = std::fs::read_to_string(packaged("systemd/pvesync-boot.service")).unwrap();
+    check_boot_unit(
+        "pvesync",
+        &["pve-guests.service"],
+        "pve-guests.service",
+        &["network-online.target", "pve-cluster.service"],
+    );
+    check_boot_unit(
+        "virt-blocksync",
+        &["libvirtd.service", "virtqemud.service"],
+        "multi-user.target",
+        &["network-online.target"],
+    );
+}
+
+fn check_boot_unit(program: &str, before: &[&str], wanted_by: &str, after: &[&str]) {
+    let unit = format!("{program}-boot.service");
+    let text = std::fs::read_to_string(packaged(&format!("systemd/{unit}"))).unwrap();
     let value = |key: &str| -> Vec<&str> {
         let mut values = text
             .lines()
             .filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
         values.next().unwrap_or_default().split(' ').collect()
     };
-    assert!(value("Before").contains(&"pve-guests.service"));
-    assert_eq!(value("WantedBy"), ["pve-guests.service"]);
-    for earlier in ["network-online.target", "pve-cluster.service"] {
-        assert!(value("After").contains(&earlier));
+    for later in before {
+        assert!(value("Before").contains(later));
+    }
+    assert_eq!(value("WantedBy"), [wanted_by]);
+    for earlier in after {
+        assert!(value("After").contains(earlier));
     }
     assert_eq!(value("Type"), ["oneshot"]);
     let limit: u64 = value("TimeoutStartSec")[0].parse().unwrap();
@@ -123,8 +141,12 @@ fn the_boot_check_comes_before_guests_and_ends_in_time() {
     );
     // systemd's own opinion of it, with a program that is there.
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("pvesync-boot.service");
-    std::fs::write(&path, text.replace("/usr/bin/pvesync", "/bin/true")).unwrap();
+    let path = dir.path().join(&unit);
+    std::fs::write(
+        &path,
+        text.replace(&format!("/usr/bin/{program}"), "/bin/true"),
+    )
+    .unwrap();
     let verified = Command::new("systemd-analyze")
         .args(["verify", "--man=no", "--recursive-errors=one"])
         .arg(&path)

@@ -2,7 +2,7 @@
 //! until then stands still and can be sealed on the other host while the guest goes on writing to what lies above. Only that
 //! is sent along with its memory, and merged into the disks when it runs there.
 //!
-//! As [`super::live`], with S for the host that it leaves and T for the one that it goes to, but:
+//! As in `live.rs`, with S for the host that it leaves and T for the one that it goes to, but:
 //!
 //! - 2 is S `lay_over`, by the keeper: it lets the guest go on and settles it when the driver dies
 //! - 4 is T `receive_seeded`, on a head that was read again and is what was sealed

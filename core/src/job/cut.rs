@@ -137,6 +137,9 @@ impl Migration<'_> {
             .advise("have it replicated, or move the VM without --live"));
         }
         let seeded = cut.is_seeded();
+        if live.is_some() && !seeded {
+            self.check_pause(figures.predicted)?;
+        }
         let cut = RefCell::new(cut);
         let figures = RefCell::new(figures);
         let stop = || -> Result<VmRuntime> {

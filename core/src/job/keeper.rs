@@ -1,7 +1,7 @@
 //! The process that holds a guest still while its memory moves to another host, so that nothing that befalls the driver
 //! can leave it so.
 //!
-//! A guest that need not be held still has a keeper too ([`Way::LaidOver`]): it lays something over its disks, and settles that
+//! A guest that need not be held still has a keeper too (`Way::LaidOver`): it lays something over its disks, and settles that
 //! when it lets the guest go.
 //!
 //! It is the front end's own program in a session of its own, tied to the driver by two pipes. It pauses the guest, says so,

@@ -88,6 +88,8 @@ pub(super) struct Figures {
     pub rounds: usize,
     /// How long it took to end or pause the VM.
     pub stop: Duration,
+    /// How long the rest is expected to take while the VM stands still, by the last round.
+    pub predicted: Duration,
     /// The last sync, up to the seal.
     pub last: Option<SyncOutcome>,
     /// Since when the VM is on its way down.
@@ -300,6 +302,7 @@ impl Migration<'_> {
                 }),
             );
             figures.rounds = rounds.len();
+            figures.predicted = round.predicted();
             self.context.stop.check()?;
             let memory = self.memory_time(Some(&round))?;
             if memory > self.options.downtime_max {

@@ -7,6 +7,7 @@ use super::live::Live;
 use super::messages::HostRequest;
 use super::migrate::Migration;
 use crate::agent::Client;
+use crate::cli::units::human_time;
 use crate::error::{Error, Kind, Result};
 use crate::hypervisor::{LiveHypervisor, LiveProfile, SeededHypervisor};
 use crate::lock::Lock;
@@ -56,6 +57,24 @@ impl Migration<'_> {
             .filter(|_| self.options.live && !self.options.pause);
         let seeded = live.and_then(|live| live.hypervisor.seeded());
         seeded.is_some_and(|seeded| seeded.check_seeding(self.vm).is_ok())
+    }
+
+    /// Refuses to pause a guest for longer than was agreed to, where only the other host has turned out to need that.
+    pub(super) fn check_pause(&self, predicted: Duration) -> Result<()> {
+        if predicted <= self.options.downtime_max {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Timeout,
+            format!(
+                "VM {} would be paused for about {}, which is more than --max-downtime",
+                self.vm,
+                human_time(predicted)
+            ),
+        )
+        .advise(
+            "it runs on here. Run again with --live=pause, which syncs until the rest is small",
+        ))
     }
 
     /// Whether the guest need not be held still: both hosts must be able to. Says why not, unless that was asked for.

@@ -102,6 +102,8 @@ impl Node {
             "virt-blocksync migrate {name} --to {} {how}",
             to.name()
         ))?;
+        let told = said.lines().filter(|line| line.contains("of downtime"));
+        told.for_each(|line| println!("{how}: {}", line.trim()));
         assert!(to.is_running(vm)?, "{said}");
         let refused = self.virsh(&format!("start {name}"))?;
         assert!(!refused.success(), "the old side starts it: {refused:?}");
