@@ -108,7 +108,7 @@ fuzz-smoke:
 	fuzz/run.sh smoke 60
 
 # Debian packages, in target/deb/build: docs/packages.md.
-DEB_TOOLS := debhelper dpkg-dev lintian
+DEB_TOOLS := build-essential debhelper dpkg-dev lintian
 deb:
 	tests/lab/deps.sh $(DEB_TOOLS)
 	packaging/deb.sh $(OUT)/deb

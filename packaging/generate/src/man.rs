@@ -190,6 +190,11 @@ fn tidy(page: &[u8]) -> Vec<u8> {
             line if i > 1 && (line.starts_with(".ie ") || line.starts_with(".el ")) => continue,
             line => line,
         };
+        // There is no date, so that the same source gives the same page; without quotes what follows would be taken for it.
+        let title = line
+            .starts_with(".TH ")
+            .then(|| line.replacen("  ", " \"\" ", 1));
+        let line = title.as_deref().unwrap_or(line);
         // Nothing is parted from a heading.
         let follows_heading =
             tidied.ends_with(b".SH DESCRIPTION\n") || tidied.ends_with(b".SH EXAMPLES\n");
