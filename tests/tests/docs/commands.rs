@@ -24,11 +24,14 @@ fn programs() -> [Command; 3] {
 const WITHOUT_CLAP: [&str; 4] = ["agent", "hook", "watchdog", "work"];
 
 /// Options of other programs that the pages name by themselves.
-const FOREIGN: [&str; 4] = [
+const FOREIGN: [&str; 7] = [
     "--copy-storage-all",
-    "--remove-all-storage",
-    "--release",
+    "--inplace",
     "--managed-save",
+    "--privsep",
+    "--release",
+    "--remove-all-storage",
+    "--write-devices",
 ];
 
 /// Programs by which a block of code is known as one for a shell.
