@@ -312,7 +312,7 @@ fn commands_are_found_where_they_stand() {
 fn what_a_program_does_not_take_is_found() {
     for good in [
         "pvesync migrate",
-        "pvesync vm 1 --to h",
+        "pvesync vm 101 --to h",
         "pvesync vm --help",
         "virt-blocksync hook",
     ] {
@@ -321,7 +321,7 @@ fn what_a_program_does_not_take_is_found() {
     for bad in [
         "pvesync vm 1",
         "pvesync move",
-        "pvesync vm 1 --to h --quick",
+        "pvesync vm 101 --to h --quick",
         "rblocksync a",
     ] {
         parses(bad).expect_err(bad);
