@@ -24,11 +24,14 @@ fn programs() -> [Command; 3] {
 const WITHOUT_CLAP: [&str; 4] = ["agent", "hook", "watchdog", "work"];
 
 /// Options of other programs that the pages name by themselves.
-const FOREIGN: [&str; 4] = [
+const FOREIGN: [&str; 7] = [
     "--copy-storage-all",
-    "--remove-all-storage",
-    "--release",
+    "--inplace",
     "--managed-save",
+    "--privsep",
+    "--release",
+    "--remove-all-storage",
+    "--write-devices",
 ];
 
 /// Programs by which a block of code is known as one for a shell.
@@ -309,7 +312,7 @@ fn commands_are_found_where_they_stand() {
 fn what_a_program_does_not_take_is_found() {
     for good in [
         "pvesync migrate",
-        "pvesync vm 1 --to h",
+        "pvesync vm 101 --to h",
         "pvesync vm --help",
         "virt-blocksync hook",
     ] {
@@ -318,7 +321,7 @@ fn what_a_program_does_not_take_is_found() {
     for bad in [
         "pvesync vm 1",
         "pvesync move",
-        "pvesync vm 1 --to h --quick",
+        "pvesync vm 101 --to h --quick",
         "rblocksync a",
     ] {
         parses(bad).expect_err(bad);
