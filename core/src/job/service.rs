@@ -62,8 +62,9 @@ impl<'a> TargetService<'a> {
 }
 
 impl TargetService<'_> {
-    fn prepare(&mut self, request: &ReplicaRequest) -> Result<Prepared> {
+    fn prepare(&mut self, request: &ReplicaRequest, on_heads: bool) -> Result<Prepared> {
         self.give_up();
+        let on_heads = on_heads && self.live.is_some_and(|live| live.receives_early());
         if let Some(live) = self.live {
             // One that a killed run left would keep the replica from being brought up to date.
             replica::end_landing(&self.layout, live, request.pair)?;
@@ -83,7 +84,13 @@ impl TargetService<'_> {
                 let layout = self.layout.clone();
                 ReplicaTarget::open(layout, self.hypervisor, request, STALE_AGENT_PATIENCE)
             })
-            .and_then(|mut target| Ok((target.prepare(request)?, target)));
+            .and_then(|mut target| {
+                let prepared = match on_heads {
+                    true => target.prepare_on_heads(request)?,
+                    false => target.prepare(request)?,
+                };
+                Ok((prepared, target))
+            });
         match prepared {
             Ok((mut prepared, target)) => {
                 prepared.notes.extend(note);
@@ -166,7 +173,8 @@ impl Service for TargetService<'_> {
                 self.hypervisor,
                 &request,
             )?),
-            HostRequest::Prepare(request) => value(&self.prepare(&request)?),
+            HostRequest::Prepare(request) => value(&self.prepare(&request, false)?),
+            HostRequest::PrepareOnHeads(request) => value(&self.prepare(&request, true)?),
             HostRequest::Seal(generation) => match self.open.take() {
                 Some(open) => value(&seal(open, *generation)?),
                 None => Err(Error::new(
@@ -209,6 +217,7 @@ impl Service for TargetService<'_> {
             }
             request @ (HostRequest::CheckIncoming { .. }
             | HostRequest::Receive { .. }
+            | HostRequest::ReceiveEarly { .. }
             | HostRequest::Arrived { .. }
             | HostRequest::Land(_)
             | HostRequest::Leave { .. }) => match self.live {

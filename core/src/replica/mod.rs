@@ -10,6 +10,7 @@ mod adopt;
 mod checked;
 mod file;
 mod guard;
+mod heads;
 mod in_place;
 mod inspect;
 mod landing;
