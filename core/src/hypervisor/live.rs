@@ -12,6 +12,9 @@
 //! 7. T is primary, durably; T `resume`, T `promote_received`
 //! 8. S `end_paused`
 //!
+//! Where [`LiveHypervisor::receives_early`], and the heads can be written where they are, 4 comes before 2: the guest waits on
+//! the heads while they are brought up to date, and starting it takes none of the time in which nobody runs.
+//!
 //! What fails before 6: T `end_received`, S `resume`. What fails at 7: T is asked to decline, then the same. A host that
 //! was killed in between is looked at by `guest`. The guest may only ever run on S before 6, and on T after 7.
 
@@ -103,6 +106,12 @@ pub trait LiveHypervisor: RoleHypervisor {
     fn vm_of_incoming(&self, socket: &Path) -> Option<String> {
         let _ = socket;
         None
+    }
+
+    /// Whether [`LiveHypervisor::receive`] may come before the last sync, so that volumes are written which the guest there has
+    /// open and has not read yet. What it shows of the hardware must then depend on their size alone.
+    fn receives_early(&self) -> bool {
+        false
     }
 
     /// Ends a guest that [`LiveHypervisor::receive`] has begun and that has never run here: nothing is left of it but the

@@ -13,13 +13,15 @@ use crate::cli::units::human_time;
 use crate::crash;
 use crate::driver::{RemoteAgent, Streams};
 use crate::error::{Error, Kind, Result};
-use crate::hypervisor::HostDescription;
+use crate::hypervisor::{HostDescription, Incoming};
 use crate::image::{open_target, TargetOptions};
 use crate::journal::State;
 use crate::lock::Lock;
 use crate::lvm;
 use crate::remote::Remote;
-use crate::replica::{self, source_pair, Generation, Location, Role, SourcePair};
+use crate::replica::{
+    self, source_pair, Generation, Location, Prepared, Role, SourcePair, TakeOver,
+};
 use crate::snapshot::{Consistency, DiskSource, VmRuntime};
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -46,6 +48,8 @@ pub(super) struct Cut<'c> {
     pub handover: &'c mut Option<Handover>,
     way_back: WayBack,
     pub keeper: Option<Keeper>,
+    /// A guest that waits there already, and what it is to become.
+    pub waits: Option<(TakeOver, Incoming)>,
 }
 
 impl Migration<'_> {
@@ -97,6 +101,7 @@ impl Migration<'_> {
                     handover: kept,
                     way_back: WayBack::default(),
                     keeper: None,
+                    waits: None,
                 };
                 self.cut_over(handing, cut, figures, lock)
             })
@@ -192,11 +197,23 @@ impl Migration<'_> {
             }
         };
         let mut options = self.sync_options();
+        if options.retention.keep > 1 {
+            // What is one too many goes with the next sync: nobody waits for that.
+            options.retention.keep = options.retention.keep.saturating_add(1);
+        }
         if live.is_some() {
             // A paused guest does not wait for a way that is lost.
             options.retry_for = Duration::ZERO;
         }
+        let on_heads = |prepared: &Prepared| -> Result<()> {
+            let (mut cut, mut figures) = (cut.borrow_mut(), figures.borrow_mut());
+            match &live {
+                Some(live) => cut.receive_early(self, live, prepared.number, &mut figures.times),
+                None => Ok(()),
+            }
+        };
         let around = Around {
+            on_heads: (live.is_some() && !seeded).then_some(&on_heads),
             stop: &stop,
             sealed: &sealed,
             runs: seeded,

@@ -83,7 +83,9 @@ impl Handover {
 /// How long the steps of a handover took.
 #[derive(Debug, Default)]
 pub(super) struct Times {
-    /// Until the guest waited for its memory there.
+    /// Until the guest waited for its memory there, if it did so before it was paused here.
+    pub receive_early: Option<Duration>,
+    /// The same while it was paused.
     pub receive: Duration,
     pub memory: Duration,
     /// Since when a guest does not run that was not held still.

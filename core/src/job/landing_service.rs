@@ -50,6 +50,12 @@ pub(super) fn handle<'a>(
             *landing = Some(prepared);
             value(&incoming)
         }
+        HostRequest::ReceiveEarly { order, profile } => {
+            *landing = None;
+            let (prepared, incoming) = Landing::prepare_early(layout, live, &order, &profile)?;
+            *landing = Some(prepared);
+            value(&incoming)
+        }
         HostRequest::Arrived { pair } => {
             let vm = pair_of(layout, pair)?.target_vm;
             value(&while_there(driver, |stop| arrived(live, &vm, stop))?)

@@ -131,6 +131,31 @@ impl Cut<'_> {
             .is_some_and(|handover| handover.seeded)
     }
 
+    /// Has the guest wait on the target before it is paused here. Its heads become generation `number`.
+    pub(super) fn receive_early(
+        &mut self,
+        migration: &Migration,
+        live: &Live,
+        number: u64,
+        times: &mut Times,
+    ) -> Result<()> {
+        let Some(handover) = &self.handover else {
+            return Err(Error::new(Kind::Protocol, "no handover was begun"));
+        };
+        let began = Instant::now();
+        let order = order(handover, number);
+        let profile = Box::new(live.hypervisor.profile(migration.vm)?);
+        let request = HostRequest::ReceiveEarly {
+            order: order.clone(),
+            profile,
+        };
+        let incoming: Incoming = self.client.host(&request)?;
+        times.receive_early = Some(began.elapsed());
+        crash::point("received early");
+        self.waits = Some((order, incoming));
+        Ok(())
+    }
+
     /// Sends the memory, and gives the VM up when all of it has arrived: the point of no return.
     pub(super) fn move_memory(
         &mut self,
@@ -146,18 +171,19 @@ impl Cut<'_> {
         let hypervisor = live.hypervisor;
         handing.run.enter(State::Memory)?;
         let began = Instant::now();
-        let profile = Box::new(hypervisor.profile(migration.vm)?);
-        let order = TakeOver {
-            pair: handover.pair,
-            generation: sealed.number,
-            epoch: handover.epoch,
-        };
+        let order = order(&handover, sealed.number);
         let seeded = handover.seeded;
-        let incoming: Incoming = self.client.host(&HostRequest::Receive {
-            order,
-            profile,
-            seeded,
-        })?;
+        let incoming: Incoming = match self.waits.take() {
+            Some((waits, incoming)) if waits == order => incoming,
+            _ => {
+                let profile = Box::new(hypervisor.profile(migration.vm)?);
+                self.client.host(&HostRequest::Receive {
+                    order,
+                    profile,
+                    seeded,
+                })?
+            }
+        };
         times.receive = began.elapsed();
         crash::point("received");
         let tunnel = Tunnel {
@@ -192,6 +218,14 @@ impl Cut<'_> {
         keeper.done();
         times.retire = Some(began.elapsed());
         Ok(())
+    }
+}
+
+fn order(handover: &Handover, generation: u64) -> TakeOver {
+    TakeOver {
+        pair: handover.pair,
+        generation,
+        epoch: handover.epoch,
     }
 }
 

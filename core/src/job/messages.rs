@@ -23,6 +23,9 @@ pub enum HostRequest {
     Plan(Box<ReplicaRequest>),
     /// Take the lock and make forks; answers [`crate::replica::Prepared`].
     Prepare(Box<ReplicaRequest>),
+    /// The same, but the heads are to be written where they are, if they can be: a guest is to wait on them meanwhile.
+    /// [`crate::replica::Prepared::on_heads`] says whether they will be.
+    PrepareOnHeads(Box<ReplicaRequest>),
     /// Seal the forks; answers [`crate::replica::SealReport`].
     Seal(Box<Generation>),
     /// Read a generation again and compare it with what was sealed; answers [`crate::replica::Verified`].
@@ -96,6 +99,14 @@ pub enum HostRequest {
         profile: Box<LiveProfile>,
         /// It brings what lies over its disks.
         seeded: bool,
+    },
+    /// The same while the heads are brought up to date by another connection, for which [`HostRequest::PrepareOnHeads`] was
+    /// asked. `order` is for the generation that they become.
+    ReceiveEarly {
+        /// What it is to become.
+        order: TakeOver,
+        /// What it needs.
+        profile: Box<LiveProfile>,
     },
     /// Tell when it has all of its memory; fails if it does not get it.
     Arrived {

@@ -49,12 +49,12 @@ impl Migration<'_> {
             None if handover.started => ", started".to_owned(),
             None => ", not started".to_owned(),
         };
+        let wait = match times.receive_early {
+            Some(before) => format!("waited for {} before", human_time(before)),
+            None => format!("wait {}", human_time(times.receive)),
+        };
         let memory = match handover.live {
-            true => format!(
-                "wait {}, memory {}, ",
-                human_time(times.receive),
-                human_time(times.memory)
-            ),
+            true => format!("{wait}, memory {}, ", human_time(times.memory)),
             false => String::new(),
         };
         self.say(
@@ -87,6 +87,7 @@ impl Migration<'_> {
                 "sync_steps": steps.iter().map(|(state, took)| json!({"step": state.name(), "seconds": took.as_secs_f64()})).collect::<Vec<_>>(),
                 "live": handover.live,
                 "seeded": handover.seeded,
+                "receive_early_s": times.receive_early.map(|d| d.as_secs_f64()),
                 "receive_s": times.receive.as_secs_f64(),
                 "memory_s": times.memory.as_secs_f64(),
                 "retire_s": times.retire.unwrap_or_default().as_secs_f64(),

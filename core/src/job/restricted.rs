@@ -54,6 +54,12 @@ impl Judge<'_> {
         match &mut request {
             HostRequest::Describe { .. } => {}
             HostRequest::Plan(wanted) | HostRequest::Prepare(wanted) => self.bind(wanted)?,
+            HostRequest::PrepareOnHeads(wanted) => {
+                // For a guest that comes with its memory, whose disks are written where they are.
+                self.must_change_roles()?;
+                self.must_overwrite()?;
+                self.bind(wanted)?;
+            }
             // Only what this very connection has prepared is sealed.
             HostRequest::Seal(_) => self.must_add()?,
             HostRequest::Generations(_) => return Ok((request, Shown::PeersPairs)),
@@ -101,6 +107,7 @@ impl Judge<'_> {
                 self.check_pair(*pair)?;
             }
             HostRequest::Receive { order, .. }
+            | HostRequest::ReceiveEarly { order, .. }
             | HostRequest::Land(order)
             | HostRequest::TakeOver(order) => {
                 self.must_change_roles()?;

@@ -65,8 +65,9 @@ impl<'a> TargetService<'a> {
 }
 
 impl TargetService<'_> {
-    fn prepare(&mut self, request: &ReplicaRequest) -> Result<Prepared> {
+    fn prepare(&mut self, request: &ReplicaRequest, on_heads: bool) -> Result<Prepared> {
         self.give_up();
+        let on_heads = on_heads && self.live.is_some_and(|live| live.receives_early());
         if let Some(live) = self.live {
             // One that a killed run left would keep the replica from being brought up to date.
             replica::end_landing(&self.layout, live, request.pair)?;
@@ -86,7 +87,13 @@ impl TargetService<'_> {
                 let layout = self.layout.clone();
                 ReplicaTarget::open(layout, self.hypervisor, request, STALE_AGENT_PATIENCE)
             })
-            .and_then(|mut target| Ok((target.prepare(request)?, target)));
+            .and_then(|mut target| {
+                let prepared = match on_heads {
+                    true => target.prepare_on_heads(request)?,
+                    false => target.prepare(request)?,
+                };
+                Ok((prepared, target))
+            });
         match prepared {
             Ok((mut prepared, target)) => {
                 prepared.notes.extend(note);
@@ -213,7 +220,8 @@ impl TargetService<'_> {
                 self.hypervisor,
                 &request,
             )?),
-            HostRequest::Prepare(request) => value(&self.prepare(&request)?),
+            HostRequest::Prepare(request) => value(&self.prepare(&request, false)?),
+            HostRequest::PrepareOnHeads(request) => value(&self.prepare(&request, true)?),
             HostRequest::Seal(generation) => match self.open.take() {
                 Some(open) => value(&seal(open, *generation)?),
                 None => Err(Error::new(
@@ -258,6 +266,7 @@ impl TargetService<'_> {
             | HostRequest::CheckSeeded { .. }
             | HostRequest::Settle { .. }
             | HostRequest::Receive { .. }
+            | HostRequest::ReceiveEarly { .. }
             | HostRequest::Arrived { .. }
             | HostRequest::Land(_)
             | HostRequest::Leave { .. }) => match self.live {

@@ -4,7 +4,7 @@ use super::base::Base;
 use super::messages::HostRequest;
 use super::retry::Patience;
 use super::track::{Track, QEMU_PREFIX};
-use super::transfer::{Carried, Transfers};
+use super::transfer::{Carried, Ready, Transfers};
 use super::vm::{Context, Sent, SourceDisk, SourceVm, SyncOptions, SyncOutcome};
 use crate::agent::Client;
 use crate::digest::HashKind;
@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::hypervisor::HostDescription;
 use crate::journal::{Beginning, Journal, Run, Sealed, Side, State};
 use crate::lock::{private_dir, Lock};
-use crate::lvm::{Listing, OwnerTag, Pool};
+use crate::lvm::{Listing, LvId, OwnerTag, Pool};
 use crate::qemu::BitmapRecord;
 use crate::remote::Remote;
 use crate::replica::{
@@ -67,6 +67,9 @@ pub(super) fn sync_holding(
 
 /// What a workflow does in the middle of a sync, for which the VM stands still.
 pub(super) struct Around<'a> {
+    /// The target may have the heads brought up to date where they are, for a guest that waits on them: what is done once
+    /// it is ready for that, before `stop`. `None`: they are not wanted.
+    pub on_heads: Option<&'a dyn Fn(&Prepared) -> Result<()>>,
     /// All is ready for the point in time: ends or pauses the VM, and tells how it is now.
     pub stop: &'a dyn Fn() -> Result<VmRuntime>,
     /// It is sealed, and that is all that somebody waits for. An error is the sync's, once that has cleaned up.
@@ -308,13 +311,20 @@ impl Job<'_> {
             let control = RemoteAgent::start(session, self.vm.program, Streams::Fixed(1), stop)?;
             control.during(|agent| {
                 let client = agent.client();
+                let mut ready = Vec::new();
+                let stop = &stop.child();
                 match (&taken, runtime.take()) {
                     (Some(taken), _) => self.take_up(client, taken)?,
-                    (None, Some(runtime)) => *taken = self.prepare(client, runtime)?,
+                    (None, Some(runtime)) => {
+                        *taken = self.prepare((client, session, stop), runtime, &mut ready)?;
+                    }
                     (None, None) => return Err(stop.error()),
                 }
                 match taken {
-                    Some(taken) => self.transfer_and_seal(client, session, taken).map(Some),
+                    Some(taken) => {
+                        let by = (client, session, stop);
+                        self.transfer_and_seal(by, taken, ready).map(Some)
+                    }
                     None => Ok(None),
                 }
             })
@@ -322,7 +332,12 @@ impl Job<'_> {
     }
 
     /// All before the transfer; nothing results of a dry run.
-    fn prepare(&self, client: &mut Client, runtime: VmRuntime) -> Result<Option<Taken>> {
+    fn prepare(
+        &self,
+        (client, session, stop): (&mut Client, &Remote, &Stop),
+        runtime: VmRuntime,
+        ready: &mut Vec<Ready>,
+    ) -> Result<Option<Taken>> {
         self.enter(State::Plan)?;
         let target: HostDescription = client.host(&HostRequest::Describe {
             keep: !self.options.dry_run,
@@ -367,14 +382,41 @@ impl Job<'_> {
         self.context.stop.check()?;
         // The target first: what it refuses must not cost the guest a pause.
         self.enter(State::Fork)?;
-        let prepared: Prepared = client.host(&HostRequest::Prepare(Box::new(request.clone())))?;
+        let asked = Box::new(request.clone());
+        let on_heads = self.around.and_then(|around| around.on_heads);
+        let prepared: Prepared = client.host(&match on_heads {
+            Some(_) => HostRequest::PrepareOnHeads(asked),
+            None => HostRequest::Prepare(asked),
+        })?;
         prepared.notes.iter().for_each(|note| self.note(note));
         let carried = self.carried(&request, target.id)?;
+        let read: Vec<LvId> = bases
+            .iter()
+            .zip(&prepared.forks)
+            .filter_map(|pair| match pair {
+                (Ok(base), fork) if matches!(fork.proof, Some(Proof::Sealed(_))) => base.volume(),
+                _ => None,
+            })
+            .cloned()
+            .collect();
+        if self.around.is_some() {
+            if let (Some(on_heads), true) = (on_heads, prepared.on_heads) {
+                on_heads(&prepared)?;
+            }
+            // What need not wait until the VM stands still.
+            *ready = self
+                .transfers(session, stop, request.run, &pools)
+                .ready(&prepared)?;
+            if snapshot::make_readable(&self.listing, &read).is_err() {
+                // What cannot be read is told when everything is compared instead.
+                self.listing.forget();
+            }
+        }
         self.context.stop.check()?;
         self.enter(State::Snap)?;
-        let runtime = match self.around {
-            Some(around) => (around.stop)()?,
-            None => runtime,
+        let (runtime, at_once) = match self.around {
+            Some(around) => ((around.stop)()?, true),
+            None => (runtime, false),
         };
         if self.options.keep_base {
             wanted.bitmap_next = Some(format!("{}{}", wanted.bitmaps, prepared.number));
@@ -387,19 +429,13 @@ impl Job<'_> {
             let bitmap = base.as_ref().ok().and_then(Base::bitmap);
             disk.since = bitmap.map(|bitmap| bitmap.name.clone());
         }
-        let read = bases
-            .iter()
-            .zip(&prepared.forks)
-            .filter_map(|pair| match pair {
-                (Ok(base), fork) if matches!(fork.proof, Some(Proof::Sealed(_))) => base.volume(),
-                _ => None,
-            });
-        let read = read.cloned().collect();
-        let mut point = snapshot::take_in(&self.listing, &wanted, runtime, read)?;
+        let mut point = match at_once {
+            true => snapshot::take_at_once(&self.listing, &wanted, runtime, read)?,
+            false => snapshot::take_in(&self.listing, &wanted, runtime, read)?,
+        };
         if self.around.is_some_and(|around| around.runs) {
             point.consistency = Consistency::Crash;
         }
-        self.listing.forget();
         let tracks = self.tracks(&request, &prepared, bases, &point);
         if let Err(e) = self.check_config().and_then(|()| {
             self.tell_point(&point);
@@ -568,26 +604,37 @@ impl Job<'_> {
         }
     }
 
+    fn transfers<'t>(
+        &'t self,
+        session: &'t Remote,
+        stop: &'t Stop,
+        run: Uuid,
+        pools: &'t [Pool],
+    ) -> Transfers<'t> {
+        Transfers {
+            vm: self.vm,
+            pools,
+            session,
+            options: self.options,
+            reporter: self.context.reporter,
+            stop,
+            run,
+        }
+    }
+
     fn transfer_and_seal(
         &self,
-        client: &mut Client,
-        session: &Remote,
+        (client, session, stop): (&mut Client, &Remote, &Stop),
         taken: &Taken,
+        ready: Vec<Ready>,
     ) -> Result<Generation> {
         let Taken {
             prepared, point, ..
         } = taken;
-        let transfers = Transfers {
-            vm: self.vm,
-            pools: &taken.pools,
-            session,
-            options: self.options,
-            reporter: self.context.reporter,
-            stop: self.context.stop,
-            run: taken.request.run,
-        };
+        let transfers = self.transfers(session, stop, taken.request.run, &taken.pools);
         taken.since.set(Some(Instant::now()));
-        let summaries = transfers.run(client, prepared, point, &taken.carried, &taken.tracks)?;
+        let known = (taken.carried.as_slice(), taken.tracks.as_slice());
+        let summaries = transfers.run(client, prepared, point, known, ready)?;
         point.still_valid()?;
         self.context.stop.check()?;
         let generation = self.generation(&taken.request, prepared, point, &summaries);

@@ -31,8 +31,15 @@ pub(super) struct Transfers<'a> {
     pub session: &'a Remote,
     pub options: &'a SyncOptions,
     pub reporter: &'a Reporter,
+    /// Of these transfers alone: the first failure stops the others.
     pub stop: &'a Stop,
     pub run: Uuid,
+}
+
+/// A fork that is open before there is anything to be written to it: finding out what it maps takes its time.
+pub(super) struct Ready {
+    agent: RemoteAgent,
+    opened: Opened,
 }
 
 /// How far a disk is, over all connections of a run.
@@ -76,19 +83,55 @@ struct Way<'a> {
 }
 
 impl Transfers<'_> {
-    /// Syncs all disks; the first failure stops the others, and so does the loss of the `control` agent,
-    /// which holds the replica's lock.
+    /// Opens the forks of the disks that will be the first ones, so that [`Transfers::run`] can begin at once.
+    pub fn ready(&self, prepared: &Prepared) -> Result<Vec<Ready>> {
+        let first = prepared.forks.iter().take(self.jobs());
+        first
+            .map(|fork| {
+                let context = |e: Error| e.context(format!("disk {}", fork.key));
+                let mut agent = self.agent().map_err(context)?;
+                let opened = self.open_fork(&mut agent, fork).map_err(context)?;
+                Ok(Ready { agent, opened })
+            })
+            .collect()
+    }
+
+    fn jobs(&self) -> usize {
+        self.options.jobs.clamp(1, self.vm.disks.len().max(1))
+    }
+
+    fn agent(&self) -> Result<RemoteAgent> {
+        let streams = self.options.streams;
+        RemoteAgent::start(self.session, self.vm.program, streams, self.stop)
+    }
+
+    fn open_fork(&self, agent: &mut RemoteAgent, fork: &Fork) -> Result<Opened> {
+        let open = OpenTarget {
+            path: path_bytes(&fork.path),
+            create: false,
+            dry_run: false,
+            direct: self.options.direct,
+            format: fork.placement.location.format(),
+        };
+        agent.client().block(BlockRequest::OpenTarget(open))
+    }
+
+    /// Syncs all disks, the first of which may be `ready`; the first failure stops the others, and so does the loss of the
+    /// `control` agent, which holds the replica's lock.
     pub fn run(
         &self,
         control: &mut Client,
         prepared: &Prepared,
         point: &PointInTime,
-        carried: &[Carried],
-        tracks: &[Option<Track>],
+        (carried, tracks): (&[Carried], &[Option<Track>]),
+        ready: Vec<Ready>,
     ) -> Result<Vec<Summary>> {
         let count = self.vm.disks.len();
-        let jobs = self.options.jobs.clamp(1, count.max(1));
-        let stop = self.stop.child();
+        let jobs = self.jobs();
+        let stop = self.stop;
+        let mut ready: Vec<Option<Ready>> = ready.into_iter().map(Some).collect();
+        ready.resize_with(count, || None);
+        let ready = Mutex::new(ready);
         let next = Mutex::new(0..count);
         let done: Mutex<Vec<Option<Summary>>> = Mutex::new(vec![None; count]);
         let first_error = Mutex::new(None);
@@ -119,7 +162,8 @@ impl Transfers<'_> {
                         carried: &carried[index],
                         track: tracks[index].as_ref(),
                     };
-                    match self.one(&way, jobs, &stop) {
+                    let open = ready.lock().unwrap_or_else(PoisonError::into_inner)[index].take();
+                    match self.one(&way, open, jobs) {
                         Ok(summary) => {
                             done.lock().unwrap_or_else(PoisonError::into_inner)[index] =
                                 Some(summary);
@@ -159,7 +203,7 @@ impl Transfers<'_> {
         })
     }
 
-    fn one(&self, way: &Way, jobs: usize, stop: &Stop) -> Result<Summary> {
+    fn one(&self, way: &Way, ready: Option<Ready>, jobs: usize) -> Result<Summary> {
         let geometry = Geometry::new(way.size, LEAF_BYTES)?;
         let mut params = Params::new(geometry, &self.options.tuning);
         params.bytes_per_s_max = params.bytes_per_s_max.map(|max| (max / jobs as u64).max(1));
@@ -169,17 +213,15 @@ impl Transfers<'_> {
         std::thread::scope(|scope| {
             // Finding out what is mapped takes its time at both ends: at once.
             let source = scope.spawn(|| self.open_source(way));
-            let streams = self.options.streams;
-            let agent = RemoteAgent::start(self.session, self.vm.program, streams, stop)?;
+            let (agent, opened) = match ready {
+                Some(Ready { agent, opened }) => (agent, Some(opened)),
+                None => (self.agent()?, None),
+            };
             agent.during(|agent| {
-                let open = OpenTarget {
-                    path: path_bytes(&way.fork.path),
-                    create: false,
-                    dry_run: false,
-                    direct: self.options.direct,
-                    format: way.fork.placement.location.format(),
+                let opened = match opened {
+                    Some(opened) => opened,
+                    None => self.open_fork(agent, way.fork)?,
                 };
-                let opened: Opened = agent.client().block(BlockRequest::OpenTarget(open))?;
                 self.tell(way, &opened);
                 if opened.size < way.size {
                     return Err(Error::new(

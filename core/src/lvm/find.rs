@@ -68,9 +68,7 @@ pub(super) fn by_path(
     if !metadata.file_type().is_block_device() {
         return Ok(None);
     }
-    let device = metadata.rdev();
-    let Some((id, uuid)) = from_sysfs(Path::new("/sys/dev/block"), major(device), minor(device))
-    else {
+    let Some((id, uuid)) = at_device(metadata.rdev()) else {
         return Ok(None);
     };
     let lv = find(&id)?.ok_or_else(|| no_such(&id))?;
@@ -109,11 +107,15 @@ fn inactive_by_path(path: &Path, find: impl Fn(&LvId) -> Result<Option<Lv>>) -> 
 
 /// The volume that a device number belongs to, if it is one.
 pub fn id_of_device(device: u64) -> Option<LvId> {
-    let sys = Path::new("/sys/dev/block");
-    from_sysfs(sys, major(device), minor(device)).map(|(id, _)| id)
+    at_device(device).map(|(id, _)| id)
 }
 
-/// Name and undashed uuid of the volume a device number belongs to. The kernel's uuid of a volume is
+/// Name and undashed uuid of the volume behind a device number.
+pub(super) fn at_device(device: u64) -> Option<(LvId, String)> {
+    from_sysfs(Path::new("/sys/dev/block"), major(device), minor(device))
+}
+
+/// The same, from what sysfs says. The kernel's uuid of a volume is
 /// `LVM-` and 32 characters each of the group's and of the volume's id; hidden layers have a suffix.
 fn from_sysfs(sys_dev_block: &Path, major: u32, minor: u32) -> Option<(LvId, String)> {
     let dm = sys_dev_block.join(format!("{major}:{minor}/dm"));

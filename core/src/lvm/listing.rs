@@ -4,7 +4,8 @@
 //! LVM checks both under its own lock. Whoever has changed something tells the listing, or has it forget everything.
 
 use super::find::{by_path, list, no_such};
-use super::id::{LvId, OwnerTag};
+use super::id::{LvId, OwnerTag, Tag};
+use super::kernel;
 use super::report::Lv;
 use crate::error::{Error, Kind, Result};
 use std::cell::RefCell;
@@ -53,6 +54,39 @@ impl Listing {
             )
             .advise("remove or rename it, or choose another storage or VM id on the target")),
             other => Ok(other),
+        }
+    }
+
+    /// Notes a read-only snapshot of `origin` that was just made with these tags, and is active. What only LVM would know
+    /// of it is not asked for.
+    pub fn snapshot_made(&self, origin: &LvId, id: &LvId, tags: &[Tag]) -> Result<()> {
+        let (uuid, thin_id) = kernel::thin_volume(id)?;
+        let origin = self.get(origin)?;
+        if self.find(id)?.is_some() {
+            return Ok(());
+        }
+        let made = Lv {
+            id: id.clone(),
+            uuid,
+            active: true,
+            open: false,
+            read_only: true,
+            skip_activation: true,
+            thin_id: Some(thin_id),
+            tags: tags.iter().map(|tag| tag.as_str().to_owned()).collect(),
+            origin: Some(origin.id.clone()),
+            ..origin
+        };
+        if let Some(lvs) = self.groups.borrow_mut().get_mut(id.vg()) {
+            lvs.push(made);
+        }
+        Ok(())
+    }
+
+    /// Notes that these volumes are active.
+    pub fn activated(&self, ids: &[LvId]) {
+        for lv in self.groups.borrow_mut().values_mut().flatten() {
+            lv.active |= ids.contains(&lv.id);
         }
     }
 

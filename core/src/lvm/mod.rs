@@ -13,6 +13,7 @@
 mod find;
 mod group;
 mod id;
+mod kernel;
 mod listing;
 mod ops;
 mod pool;

@@ -28,6 +28,9 @@ pub struct SnapshotOptions {
     pub read_only: bool,
     /// Not activated now nor at boot, only by [`activate`]. Otherwise it is active at once.
     pub skip_activation: bool,
+    /// Active at once, whatever `skip_activation` says of later: that takes longer than without, and less than a second
+    /// call.
+    pub at_once: bool,
     /// Not activated now, but like any other volume when somebody wants it.
     pub inactive: bool,
     /// Tags it has from its first moment on.
@@ -93,6 +96,13 @@ pub fn snapshot(origin: &LvId, name: &str, options: &SnapshotOptions) -> Result<
         .args(["--yes", "-s", "-n", id.name()])
         .args(["-p", if options.read_only { "r" } else { "rw" }])
         .args(["-k", if options.skip_activation { "y" } else { "n" }])
+        .args(
+            options
+                .at_once
+                .then_some(["-K", "-a", "y"])
+                .into_iter()
+                .flatten(),
+        )
         .args(
             options
                 .inactive

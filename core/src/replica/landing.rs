@@ -3,12 +3,16 @@
 //!
 //! `landing.json` is there from before the guest waits until it has landed or is gone. It says that the heads are what was
 //! sealed: they are made so before anything opens them, and nothing but that guest has them from then on. So nothing is
-//! remade under it, and the one durable step is that this host is primary.
+//! remade under it, and the one durable step is that this host is primary. A guest that waits early is the exception: the
+//! last sync writes the heads under it, and they are sealed as they are ([`super::heads`]).
 
 use super::guard::set_guard;
 use super::head_digest::check_heads;
+use super::heads;
 use super::layout::Layout;
+use super::listing::Listing;
 use super::manifest::Generation;
+use super::plan::newest;
 use super::replicas::no_generation;
 use super::role::{Role, Standing};
 use super::seal;
@@ -59,9 +63,10 @@ impl<'a> Landing<'a> {
             ));
         }
         let generation = sealed(layout, &pair, order)?;
-        check_volumes(&generation)?;
+        let listing = Listing::default();
+        check_volumes(&generation, &listing)?;
         let hold = live.hold(&pair)?;
-        make_heads(&generation)?;
+        make_heads(&generation, &listing)?;
         if seeded.is_some() {
             check_heads(&generation, stop)?;
         }
@@ -85,6 +90,58 @@ impl<'a> Landing<'a> {
         Ok((landing, incoming))
     }
 
+    /// The same before `order`'s generation is there: the guest waits while the heads are brought up to date, by somebody who
+    /// has prepared that and holds the pair's lock meanwhile. See [`super::heads`].
+    pub fn prepare_early(
+        layout: &Layout,
+        live: &'a dyn LiveHypervisor,
+        order: &TakeOver,
+        profile: &LiveProfile,
+    ) -> Result<(Landing<'a>, Incoming)> {
+        let pair = known(layout, order.pair)?;
+        let newest = newest(layout, &pair)?.filter(|newest| newest.number < order.generation);
+        let (false, Some(newest)) = (check_standing(&pair, order)?, newest) else {
+            return Err(Error::new(
+                Kind::Refused,
+                format!(
+                    "VM {} cannot be received here: its replica is at another generation",
+                    pair.target_vm
+                ),
+            ));
+        };
+        if layout.landing(order.pair).exists() {
+            return Err(Error::new(
+                Kind::Busy,
+                format!("a guest waits for VM {} here already", pair.target_vm),
+            )
+            .advise("run again: it is ended then"));
+        }
+        write_json(&layout.landing(order.pair), order)?;
+        crash::point("landing announced");
+        let landing = Landing {
+            layout: layout.clone(),
+            live,
+            order: order.clone(),
+            pair,
+            lock: None,
+            over: false,
+        };
+        let incoming = live.receive(&landing.pair, &newest, profile)?;
+        // From here on nobody else can open them.
+        if !heads::are(&Listing::default(), &newest)? {
+            return Err(Error::new(
+                Kind::Busy,
+                format!(
+                    "somebody has written to the replica of VM {} just now",
+                    landing.pair.target_vm
+                ),
+            )
+            .advise("run again"));
+        }
+        crash::point("landing waits");
+        Ok((landing, incoming))
+    }
+
     /// The pair.
     pub fn pair(&self) -> &TargetPair {
         &self.pair
@@ -98,8 +155,9 @@ impl<'a> Landing<'a> {
                 "what is to be taken over is not what waits here",
             ));
         }
-        let Some(lock) = self.lock.take() else {
-            return Err(Error::new(Kind::Protocol, "there is no lock"));
+        let lock = match self.lock.take() {
+            Some(lock) => lock,
+            None => open(&self.layout, order.pair)?.0,
         };
         let layout = self.layout.clone();
         match land_holding(&layout, self.live, order, &lock) {
@@ -117,10 +175,13 @@ impl<'a> Landing<'a> {
 
 impl Drop for Landing<'_> {
     fn drop(&mut self) {
-        if !self.over {
-            // If this fails, it is done by whoever wants the replica next.
-            let _ = clear(&self.layout, self.live, &self.pair);
+        if self.over {
+            return;
         }
+        let lock = self.lock.take();
+        let lock = lock.map_or_else(|| open(&self.layout, self.pair.pair).map(|o| o.0), Ok);
+        // If this fails, it is done by whoever wants the replica next.
+        let _ = lock.and_then(|_lock| clear(&self.layout, self.live, &self.pair));
     }
 }
 
@@ -169,6 +230,14 @@ fn clear(layout: &Layout, live: &dyn LiveHypervisor, pair: &TargetPair) -> Resul
     let now = known(layout, pair.pair)?;
     if now.standing.role == Role::Replica {
         live.end_received(&now)?;
+        // It may have waited on heads that were being written: then the seal is finished that was announced, or they become
+        // again what they were.
+        seal::recover(layout, live, pair.pair)?;
+        let now = known(layout, pair.pair)?;
+        if let Some(newest) = newest(layout, &now)?.filter(heads::could_be_written) {
+            let _hold = live.hold(&now)?;
+            make_heads(&newest, &Listing::default())?;
+        }
     }
     store::remove(&path)
 }
@@ -187,6 +256,15 @@ fn land_holding(
         let state = live.guest(&pair.target_vm)?;
         if prepared.as_ref() != Some(order) || state != GuestState::Paused {
             return Err(memory_is_lost(&pair.target_vm));
+        }
+        if pair.head != Some(order.generation) {
+            return Err(Error::new(
+                Kind::Refused,
+                format!(
+                    "the disks of VM {} are not sealed as generation {}",
+                    pair.target_vm, order.generation
+                ),
+            ));
         }
         crash::point("landing checked");
         pair.head = Some(order.generation);
@@ -212,6 +290,8 @@ fn land_holding(
         notes.extend(live.promote_received(&pair, &generation)?);
     }
     crash::point("landing promoted");
+    // The hypervisor was told of the VM: it need not be told of a new generation of a replica.
+    store::remove(&layout.sealing(pair.pair))?;
     store::remove(&path)?;
     notes.extend(drop_forks(layout, &mut pair));
     Ok(TakenOver { generation, notes })

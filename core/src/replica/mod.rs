@@ -11,6 +11,7 @@ mod checked;
 mod file;
 mod guard;
 mod head_digest;
+mod heads;
 mod in_place;
 mod inspect;
 mod landing;

@@ -6,6 +6,7 @@ use super::layout::Layout;
 use super::listing::Listing;
 use super::manifest::{DiskRecord, Generation};
 use super::prune::{drop_overwritten, finish_prune};
+use super::role::Role;
 use super::steps::{each_disk, seal_all, swap_heads};
 use super::store::{self, read_json, write_json, TargetPair};
 use super::volume::{lost_disks, Location};
@@ -34,13 +35,17 @@ pub(super) fn recover(
     };
     let mut notes = super::mend::recover(layout, hypervisor, &state)?;
     let listing = &Listing::default();
-    if let Some(generation) = sealing {
+    if state.standing.role == Role::Primary {
+        // Its guest has landed on what was sealed, and the VM is no replica any more that could be published.
+        store::remove(&layout.sealing(pair))?;
+    } else if let Some(generation) = sealing {
         let context = |e: Error| e.context("cannot finish a seal that was cut off");
         let hold = match state.head == Some(generation.number) {
             true => None,
             false => Some(hypervisor.hold(&state).map_err(context)?),
         };
         let place = (layout, listing);
+        super::heads::complete(place, &state, &generation).map_err(context)?;
         notes.extend(finish(place, hypervisor, &mut state, &generation, hold).map_err(context)?);
         notes.push(format!(
             "generation {} of a run that was cut off is sealed",
@@ -76,13 +81,7 @@ pub(super) fn finish(
         // What was done is seen with what was made.
         listing.forget();
         swap_heads(generation, listing)?;
-        keep_tables(layout, generation)?;
-        super::proof::note(layout, generation, listing)?;
-        write_json(&layout.generation(pair.pair, number), generation)?;
-        crash::point("manifest");
-        pair.head = Some(number);
-        pair.forks.clear();
-        write_json(&layout.target_pair(pair.pair), pair)?;
+        note_sealed((layout, listing), pair, generation)?;
     }
     // Publishing takes the hypervisor's lock itself.
     drop(hold);
@@ -91,6 +90,22 @@ pub(super) fn finish(
     let notes = publish(hypervisor, pair, &all, listing)?;
     store::remove(&layout.sealing(pair.pair))?;
     Ok(notes)
+}
+
+/// Notes that the volumes are sealed as `generation`.
+pub(super) fn note_sealed(
+    (layout, listing): (&Layout, &Listing),
+    pair: &mut TargetPair,
+    generation: &Generation,
+) -> Result<()> {
+    let number = generation.number;
+    keep_tables(layout, generation)?;
+    super::proof::note(layout, generation, listing)?;
+    write_json(&layout.generation(pair.pair, number), generation)?;
+    crash::point("manifest");
+    pair.head = Some(number);
+    pair.forks.clear();
+    write_json(&layout.target_pair(pair.pair), pair)
 }
 
 /// The digests of the segments go with the generation. Where there are none, damage is found, but not its place.

@@ -21,6 +21,7 @@ use crate::hypervisor::{RoleHypervisor, TargetHypervisor};
 use crate::lock::Lock;
 use crate::wire::limits;
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -82,13 +83,14 @@ pub fn take_over(
         read_json(&manifest)?.ok_or_else(|| no_generation(&pair.target_vm, order.generation))?;
     crash::point("take-over checked");
     if !is_done {
-        check_volumes(&generation)?;
+        let listing = &Listing::default();
+        check_volumes(&generation, listing)?;
         notes.extend(doubts(layout, &generation)?);
         // A replica that somebody started to use is theirs.
         let hold = hypervisor.hold(&pair)?;
         write_json(&layout.take_over(order.pair), order)?;
         crash::point("take-over announced");
-        finish(layout, &mut pair, &generation, order)?;
+        finish((layout, listing), &mut pair, &generation, order)?;
         drop(hold);
         crash::point("take-over primary");
     }
@@ -122,8 +124,8 @@ pub(super) fn check_standing(pair: &TargetPair, order: &TakeOver) -> Result<bool
     .map_err(|e: Error| e.advise("'status' on both hosts tells the roles; the newest epoch counts"))
 }
 
-pub(super) fn check_volumes(generation: &Generation) -> Result<()> {
-    let lost = lost_disks(generation, &Listing::default())?;
+pub(super) fn check_volumes(generation: &Generation, listing: &Listing) -> Result<()> {
+    let lost = lost_disks(generation, listing)?;
     match lost.first() {
         None => Ok(()),
         Some(disk) => Err(Error::new(
@@ -158,12 +160,12 @@ fn doubts(layout: &Layout, generation: &Generation) -> Result<Vec<String>> {
 
 /// The head becomes what was sealed, and this host primary. The caller holds the pair's lock, and the replica.
 fn finish(
-    layout: &Layout,
+    (layout, listing): (&Layout, &Listing),
     pair: &mut TargetPair,
     generation: &Generation,
     order: &TakeOver,
 ) -> Result<()> {
-    make_heads(generation)?;
+    make_heads(generation, listing)?;
     crash::point("take-over heads");
     pair.head = Some(generation.number);
     pair.standing = Standing {
@@ -175,21 +177,29 @@ fn finish(
     store::remove(&layout.take_over(pair.pair))
 }
 
-/// Makes each head what was sealed, if that is not proved. Nobody has it open.
-pub(super) fn make_heads(generation: &Generation) -> Result<()> {
+/// Makes each head what was sealed, if that is not proved. Nobody has it open. `listing` knows the volumes as they are, or
+/// nothing yet.
+pub(super) fn make_heads(generation: &Generation, listing: &Listing) -> Result<()> {
     let number = generation.number;
-    let listing = Listing::default();
+    let changed = Cell::new(false);
     // Somebody may have written to a head, by starting the replica and locking it again.
-    each_disk(generation, &listing, "distrust", |volume| {
-        match volume.is_head_of(number)? {
-            true => Ok(()),
-            false => volume.distrust_head(number),
+    each_disk(generation, listing, "distrust", |volume| {
+        if volume.is_head_of(number)? {
+            return Ok(());
         }
+        changed.set(true);
+        volume.distrust_head(number)
     })?;
-    listing.forget();
-    each_disk(generation, &listing, "head", |v| v.prepare_head(number))?;
-    listing.forget();
-    each_disk(generation, &listing, "swap", |v| v.swap_head(number))
+    let look_again = || {
+        // Where nothing was changed, what was seen is still so.
+        if changed.get() {
+            listing.forget();
+        }
+    };
+    look_again();
+    each_disk(generation, listing, "head", |v| v.prepare_head(number))?;
+    look_again();
+    each_disk(generation, listing, "swap", |v| v.swap_head(number))
 }
 
 /// Tests may crash before any disk's turn: at `take-over swap scsi0`.
@@ -234,7 +244,8 @@ pub(super) fn recover(
     let generation: Generation =
         read_json(&manifest)?.ok_or_else(|| no_generation(&pair.target_vm, order.generation))?;
     let hold = hypervisor.hold(pair).map_err(context)?;
-    finish(layout, pair, &generation, &order).map_err(context)?;
+    let place = (layout, &Listing::default());
+    finish(place, pair, &generation, &order).map_err(context)?;
     drop(hold);
     Ok(vec![format!(
         "the take-over of VM {} from generation {} that was cut off was gone on with: this host is primary in epoch {}",

@@ -7,7 +7,7 @@ use super::manifest::{generation_name, Generation};
 use super::plan::{lost, newest, settle, Planner, TargetPlan, FOUND_AGAIN};
 use super::store::{self, read_json, write_json, TargetPair};
 use super::volume::{remove_forks, Location, Volume};
-use super::{in_place, proof, seal, Placement, ReplicaRequest, Retention};
+use super::{heads, in_place, proof, seal, Placement, ReplicaRequest, Retention};
 use crate::error::{Error, Kind, Result};
 use crate::hypervisor::TargetHypervisor;
 use crate::lock::Lock;
@@ -27,6 +27,9 @@ pub struct Prepared {
     pub forks: Vec<Fork>,
     /// What the user should know.
     pub notes: Vec<String>,
+    /// The forks are the heads themselves, for a guest that is to wait on them.
+    #[serde(default)]
+    pub on_heads: bool,
 }
 
 /// What a disk is to be written to.
@@ -75,6 +78,8 @@ pub struct ReplicaTarget<'a> {
     excluded: Vec<String>,
     notes: Vec<String>,
     listing: Listing,
+    /// What was prepared are the heads.
+    on_heads: bool,
     /// How long another process may go on using what should be ours alone.
     patience: Duration,
     _lock: Lock,
@@ -180,8 +185,32 @@ impl<'a> ReplicaTarget<'a> {
             excluded: request.excluded.clone(),
             notes,
             listing,
+            on_heads: false,
             patience,
             _lock: lock,
+        })
+    }
+
+    /// Has the heads themselves be written, if all of them are what was sealed last and can be sealed while somebody has
+    /// them open; else it makes forks. A guest is to wait on the heads before the first byte is written.
+    pub fn prepare_on_heads(&mut self, request: &ReplicaRequest) -> Result<Prepared> {
+        let Some(newest) = newest(&self.layout, &self.pair)? else {
+            return self.prepare(request);
+        };
+        let hold = self.hypervisor.hold(&self.pair)?;
+        let place = (self.placements.as_slice(), &newest);
+        let heads = heads::as_forks(&self.layout, &self.listing, request, place)?;
+        drop(hold);
+        let Some(forks) = heads else {
+            return self.prepare(request);
+        };
+        self.on_heads = true;
+        Ok(Prepared {
+            parent: self.pair.head,
+            number: self.number,
+            forks,
+            notes: self.notes.clone(),
+            on_heads: true,
         })
     }
 
@@ -270,6 +299,7 @@ impl<'a> ReplicaTarget<'a> {
             number: self.number,
             forks,
             notes,
+            on_heads: false,
         })
     }
 
@@ -290,6 +320,11 @@ impl<'a> ReplicaTarget<'a> {
                 Kind::Protocol,
                 "the generation to be sealed is not the one that was prepared",
             ));
+        }
+        if self.on_heads {
+            let place = (&self.layout, &self.listing);
+            heads::seal_all(place, &mut self.pair, &generation)?;
+            return self.report(Vec::new());
         }
         let until = Instant::now() + self.patience;
         for disk in &generation.disks {
@@ -312,6 +347,10 @@ impl<'a> ReplicaTarget<'a> {
             self.retention,
         )?;
         notes.extend(pruned);
+        self.report(notes)
+    }
+
+    fn report(&self, notes: Vec<String>) -> Result<SealReport> {
         let kept = store::generations(&self.layout, self.pair.pair)?;
         Ok(SealReport {
             kept: kept.iter().map(|g| g.number).collect(),

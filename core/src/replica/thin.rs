@@ -243,6 +243,24 @@ pub(super) fn seal(listing: &Listing, lv: &LvId, owner: &OwnerTag, number: u64) 
     lvm::seal(&to_be_sealed(listing, lv, owner, number)?, owner)
 }
 
+/// Makes what the head holds now generation `number`. Nothing to do if there is one.
+pub(super) fn seal_head(listing: &Listing, lv: &LvId, owner: &OwnerTag, number: u64) -> Result<()> {
+    let sealed = generation_of(lv, number)?;
+    if listing.owned(&sealed, owner)?.is_some() {
+        return Ok(());
+    }
+    if listing.owned(lv, owner)?.is_none() {
+        return Err(gone(lv));
+    }
+    let options = SnapshotOptions {
+        read_only: true,
+        skip_activation: true,
+        tags: vec![owner.tag().clone()],
+        ..SnapshotOptions::default()
+    };
+    lvm::snapshot(lv, sealed.name(), &options).map(drop)
+}
+
 /// Makes what is to become the head, beside the present one. Nothing to do if that is it already.
 pub(super) fn prepare_head(
     listing: &Listing,

@@ -41,7 +41,7 @@ pub use guest::{Found, Held, Released};
 pub use managed::{GuestManager, HeldGuest, Keeper};
 pub use measure::{device_bytes, file_bytes, measure, measure_lv, Measured};
 pub use sweep::{leftovers, sweep, sweep_in, Swept};
-pub use take::{check, take, take_in, Request, Wanted};
+pub use take::{check, make_readable, take, take_at_once, take_in, Request, Wanted};
 pub use watchdog::WatchdogLauncher;
 
 use crate::error::{Error, Kind, Result};
@@ -170,6 +170,8 @@ pub struct PointInTime {
     active: Vec<ActiveChain>,
     /// Earlier points in time that were made readable with it.
     bases: Vec<LvId>,
+    /// Its snapshots were readable when they were made.
+    at_once: bool,
     /// Of small disks.
     copies: Option<small::Copies>,
 }

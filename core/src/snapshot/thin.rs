@@ -18,12 +18,24 @@ pub(super) fn name(origin: &LvId, run: &str) -> Result<LvId> {
     origin.sibling(format!("snap_{}_rbs{run}", origin.name()))
 }
 
-/// Takes it. It is not active yet: that takes time the guest should not wait for.
-pub(super) fn take(origin: &LvId, snapshot: &LvId, run: &str, owner: &OwnerTag) -> Result<()> {
+/// The tags of a snapshot of this run.
+pub(super) fn tags(run: &str, owner: &OwnerTag) -> Result<Vec<Tag>> {
+    Ok(vec![owner.tag().clone(), run_tag(run)?])
+}
+
+/// Takes it. Unless it is to be so `at_once` it is not active yet: that takes time the guest should not wait for.
+pub(super) fn take(
+    origin: &LvId,
+    snapshot: &LvId,
+    run: &str,
+    owner: &OwnerTag,
+    at_once: bool,
+) -> Result<()> {
     let options = SnapshotOptions {
         read_only: true,
         skip_activation: true,
-        tags: vec![owner.tag().clone(), run_tag(run)?],
+        at_once,
+        tags: tags(run, owner)?,
         ..SnapshotOptions::default()
     };
     lvm::snapshot(origin, snapshot.name(), &options).map(drop)

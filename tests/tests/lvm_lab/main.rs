@@ -38,6 +38,7 @@ macro_rules! inside {
 
 inside! {
     volumes::the_life_of_a_volume,
+    volumes::a_snapshot_that_is_active_at_once_is_known_without_a_look,
     volumes::strangers_and_open_volumes_are_left_alone,
     volumes::volumes_are_found_by_any_path,
     volumes::pools_tell_how_full_they_are,

@@ -4,7 +4,7 @@ use crate::{lv, owner, path, pool, sh};
 use rblocksync::agent::BlockEnd;
 use rblocksync::error::Kind;
 use rblocksync::image::{ImageFormat, TargetOptions};
-use rblocksync::lvm::{self, LvId, LvKind, OwnerTag, PoolMode, SnapshotOptions, Tag};
+use rblocksync::lvm::{self, Listing, LvId, LvKind, OwnerTag, PoolMode, SnapshotOptions, Tag};
 use rblocksync::stop::Stop;
 use rblocksync::sync::{Geometry, Meter, Params, Tuning};
 use std::path::Path;
@@ -15,6 +15,49 @@ const MIB: u64 = 1 << 20;
 fn made(name: &str, size: u64) -> lvm::Lv {
     let id = lvm::create_thin(&pool(), name, size, &[owner().tag().clone()]).expect("created");
     lvm::get(&id).expect("there")
+}
+
+/// What changed since an earlier snapshot is asked of the pool by the numbers in the listing: a wrong one would lose changes.
+pub fn a_snapshot_that_is_active_at_once_is_known_without_a_look() {
+    let origin = made("at-once", 16 * MIB).id;
+    let listing = Listing::default();
+    listing.get(&origin).expect("listed");
+    let tags = [
+        owner().tag().clone(),
+        Tag::new("rbs.test=2").expect("a tag"),
+    ];
+    let options = SnapshotOptions {
+        read_only: true,
+        skip_activation: true,
+        at_once: true,
+        tags: tags.to_vec(),
+        ..SnapshotOptions::default()
+    };
+    let snapshot = lvm::snapshot(&origin, "at-once-snapshot", &options).expect("snapshot");
+    assert!(snapshot.path().exists(), "it is active");
+    listing
+        .snapshot_made(&origin, &snapshot, &tags)
+        .expect("told");
+    let (told, mut seen) = (
+        listing.get(&snapshot).expect("told"),
+        lvm::get(&snapshot).expect("there"),
+    );
+    assert!(told.thin_id.is_some(), "{told:?}");
+    // What is mapped of it was not asked for.
+    seen.data_percent = told.data_percent;
+    assert_eq!(told, seen);
+
+    lvm::deactivate(&snapshot).expect("deactivated");
+    assert!(
+        listing.snapshot_made(&origin, &snapshot, &tags).is_err(),
+        "the kernel knows nothing of a volume that is not active"
+    );
+    let fresh = Listing::default();
+    assert!(!fresh.get(&snapshot).expect("listed").active);
+    lvm::activate(&snapshot).expect("activated");
+    fresh.activated(std::slice::from_ref(&snapshot));
+    assert!(fresh.get(&snapshot).expect("listed").active);
+    lvm::remove_all(&[snapshot, origin], &owner()).expect("removed");
 }
 
 pub fn the_life_of_a_volume() {
