@@ -319,10 +319,7 @@ mod tests {
     fn the_snapshot_names_every_disk() {
         let before = domain(TWO);
         let text = snapshot_xml(&before, &plan(&before).unwrap());
-        assert!(
-            text.contains("<disk name=\"sda\" snapshot=\"no\"/>"),
-            "{text}"
-        );
+        assert!(text.contains("<disk name='sda' snapshot='no'/>"), "{text}");
         assert!(text.contains("/a/b &amp; c.qcow2.rbs-over-qcow2"), "{text}");
     }
 }
