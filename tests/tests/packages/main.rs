@@ -196,7 +196,7 @@ fn installs_and_removes(built: &Built, suite: Suite) -> Result<()> {
     Ok(())
 }
 
-/// A systemctl that only notes what it is asked, and says that nothing runs: apart from reading its units again, nothing is
+/// A systemctl that only notes what it is asked, and says that all is enabled and nothing runs: apart from reading its units again, nothing is
 /// asked of systemd.
 fn nothing_is_started_even_where_systemd_runs(built: &Built) -> Result<()> {
     let root = Root::fresh(Suite::Bookworm)?;
@@ -204,7 +204,7 @@ fn nothing_is_started_even_where_systemd_runs(built: &Built) -> Result<()> {
     root.run_ok("dpkg --purge rblocksync pvesync virt-blocksync; mkdir -p /run/systemd/system")?;
     root.write(
         "/usr/bin/systemctl",
-        "#!/bin/sh\necho \"$@\" >> /var/log/systemctl\ncase $* in *is-active*) exit 3 ;; esac\n",
+        "#!/bin/sh\necho \"$@\" >> /var/log/systemctl\ncase $* in *is-active*) exit 3 ;; *is-enabled*) echo enabled ;; esac\n",
         0o755,
     )?;
     // If somebody asked for a start, it would not be refused.
