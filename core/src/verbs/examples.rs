@@ -70,27 +70,57 @@ const SHARED: [(&str, &str); 17] = [
 /// verb, of which each line is a command without the program's name.
 pub fn with_examples(command: Command, vm: &str, own: &[(&str, &str)]) -> Command {
     let program = command.get_name().to_owned();
-    let examples = SHARED.iter().chain(own);
-    examples.fold(command, |command, (verb, lines)| {
+    let text = |verb: &str| {
+        let (_, lines) = own.iter().chain(&SHARED).find(|(of, _)| *of == verb)?;
         let mut text = String::from("Examples:");
         for line in lines.lines() {
-            // The comments stay in their column, as far as the VM's name lets them.
-            let line = match line.split_once("VM") {
-                Some((before, after)) => format!("{before}{vm}{after}"),
-                None => line.to_owned(),
-            };
-            text.push_str(&format!("\n  {program} {line}"));
+            text.push_str(&format!("\n  {program} {}", line.replacen("VM", vm, 1)));
         }
-        let path: Vec<&str> = verb.split(' ').collect();
-        at(command, &path, text)
+        Some(text)
+    };
+    each(command, "", &text)
+}
+
+/// Puts the text that there is for a verb at the end of its help. All verbs are gone through in their order, because clap moves
+/// one that is changed behind the others.
+fn each(command: Command, path: &str, text: &dyn Fn(&str) -> Option<String>) -> Command {
+    let inner = command.get_subcommands();
+    let names: Vec<String> = inner.map(|c| c.get_name().to_owned()).collect();
+    names.iter().fold(command, |command, name| {
+        let verb = format!("{path} {name}").trim_start().to_owned();
+        command.mut_subcommand(name, |inner| match text(&verb) {
+            Some(text) => inner.after_help(text),
+            None => each(inner, &verb, text),
+        })
     })
 }
 
-/// Puts the text at the end of a verb's help. A front end may not have the verb.
-fn at(command: Command, path: &[&str], text: String) -> Command {
-    match path.split_first() {
-        None => command.after_help(text),
-        Some((first, _)) if command.find_subcommand(first).is_none() => command,
-        Some((first, rest)) => command.mut_subcommand(first, |inner| at(inner, rest, text)),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verbs_get_their_examples_and_keep_their_order() {
+        let verb = |name: &'static str| Command::new(name);
+        let command = Command::new("x")
+            .subcommands(["vm", "status", "odd", "check"].map(verb))
+            .subcommand(verb("config").subcommand(verb("show")));
+        let done = with_examples(command, "7", &[("vm", "vm VM --to h")]);
+        let names: Vec<&str> = done.get_subcommands().map(Command::get_name).collect();
+        assert_eq!(names, ["vm", "status", "odd", "check", "config"]);
+        let help = |command: &Command, name: &str| {
+            let found = command
+                .find_subcommand(name)
+                .and_then(Command::get_after_help);
+            found.map(ToString::to_string)
+        };
+        assert_eq!(
+            help(&done, "vm").as_deref(),
+            Some("Examples:\n  x vm 7 --to h")
+        );
+        assert_eq!(help(&done, "odd"), None);
+        let config = done.find_subcommand("config");
+        let shown = config.and_then(|config| help(config, "show"));
+        assert!(shown.is_some_and(|text| text.contains("x config show --defaults")));
     }
 }

@@ -61,7 +61,10 @@ impl Program {
     pub fn check_config(&self, named: Option<&Path>, reporter: &Reporter) -> Result<()> {
         let command = built(&(self.command)());
         let (path, holds) = self.holds(&command, named, &|name| std::env::var_os(name))?;
-        let mut text = format!("{} is in order", path.display());
+        let mut text = match path.exists() {
+            true => format!("{} is in order", path.display()),
+            false => format!("there is no {}, and need not be", path.display()),
+        };
         let mut list = Vec::new();
         for item in items(&holds) {
             if item.chosen.origin == Origin::BuiltIn {
@@ -106,13 +109,13 @@ impl Program {
                 false => format!("[{}]\n{lines}", verb.join(".")),
             })
             .collect();
-        reporter.say(text.join("\n").trim_end().to_owned(), json!(null));
+        reporter.say(text.join("\n").trim_end(), json!(null));
         Ok(())
     }
 
     /// Prints the file that changes nothing.
     pub fn show_defaults(&self, reporter: &Reporter) -> Result<()> {
-        reporter.say(self.defaults_file().trim_end().to_owned(), json!(null));
+        reporter.say(self.defaults_file().trim_end(), json!(null));
         Ok(())
     }
 
