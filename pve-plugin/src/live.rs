@@ -129,12 +129,6 @@ impl LiveHypervisor for PveTarget {
         })
     }
 
-    fn receives_early(&self) -> bool {
-        // Until it has its memory QEMU has disks open for reading only, without locks, and takes nothing it has read for
-        // true: so it does where storage is shared.
-        true
-    }
-
     fn end_received(&self, pair: &TargetPair) -> Result<()> {
         let vm = vmid(&pair.target_vm)?;
         remove_file(&self.layout.guard(&format!("{vm}.incoming")))?;

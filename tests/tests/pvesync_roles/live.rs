@@ -12,12 +12,8 @@ const SLOWLY: &str = "--live --max-downtime 10m --pause-max 10m";
 
 /// What each start of a guest has for itself, in its memory: see the writer's source.
 fn born(guest: &Guest) -> Result<String> {
-    born_of(guest, VMID)
-}
-
-pub fn born_of(guest: &Guest, vmid: u32) -> Result<String> {
     let read = json!({"command-line": "xp /2xw 0x7df4"});
-    let told = guest.qmp(vmid)?.execute("human-monitor-command", read)?;
+    let told = guest.qmp(VMID)?.execute("human-monitor-command", read)?;
     let told = told.as_str().unwrap_or_default().trim().to_owned();
     assert!(told.contains("0x"), "{told}");
     Ok(told)
@@ -25,21 +21,11 @@ pub fn born_of(guest: &Guest, vmid: u32) -> Result<String> {
 
 /// The guest runs on `to`, is the one that was born then, and goes on with what it had written on `from`.
 fn has_moved(from: &Guest, to: &Guest, was_born: &str) -> Result<()> {
-    has_moved_of(from, to, (VMID, &[THIN, &small::disks(VMID)[1]]), was_born)
-}
-
-/// The same of another VM, whose guest writes to these disks.
-pub fn has_moved_of(
-    from: &Guest,
-    to: &Guest,
-    (vmid, disks): (u32, &[&str]),
-    was_born: &str,
-) -> Result<()> {
-    assert_off(from, vmid)?;
-    assert_running(to, vmid)?;
-    assert_eq!(born_of(to, vmid)?, was_born, "the guest was started anew");
-    let left = one_instant(from, disks)?;
-    wait_for_writes(to, disks[0], left.writes + 10)?;
+    assert_off(from, VMID)?;
+    assert_running(to, VMID)?;
+    assert_eq!(born(to)?, was_born, "the guest was started anew");
+    let left = one_instant(from, &[THIN, &small::disks(VMID)[1]])?;
+    wait_for_writes(to, THIN, left.writes + 10)?;
     Ok(())
 }
 

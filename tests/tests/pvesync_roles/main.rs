@@ -2,7 +2,6 @@
 //! VMs, a thin volume and a file each.
 
 mod downtime;
-mod early;
 mod failback;
 mod failover;
 mod guard;
@@ -42,7 +41,6 @@ fn main() -> ExitCode {
             live::a_guest_moves_and_does_not_notice,
             live::it_goes_on_where_it_was_when_the_move_is_killed,
             live::what_cannot_go_along_is_refused_while_it_runs,
-            early::a_guest_that_waits_early_is_one_whoever_is_killed,
             failback::a_vm_comes_back_after_a_failover,
             returned::a_host_that_cannot_ask_does_as_it_is_told,
             returned::a_source_that_was_replaced_does_not_start_its_vm,
