@@ -3,7 +3,7 @@
 use clap::Command;
 
 /// Of verbs that all front ends have; `VM` stands for a VM of the front end.
-const SHARED: [(&str, &str); 17] = [
+const SHARED: [(&str, &str); 18] = [
     (
         "generations",
         "generations\ngenerations VM --to host2      # what host2 has of it",
@@ -53,6 +53,13 @@ const SHARED: [(&str, &str); 17] = [
         "migrate",
         "migrate VM --to host2\nmigrate VM --to host2 --live --max-downtime 3s\n\
          migrate VM --to host2 --undo   # takes back one that was cut off",
+    ),
+    (
+        "setup",
+        "setup host2                    # a key that may add generations, and replace them\n\
+         setup host2 --access append    # what is sealed stays\n\
+         setup host2 --roles            # VMs may move as well\n\
+         setup host2 --remove",
     ),
     (
         "failback",

@@ -4,9 +4,6 @@ use super::commands::Said;
 use std::path::{Component, Path, PathBuf};
 use tests::markdown::{anchor, page};
 
-/// Pages that are linked to and may not be there yet.
-const ANNOUNCED: [&str; 2] = ["docs/security.md", "docs/packages.md"];
-
 /// All targets of links and pictures.
 pub fn links(text: &str) -> Vec<Said> {
     let mut links = Vec::new();
@@ -59,11 +56,7 @@ pub fn check(root: &Path, from: &Path, target: &str) -> Result<(), String> {
         return Err(format!("{target} leads out of the repository"));
     }
     if !file.exists() {
-        let announced = ANNOUNCED.iter().any(|name| file == root.join(name));
-        return match announced {
-            true => Ok(()),
-            false => Err(format!("{target} does not exist")),
-        };
+        return Err(format!("{target} does not exist"));
     }
     let Some((_, wanted)) = target.split_once('#') else {
         return Ok(());
