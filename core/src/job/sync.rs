@@ -65,11 +65,14 @@ pub(super) fn sync_holding(
     sync_around(context, vm, runtime, options, lock, None)
 }
 
+/// Called once heads are to be written where they are.
+type OnHeads<'a> = &'a dyn Fn(&Prepared) -> Result<()>;
+
 /// What a workflow does in the middle of a sync, for which the VM stands still.
 pub(super) struct Around<'a> {
     /// The target may have the heads brought up to date where they are, for a guest that waits on them: what is done once
     /// it is ready for that, before `stop`. `None`: they are not wanted.
-    pub on_heads: Option<&'a dyn Fn(&Prepared) -> Result<()>>,
+    pub on_heads: Option<OnHeads<'a>>,
     /// All is ready for the point in time: ends or pauses the VM, and tells how it is now.
     pub stop: &'a dyn Fn() -> Result<VmRuntime>,
     /// It is sealed, and that is all that somebody waits for. An error is the sync's, once that has cleaned up.
