@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_pvesync_global_optspecs
-    string join \n q/quiet json progress= ssh-config= cipher= accept-new-host-key api= api-token-file= fingerprint= ca= node-host= h/help V/version
+    string join \n q/quiet json progress= ssh-config= cipher= accept-new-host-key api= api-token-file= fingerprint= ca= node-host= config= h/help V/version
 end
 
 function __fish_pvesync_needs_command
@@ -34,6 +34,7 @@ complete -c pvesync -n "__fish_pvesync_needs_command" -l api-token-file -d 'File
 complete -c pvesync -n "__fish_pvesync_needs_command" -l fingerprint -d 'SHA-256 fingerprint of the API\'s certificate, as `pvenode cert info` shows it' -r
 complete -c pvesync -n "__fish_pvesync_needs_command" -l ca -d 'PEM file of the CA that signed it: a copy of the cluster\'s /etc/pve/pve-root-ca.pem' -r -F
 complete -c pvesync -n "__fish_pvesync_needs_command" -l node-host -d 'Reach this node so over SSH, instead of as root at its address in the cluster; may be given more than once' -r
+complete -c pvesync -n "__fish_pvesync_needs_command" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c pvesync -n "__fish_pvesync_needs_command" -s q -l quiet -d 'Print nothing but errors'
 complete -c pvesync -n "__fish_pvesync_needs_command" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
 complete -c pvesync -n "__fish_pvesync_needs_command" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
@@ -45,6 +46,7 @@ complete -c pvesync -n "__fish_pvesync_needs_command" -f -a "status" -d 'How all
 complete -c pvesync -n "__fish_pvesync_needs_command" -f -a "check" -d 'The same for Nagios and its like: exit code 0 if all is well, 1 after a failed run, 2 if a generation is too old, 3 if that cannot be told'
 complete -c pvesync -n "__fish_pvesync_needs_command" -f -a "report" -d 'Write the status of all replications as one HTML file, to be looked at or printed'
 complete -c pvesync -n "__fish_pvesync_needs_command" -f -a "doctor" -d 'Look for what is unfinished, broken or missing on this node'
+complete -c pvesync -n "__fish_pvesync_needs_command" -f -a "setup" -d 'Make a key for the runs to another host that serves nothing but them there'
 complete -c pvesync -n "__fish_pvesync_needs_command" -f -a "prune" -d 'Drop generations that are not to be kept, here or on another host'
 complete -c pvesync -n "__fish_pvesync_needs_command" -f -a "pin" -d 'Keep a generation from being pruned'
 complete -c pvesync -n "__fish_pvesync_needs_command" -f -a "unpin" -d 'Let a generation be pruned again'
@@ -56,6 +58,7 @@ complete -c pvesync -n "__fish_pvesync_needs_command" -f -a "job" -d 'Run or che
 complete -c pvesync -n "__fish_pvesync_needs_command" -f -a "schedule" -d 'Let VMs be synced regularly, by systemd'
 complete -c pvesync -n "__fish_pvesync_needs_command" -f -a "migrate" -d 'Move a VM to another host that has, or gets, a replica of it'
 complete -c pvesync -n "__fish_pvesync_needs_command" -f -a "failback" -d 'Bring a VM back to the host that it was taken over from, or moved from'
+complete -c pvesync -n "__fish_pvesync_needs_command" -f -a "config" -d 'Check or show the configuration: /etc/pvesync/pvesync.toml and the environment'
 complete -c pvesync -n "__fish_pvesync_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c pvesync -n "__fish_pvesync_using_subcommand vm" -l tag -d 'All of them with this tag; may be given more than once' -r
 complete -c pvesync -n "__fish_pvesync_using_subcommand vm" -l pool -d 'All of them in this pool; may be given more than once' -r
@@ -92,6 +95,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c pvesync -n "__fish_pvesync_using_subcommand vm" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand vm" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand vm" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand vm" -l all -d 'All VMs of this node, but templates and replicas'
 complete -c pvesync -n "__fish_pvesync_using_subcommand vm" -l in-place -d 'Where files cannot share blocks, overwrite the replica instead of keeping a second copy of it meanwhile: until the sync is done there is then no replica that boots'
 complete -c pvesync -n "__fish_pvesync_using_subcommand vm" -l no-base -d 'Keep no snapshot of what was sent. It keeps what the guest overwrites until the next sync, which without it has to compare everything'
@@ -112,6 +116,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c pvesync -n "__fish_pvesync_using_subcommand generations" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand generations" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand generations" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand generations" -s q -l quiet -d 'Print nothing but errors'
 complete -c pvesync -n "__fish_pvesync_using_subcommand generations" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
 complete -c pvesync -n "__fish_pvesync_using_subcommand generations" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
@@ -123,6 +128,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c pvesync -n "__fish_pvesync_using_subcommand status" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand status" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand status" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand status" -s q -l quiet -d 'Print nothing but errors'
 complete -c pvesync -n "__fish_pvesync_using_subcommand status" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
 complete -c pvesync -n "__fish_pvesync_using_subcommand status" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
@@ -133,6 +139,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c pvesync -n "__fish_pvesync_using_subcommand check" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand check" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand check" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand check" -s q -l quiet -d 'Print nothing but errors'
 complete -c pvesync -n "__fish_pvesync_using_subcommand check" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
 complete -c pvesync -n "__fish_pvesync_using_subcommand check" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
@@ -145,6 +152,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c pvesync -n "__fish_pvesync_using_subcommand report" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand report" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand report" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand report" -s q -l quiet -d 'Print nothing but errors'
 complete -c pvesync -n "__fish_pvesync_using_subcommand report" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
 complete -c pvesync -n "__fish_pvesync_using_subcommand report" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
@@ -154,11 +162,30 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c pvesync -n "__fish_pvesync_using_subcommand doctor" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand doctor" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand doctor" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand doctor" -l repair -d 'Finish what was cut off, and remove what such runs have left'
 complete -c pvesync -n "__fish_pvesync_using_subcommand doctor" -s q -l quiet -d 'Print nothing but errors'
 complete -c pvesync -n "__fish_pvesync_using_subcommand doctor" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
 complete -c pvesync -n "__fish_pvesync_using_subcommand doctor" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
 complete -c pvesync -n "__fish_pvesync_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c pvesync -n "__fish_pvesync_using_subcommand setup" -l user -d 'Log in as this user, and run the agent with sudo' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand setup" -l access -d 'What the key is good for' -r -f -a "append\t'Generations are added, and none is overwritten or removed'
+write\t'Replicas are kept, and pruned'"
+complete -c pvesync -n "__fish_pvesync_using_subcommand setup" -l allow-vm -d 'Ids that replicas may have there, with * and ?; may be given more than once [default: all]' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand setup" -l allow-storage -d 'Storages, pools or directories that replicas may be on there; may be given more than once [default: all]' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand setup" -l bandwidth -d 'Most bytes a second that a connection may bring (K, M, G), at least 1M' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand setup" -l progress -d 'Show live progress' -r -f -a "auto\t'A live line on a terminal, a line every ten seconds otherwise'
+always\t'A live line even if the output is not a terminal'
+never\t'None'"
+complete -c pvesync -n "__fish_pvesync_using_subcommand setup" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
+complete -c pvesync -n "__fish_pvesync_using_subcommand setup" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand setup" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
+complete -c pvesync -n "__fish_pvesync_using_subcommand setup" -l roles -d 'Let VMs be taken over and moved there, too; only with --access write'
+complete -c pvesync -n "__fish_pvesync_using_subcommand setup" -l remove -d 'Take the key and the policy away again, here and there'
+complete -c pvesync -n "__fish_pvesync_using_subcommand setup" -s q -l quiet -d 'Print nothing but errors'
+complete -c pvesync -n "__fish_pvesync_using_subcommand setup" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
+complete -c pvesync -n "__fish_pvesync_using_subcommand setup" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
+complete -c pvesync -n "__fish_pvesync_using_subcommand setup" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c pvesync -n "__fish_pvesync_using_subcommand prune" -l to -d 'On this host instead of here' -r
 complete -c pvesync -n "__fish_pvesync_using_subcommand prune" -l keep -d 'Generations to keep there; pinned ones stay besides' -r
 complete -c pvesync -n "__fish_pvesync_using_subcommand prune" -l keep-within -d 'Keep also all taken within this time before the newest: 36h, 7d, 4w' -r
@@ -167,6 +194,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c pvesync -n "__fish_pvesync_using_subcommand prune" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand prune" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand prune" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand prune" -l dry-run -d 'Tell which generations would go; change nothing'
 complete -c pvesync -n "__fish_pvesync_using_subcommand prune" -s q -l quiet -d 'Print nothing but errors'
 complete -c pvesync -n "__fish_pvesync_using_subcommand prune" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
@@ -178,6 +206,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c pvesync -n "__fish_pvesync_using_subcommand pin" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand pin" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand pin" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand pin" -s q -l quiet -d 'Print nothing but errors'
 complete -c pvesync -n "__fish_pvesync_using_subcommand pin" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
 complete -c pvesync -n "__fish_pvesync_using_subcommand pin" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
@@ -188,6 +217,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c pvesync -n "__fish_pvesync_using_subcommand unpin" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand unpin" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand unpin" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand unpin" -s q -l quiet -d 'Print nothing but errors'
 complete -c pvesync -n "__fish_pvesync_using_subcommand unpin" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
 complete -c pvesync -n "__fish_pvesync_using_subcommand unpin" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
@@ -202,6 +232,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c pvesync -n "__fish_pvesync_using_subcommand failover" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand failover" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand failover" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand failover" -l no-start -d 'Leave the VM off'
 complete -c pvesync -n "__fish_pvesync_using_subcommand failover" -l dry-run -d 'Tell what is known and what would be done; change nothing'
 complete -c pvesync -n "__fish_pvesync_using_subcommand failover" -s q -l quiet -d 'Print nothing but errors'
@@ -218,6 +249,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c pvesync -n "__fish_pvesync_using_subcommand boot-check" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand boot-check" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand boot-check" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand boot-check" -l dry-run -d 'Tell what is known and what would be done; change nothing'
 complete -c pvesync -n "__fish_pvesync_using_subcommand boot-check" -s q -l quiet -d 'Print nothing but errors'
 complete -c pvesync -n "__fish_pvesync_using_subcommand boot-check" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
@@ -233,6 +265,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c pvesync -n "__fish_pvesync_using_subcommand test-failover" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand test-failover" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand test-failover" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand test-failover" -s q -l quiet -d 'Print nothing but errors'
 complete -c pvesync -n "__fish_pvesync_using_subcommand test-failover" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
 complete -c pvesync -n "__fish_pvesync_using_subcommand test-failover" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
@@ -245,6 +278,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c pvesync -n "__fish_pvesync_using_subcommand verify" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand verify" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand verify" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand verify" -l repair -d 'Put damage right from the VM\'s disks on this host, as far as the guest has not written there since'
 complete -c pvesync -n "__fish_pvesync_using_subcommand verify" -s q -l quiet -d 'Print nothing but errors'
 complete -c pvesync -n "__fish_pvesync_using_subcommand verify" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
@@ -255,6 +289,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c pvesync -n "__fish_pvesync_using_subcommand job; and not __fish_seen_subcommand_from run check help" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand job; and not __fish_seen_subcommand_from run check help" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand job; and not __fish_seen_subcommand_from run check help" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand job; and not __fish_seen_subcommand_from run check help" -s q -l quiet -d 'Print nothing but errors'
 complete -c pvesync -n "__fish_pvesync_using_subcommand job; and not __fish_seen_subcommand_from run check help" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
 complete -c pvesync -n "__fish_pvesync_using_subcommand job; and not __fish_seen_subcommand_from run check help" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
@@ -267,6 +302,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c pvesync -n "__fish_pvesync_using_subcommand job; and __fish_seen_subcommand_from run" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand job; and __fish_seen_subcommand_from run" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand job; and __fish_seen_subcommand_from run" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand job; and __fish_seen_subcommand_from run" -l dry-run -d 'Tell what would be done; change nothing'
 complete -c pvesync -n "__fish_pvesync_using_subcommand job; and __fish_seen_subcommand_from run" -s q -l quiet -d 'Print nothing but errors'
 complete -c pvesync -n "__fish_pvesync_using_subcommand job; and __fish_seen_subcommand_from run" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
@@ -277,6 +313,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c pvesync -n "__fish_pvesync_using_subcommand job; and __fish_seen_subcommand_from check" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand job; and __fish_seen_subcommand_from check" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand job; and __fish_seen_subcommand_from check" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand job; and __fish_seen_subcommand_from check" -s q -l quiet -d 'Print nothing but errors'
 complete -c pvesync -n "__fish_pvesync_using_subcommand job; and __fish_seen_subcommand_from check" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
 complete -c pvesync -n "__fish_pvesync_using_subcommand job; and __fish_seen_subcommand_from check" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
@@ -289,6 +326,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and not __fish_seen_subcommand_from add list remove help" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and not __fish_seen_subcommand_from add list remove help" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and not __fish_seen_subcommand_from add list remove help" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and not __fish_seen_subcommand_from add list remove help" -s q -l quiet -d 'Print nothing but errors'
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and not __fish_seen_subcommand_from add list remove help" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and not __fish_seen_subcommand_from add list remove help" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
@@ -316,6 +354,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l all -d 'All VMs of this node, but templates and replicas'
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l replace -d 'Replace a job of this name that says something else'
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -s q -l quiet -d 'Print nothing but errors'
@@ -327,6 +366,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from list" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from list" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from list" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from list" -s q -l quiet -d 'Print nothing but errors'
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from list" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from list" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
@@ -336,6 +376,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from remove" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from remove" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from remove" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from remove" -s q -l quiet -d 'Print nothing but errors'
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from remove" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from remove" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
@@ -369,6 +410,8 @@ complete -c pvesync -n "__fish_pvesync_using_subcommand migrate" -l max-downtime
 complete -c pvesync -n "__fish_pvesync_using_subcommand migrate" -l stop -d 'How the VM is ended here: its guest shuts down, or it is switched off as by a power cut' -r -f -a "shutdown\t'Its guest is asked to shut down'
 off\t'It is switched off: its guest sees that as a power cut'"
 complete -c pvesync -n "__fish_pvesync_using_subcommand migrate" -l shutdown-timeout -d 'How long its guest may take to shut down; then the VM stays here' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand migrate" -l live -d 'Its guest is not shut down, and goes on there with its memory. It runs until almost all is there if both hosts can do that (libvirt, with disks that are files); else, or with --live=pause, it is paused while its memory is sent' -r -f -a "auto\t'Without being held still, where that is possible'
+pause\t'Paused'"
 complete -c pvesync -n "__fish_pvesync_using_subcommand migrate" -l pause-max -d 'How long the guest may be paused at the most for that; then it goes on here' -r
 complete -c pvesync -n "__fish_pvesync_using_subcommand migrate" -l rounds-max -d 'Most syncs of the running VM before it is given up' -r
 complete -c pvesync -n "__fish_pvesync_using_subcommand migrate" -l health-command -d 'Program, by its absolute path, with arguments, that is run on this host with VMID and HOST in its environment, and exits with 0 if the VM does well there. No shell reads it. Besides, the guest\'s agent has to answer, if there is one' -r
@@ -379,6 +422,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c pvesync -n "__fish_pvesync_using_subcommand migrate" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand migrate" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand migrate" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand migrate" -l in-place -d 'Where files cannot share blocks, overwrite the replica instead of keeping a second copy of it meanwhile: until the sync is done there is then no replica that boots'
 complete -c pvesync -n "__fish_pvesync_using_subcommand migrate" -l no-base -d 'Keep no snapshot of what was sent. It keeps what the guest overwrites until the next sync, which without it has to compare everything'
 complete -c pvesync -n "__fish_pvesync_using_subcommand migrate" -l dry-run -d 'Tell what would be done; change nothing'
@@ -387,7 +431,6 @@ complete -c pvesync -n "__fish_pvesync_using_subcommand migrate" -l direct -d 'R
 complete -c pvesync -n "__fish_pvesync_using_subcommand migrate" -l include-unused -d 'Replicate volumes that are not attached to the VM (unused0), too'
 complete -c pvesync -n "__fish_pvesync_using_subcommand migrate" -l skip-no-backup -d 'Leave disks out that backups leave out (backup=0)'
 complete -c pvesync -n "__fish_pvesync_using_subcommand migrate" -l include-shared -d 'Replicate disks on shared storages, too: for a host that does not share them'
-complete -c pvesync -n "__fish_pvesync_using_subcommand migrate" -l live -d 'Its guest is not shut down, but paused, and goes on there with its memory. The memory is sent while it is paused'
 complete -c pvesync -n "__fish_pvesync_using_subcommand migrate" -l no-start -d 'Do not start it there'
 complete -c pvesync -n "__fish_pvesync_using_subcommand migrate" -l undo -d 'Take the VM back that a migration which was cut off has given up, once the other host has confirmed that it will not take it over'
 complete -c pvesync -n "__fish_pvesync_using_subcommand migrate" -s q -l quiet -d 'Print nothing but errors'
@@ -419,6 +462,8 @@ complete -c pvesync -n "__fish_pvesync_using_subcommand failback" -l max-downtim
 complete -c pvesync -n "__fish_pvesync_using_subcommand failback" -l stop -d 'How the VM is ended here: its guest shuts down, or it is switched off as by a power cut' -r -f -a "shutdown\t'Its guest is asked to shut down'
 off\t'It is switched off: its guest sees that as a power cut'"
 complete -c pvesync -n "__fish_pvesync_using_subcommand failback" -l shutdown-timeout -d 'How long its guest may take to shut down; then the VM stays here' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand failback" -l live -d 'Its guest is not shut down, and goes on there with its memory. It runs until almost all is there if both hosts can do that (libvirt, with disks that are files); else, or with --live=pause, it is paused while its memory is sent' -r -f -a "auto\t'Without being held still, where that is possible'
+pause\t'Paused'"
 complete -c pvesync -n "__fish_pvesync_using_subcommand failback" -l pause-max -d 'How long the guest may be paused at the most for that; then it goes on here' -r
 complete -c pvesync -n "__fish_pvesync_using_subcommand failback" -l rounds-max -d 'Most syncs of the running VM before it is given up' -r
 complete -c pvesync -n "__fish_pvesync_using_subcommand failback" -l health-command -d 'Program, by its absolute path, with arguments, that is run on this host with VMID and HOST in its environment, and exits with 0 if the VM does well there. No shell reads it. Besides, the guest\'s agent has to answer, if there is one' -r
@@ -428,6 +473,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c pvesync -n "__fish_pvesync_using_subcommand failback" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand failback" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand failback" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand failback" -l in-place -d 'Where files cannot share blocks, overwrite the replica instead of keeping a second copy of it meanwhile: until the sync is done there is then no replica that boots'
 complete -c pvesync -n "__fish_pvesync_using_subcommand failback" -l no-base -d 'Keep no snapshot of what was sent. It keeps what the guest overwrites until the next sync, which without it has to compare everything'
 complete -c pvesync -n "__fish_pvesync_using_subcommand failback" -l dry-run -d 'Tell what would be done; change nothing'
@@ -437,32 +483,72 @@ complete -c pvesync -n "__fish_pvesync_using_subcommand failback" -l include-unu
 complete -c pvesync -n "__fish_pvesync_using_subcommand failback" -l skip-no-backup -d 'Leave disks out that backups leave out (backup=0)'
 complete -c pvesync -n "__fish_pvesync_using_subcommand failback" -l include-shared -d 'Replicate disks on shared storages, too: for a host that does not share them'
 complete -c pvesync -n "__fish_pvesync_using_subcommand failback" -l no-migrate -d 'Only make the other host a replica host again and sync to it; the VM stays here'
-complete -c pvesync -n "__fish_pvesync_using_subcommand failback" -l live -d 'Its guest is not shut down, but paused, and goes on there with its memory. The memory is sent while it is paused'
 complete -c pvesync -n "__fish_pvesync_using_subcommand failback" -l no-start -d 'Do not start it there'
 complete -c pvesync -n "__fish_pvesync_using_subcommand failback" -s q -l quiet -d 'Print nothing but errors'
 complete -c pvesync -n "__fish_pvesync_using_subcommand failback" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
 complete -c pvesync -n "__fish_pvesync_using_subcommand failback" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
 complete -c pvesync -n "__fish_pvesync_using_subcommand failback" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover boot-check test-failover verify job schedule migrate failback help" -f -a "vm" -d 'Sync VMs of this node to another host, each as a new generation there'
-complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover boot-check test-failover verify job schedule migrate failback help" -f -a "generations" -d 'List the generations of replicas, here or on another host'
-complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover boot-check test-failover verify job schedule migrate failback help" -f -a "status" -d 'How all replications stand that this node has a part in'
-complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover boot-check test-failover verify job schedule migrate failback help" -f -a "check" -d 'The same for Nagios and its like: exit code 0 if all is well, 1 after a failed run, 2 if a generation is too old, 3 if that cannot be told'
-complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover boot-check test-failover verify job schedule migrate failback help" -f -a "report" -d 'Write the status of all replications as one HTML file, to be looked at or printed'
-complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover boot-check test-failover verify job schedule migrate failback help" -f -a "doctor" -d 'Look for what is unfinished, broken or missing on this node'
-complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover boot-check test-failover verify job schedule migrate failback help" -f -a "prune" -d 'Drop generations that are not to be kept, here or on another host'
-complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover boot-check test-failover verify job schedule migrate failback help" -f -a "pin" -d 'Keep a generation from being pruned'
-complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover boot-check test-failover verify job schedule migrate failback help" -f -a "unpin" -d 'Let a generation be pruned again'
-complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover boot-check test-failover verify job schedule migrate failback help" -f -a "failover" -d 'Make the replica on this node the VM, because its source is lost'
-complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover boot-check test-failover verify job schedule migrate failback help" -f -a "boot-check" -d 'Before this node starts its VMs: ask the hosts that keep their replicas whether they have taken one over, and keep it off if so. The unit pvesync-boot.service does this'
-complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover boot-check test-failover verify job schedule migrate failback help" -f -a "test-failover" -d 'Boot a clone of a generation of a replica on this node, without any network, and remove it'
-complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover boot-check test-failover verify job schedule migrate failback help" -f -a "verify" -d 'Read a generation again and compare it with what was sealed, here or on another host'
-complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover boot-check test-failover verify job schedule migrate failback help" -f -a "job" -d 'Run or check jobs: what is in /etc/pvesync/jobs.d'
-complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover boot-check test-failover verify job schedule migrate failback help" -f -a "schedule" -d 'Let VMs be synced regularly, by systemd'
-complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover boot-check test-failover verify job schedule migrate failback help" -f -a "migrate" -d 'Move a VM to another host that has, or gets, a replica of it'
-complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover boot-check test-failover verify job schedule migrate failback help" -f -a "failback" -d 'Bring a VM back to the host that it was taken over from, or moved from'
-complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover boot-check test-failover verify job schedule migrate failback help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -l progress -d 'Show live progress' -r -f -a "auto\t'A live line on a terminal, a line every ten seconds otherwise'
+always\t'A live line even if the output is not a terminal'
+never\t'None'"
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -s q -l quiet -d 'Print nothing but errors'
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -f -a "check" -d 'Check the configuration file, and tell what it and the environment set, and where'
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -f -a "show" -d 'Print all options as they hold, and where that is said, as a configuration file'
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and __fish_seen_subcommand_from check" -l progress -d 'Show live progress' -r -f -a "auto\t'A live line on a terminal, a line every ten seconds otherwise'
+always\t'A live line even if the output is not a terminal'
+never\t'None'"
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and __fish_seen_subcommand_from check" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and __fish_seen_subcommand_from check" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and __fish_seen_subcommand_from check" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and __fish_seen_subcommand_from check" -s q -l quiet -d 'Print nothing but errors'
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and __fish_seen_subcommand_from check" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and __fish_seen_subcommand_from check" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and __fish_seen_subcommand_from show" -l progress -d 'Show live progress' -r -f -a "auto\t'A live line on a terminal, a line every ten seconds otherwise'
+always\t'A live line even if the output is not a terminal'
+never\t'None'"
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and __fish_seen_subcommand_from show" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and __fish_seen_subcommand_from show" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and __fish_seen_subcommand_from show" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and __fish_seen_subcommand_from show" -l defaults -d 'Print the file that changes nothing, with all options explained'
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and __fish_seen_subcommand_from show" -s q -l quiet -d 'Print nothing but errors'
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and __fish_seen_subcommand_from show" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and __fish_seen_subcommand_from show" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "check" -d 'Check the configuration file, and tell what it and the environment set, and where'
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "show" -d 'Print all options as they hold, and where that is said, as a configuration file'
+complete -c pvesync -n "__fish_pvesync_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover boot-check test-failover verify job schedule migrate failback config help" -f -a "vm" -d 'Sync VMs of this node to another host, each as a new generation there'
+complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover boot-check test-failover verify job schedule migrate failback config help" -f -a "generations" -d 'List the generations of replicas, here or on another host'
+complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover boot-check test-failover verify job schedule migrate failback config help" -f -a "status" -d 'How all replications stand that this node has a part in'
+complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover boot-check test-failover verify job schedule migrate failback config help" -f -a "check" -d 'The same for Nagios and its like: exit code 0 if all is well, 1 after a failed run, 2 if a generation is too old, 3 if that cannot be told'
+complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover boot-check test-failover verify job schedule migrate failback config help" -f -a "report" -d 'Write the status of all replications as one HTML file, to be looked at or printed'
+complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover boot-check test-failover verify job schedule migrate failback config help" -f -a "doctor" -d 'Look for what is unfinished, broken or missing on this node'
+complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover boot-check test-failover verify job schedule migrate failback config help" -f -a "setup" -d 'Make a key for the runs to another host that serves nothing but them there'
+complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover boot-check test-failover verify job schedule migrate failback config help" -f -a "prune" -d 'Drop generations that are not to be kept, here or on another host'
+complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover boot-check test-failover verify job schedule migrate failback config help" -f -a "pin" -d 'Keep a generation from being pruned'
+complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover boot-check test-failover verify job schedule migrate failback config help" -f -a "unpin" -d 'Let a generation be pruned again'
+complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover boot-check test-failover verify job schedule migrate failback config help" -f -a "failover" -d 'Make the replica on this node the VM, because its source is lost'
+complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover boot-check test-failover verify job schedule migrate failback config help" -f -a "boot-check" -d 'Before this node starts its VMs: ask the hosts that keep their replicas whether they have taken one over, and keep it off if so. The unit pvesync-boot.service does this'
+complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover boot-check test-failover verify job schedule migrate failback config help" -f -a "test-failover" -d 'Boot a clone of a generation of a replica on this node, without any network, and remove it'
+complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover boot-check test-failover verify job schedule migrate failback config help" -f -a "verify" -d 'Read a generation again and compare it with what was sealed, here or on another host'
+complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover boot-check test-failover verify job schedule migrate failback config help" -f -a "job" -d 'Run or check jobs: what is in /etc/pvesync/jobs.d'
+complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover boot-check test-failover verify job schedule migrate failback config help" -f -a "schedule" -d 'Let VMs be synced regularly, by systemd'
+complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover boot-check test-failover verify job schedule migrate failback config help" -f -a "migrate" -d 'Move a VM to another host that has, or gets, a replica of it'
+complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover boot-check test-failover verify job schedule migrate failback config help" -f -a "failback" -d 'Bring a VM back to the host that it was taken over from, or moved from'
+complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover boot-check test-failover verify job schedule migrate failback config help" -f -a "config" -d 'Check or show the configuration: /etc/pvesync/pvesync.toml and the environment'
+complete -c pvesync -n "__fish_pvesync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover boot-check test-failover verify job schedule migrate failback config help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c pvesync -n "__fish_pvesync_using_subcommand help; and __fish_seen_subcommand_from job" -f -a "run" -d 'Run a job now: all VMs that its file names'
 complete -c pvesync -n "__fish_pvesync_using_subcommand help; and __fish_seen_subcommand_from job" -f -a "check" -d 'Check the file of a job, or of all jobs, and tell which VMs they come to'
 complete -c pvesync -n "__fish_pvesync_using_subcommand help; and __fish_seen_subcommand_from schedule" -f -a "add" -d 'Let VMs be synced regularly: writes a job file and a systemd timer'
 complete -c pvesync -n "__fish_pvesync_using_subcommand help; and __fish_seen_subcommand_from schedule" -f -a "list" -d 'All jobs: when they run next, what came of the last run, and how old their replicas are'
 complete -c pvesync -n "__fish_pvesync_using_subcommand help; and __fish_seen_subcommand_from schedule" -f -a "remove" -d 'Take a schedule away, with its job file; replicas stay'
+complete -c pvesync -n "__fish_pvesync_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "check" -d 'Check the configuration file, and tell what it and the environment set, and where'
+complete -c pvesync -n "__fish_pvesync_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "show" -d 'Print all options as they hold, and where that is said, as a configuration file'

@@ -13,6 +13,8 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c rblocksync -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c rblocksync -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c rblocksync -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
+complete -c rblocksync -l config-check -d 'Check the configuration file, or FILE, tell what it sets, and end' -r -F
 complete -c rblocksync -l truncate -d 'Create DST, or change its size to SRC\'s; only for files'
 complete -c rblocksync -l ignore-size -d 'Sync the part that both have if their sizes differ'
 complete -c rblocksync -l dry-run -d 'Compare and tell what would be sent; change nothing'
@@ -21,5 +23,7 @@ complete -c rblocksync -l direct -d 'Read and write files past the page cache, a
 complete -c rblocksync -s q -l quiet -d 'Print nothing but errors'
 complete -c rblocksync -l json -d 'Print events and the result as JSON, one object a line, on standard output'
 complete -c rblocksync -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
+complete -c rblocksync -l config-show -d 'Print all options as they hold by the configuration file and the environment, and end'
+complete -c rblocksync -l config-defaults -d 'Print the configuration file that changes nothing, with all options explained, and end'
 complete -c rblocksync -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c rblocksync -s V -l version -d 'Print version'

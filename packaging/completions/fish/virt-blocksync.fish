@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_virt_blocksync_global_optspecs
-    string join \n q/quiet json progress= ssh-config= cipher= accept-new-host-key c/connect= h/help V/version
+    string join \n q/quiet json progress= ssh-config= cipher= accept-new-host-key c/connect= config= h/help V/version
 end
 
 function __fish_virt_blocksync_needs_command
@@ -30,6 +30,7 @@ never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -s q -l quiet -d 'Print nothing but errors'
 complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
 complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
@@ -41,6 +42,7 @@ complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -f -a "statu
 complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -f -a "check" -d 'The same for Nagios and its like: exit code 0 if all is well, 1 after a failed run, 2 if a generation is too old, 3 if that cannot be told'
 complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -f -a "report" -d 'Write the status of all replications as one HTML file, to be looked at or printed'
 complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -f -a "doctor" -d 'Look for what is unfinished, broken or missing on this host'
+complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -f -a "setup" -d 'Make a key for the runs to another host that serves nothing but them there'
 complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -f -a "prune" -d 'Drop generations that are not to be kept, here or on another host'
 complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -f -a "pin" -d 'Keep a generation from being pruned'
 complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -f -a "unpin" -d 'Let a generation be pruned again'
@@ -48,7 +50,9 @@ complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -f -a "failo
 complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -f -a "test-failover" -d 'Boot a clone of a generation of a replica on this host, without any network, and remove it'
 complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -f -a "verify" -d 'Read a generation again and compare it with what was sealed, here or on another host'
 complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -f -a "migrate" -d 'Move a domain to another host that has, or gets, a replica of it'
+complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -f -a "boot-check" -d 'Before this host starts its domains: ask the other hosts whether they have taken one over, and keep that off here'
 complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -f -a "failback" -d 'Bring a domain back to the host that it was taken over from, or moved from'
+complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -f -a "config" -d 'Check or show the configuration: /etc/virt-blocksync/virt-blocksync.toml and the environment'
 complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand vm" -l exclude-vm -d 'But not these' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand vm" -l to -d 'Host to keep the replica on: [USER@]HOST or ssh://[USER@]HOST[:PORT]' -r
@@ -84,6 +88,7 @@ never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand vm" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand vm" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand vm" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand vm" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand vm" -l all -d 'All domains of this host, but replicas and those that have gone to other hosts'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand vm" -l in-place -d 'Where files cannot share blocks, overwrite the replica instead of keeping a second copy of it meanwhile: until the sync is done there is then no replica that boots'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand vm" -l no-base -d 'Keep no snapshot of what was sent. It keeps what the guest overwrites until the next sync, which without it has to compare everything'
@@ -102,6 +107,7 @@ never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand generations" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand generations" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand generations" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand generations" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand generations" -s q -l quiet -d 'Print nothing but errors'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand generations" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand generations" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
@@ -114,6 +120,7 @@ never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand status" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand status" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand status" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand status" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand status" -s q -l quiet -d 'Print nothing but errors'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand status" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand status" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
@@ -125,6 +132,7 @@ never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand check" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand check" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand check" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand check" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand check" -s q -l quiet -d 'Print nothing but errors'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand check" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand check" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
@@ -138,6 +146,7 @@ never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand report" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand report" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand report" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand report" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand report" -s q -l quiet -d 'Print nothing but errors'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand report" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand report" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
@@ -148,11 +157,31 @@ never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand doctor" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand doctor" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand doctor" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand doctor" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand doctor" -l repair -d 'Finish what was cut off, and remove what such runs have left'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand doctor" -s q -l quiet -d 'Print nothing but errors'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand doctor" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand doctor" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand setup" -l user -d 'Log in as this user, and run the agent with sudo' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand setup" -l access -d 'What the key is good for' -r -f -a "append\t'Generations are added, and none is overwritten or removed'
+write\t'Replicas are kept, and pruned'"
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand setup" -l allow-vm -d 'Ids that replicas may have there, with * and ?; may be given more than once [default: all]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand setup" -l allow-storage -d 'Storages, pools or directories that replicas may be on there; may be given more than once [default: all]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand setup" -l bandwidth -d 'Most bytes a second that a connection may bring (K, M, G), at least 1M' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand setup" -l progress -d 'Show live progress' -r -f -a "auto\t'A live line on a terminal, a line every ten seconds otherwise'
+always\t'A live line even if the output is not a terminal'
+never\t'None'"
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand setup" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand setup" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand setup" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand setup" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand setup" -l roles -d 'Let VMs be taken over and moved there, too; only with --access write'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand setup" -l remove -d 'Take the key and the policy away again, here and there'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand setup" -s q -l quiet -d 'Print nothing but errors'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand setup" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand setup" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand setup" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand prune" -l to -d 'On this host instead of here' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand prune" -l keep -d 'Generations to keep there; pinned ones stay besides' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand prune" -l keep-within -d 'Keep also all taken within this time before the newest: 36h, 7d, 4w' -r
@@ -162,6 +191,7 @@ never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand prune" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand prune" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand prune" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand prune" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand prune" -l dry-run -d 'Tell which generations would go; change nothing'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand prune" -s q -l quiet -d 'Print nothing but errors'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand prune" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
@@ -174,6 +204,7 @@ never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand pin" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand pin" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand pin" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand pin" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand pin" -s q -l quiet -d 'Print nothing but errors'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand pin" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand pin" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
@@ -185,6 +216,7 @@ never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand unpin" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand unpin" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand unpin" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand unpin" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand unpin" -s q -l quiet -d 'Print nothing but errors'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand unpin" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand unpin" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
@@ -200,6 +232,7 @@ never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failover" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failover" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failover" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failover" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failover" -l no-start -d 'Leave the VM off'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failover" -l dry-run -d 'Tell what is known and what would be done; change nothing'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failover" -s q -l quiet -d 'Print nothing but errors'
@@ -217,6 +250,7 @@ never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand test-failover" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand test-failover" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand test-failover" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand test-failover" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand test-failover" -s q -l quiet -d 'Print nothing but errors'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand test-failover" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand test-failover" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
@@ -230,6 +264,7 @@ never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand verify" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand verify" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand verify" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand verify" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand verify" -l repair -d 'Put damage right from the VM\'s disks on this host, as far as the guest has not written there since'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand verify" -s q -l quiet -d 'Print nothing but errors'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand verify" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
@@ -260,6 +295,8 @@ complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -l stop -d 'How the VM is ended here: its guest shuts down, or it is switched off as by a power cut' -r -f -a "shutdown\t'Its guest is asked to shut down'
 off\t'It is switched off: its guest sees that as a power cut'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -l shutdown-timeout -d 'How long its guest may take to shut down; then the VM stays here' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -l live -d 'Its guest is not shut down, and goes on there with its memory. It runs until almost all is there if both hosts can do that (libvirt, with disks that are files); else, or with --live=pause, it is paused while its memory is sent' -r -f -a "auto\t'Without being held still, where that is possible'
+pause\t'Paused'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -l pause-max -d 'How long the guest may be paused at the most for that; then it goes on here' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -l rounds-max -d 'Most syncs of the running VM before it is given up' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -l health-command -d 'Program, by its absolute path, with arguments, that is run on this host with VMID and HOST in its environment, and exits with 0 if the VM does well there. No shell reads it. Besides, the guest\'s agent has to answer, if there is one' -r
@@ -271,18 +308,36 @@ never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -l in-place -d 'Where files cannot share blocks, overwrite the replica instead of keeping a second copy of it meanwhile: until the sync is done there is then no replica that boots'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -l no-base -d 'Keep no snapshot of what was sent. It keeps what the guest overwrites until the next sync, which without it has to compare everything'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -l dry-run -d 'Tell what would be done; change nothing'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -l verify -d 'Read back from the medium what was written, and check it'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -l direct -d 'Read and write files past the page cache, as devices always are'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -l live -d 'Its guest is not shut down, but paused, and goes on there with its memory. The memory is sent while it is paused'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -l no-start -d 'Do not start it there'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -l undo -d 'Take the VM back that a migration which was cut off has given up, once the other host has confirmed that it will not take it over'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -s q -l quiet -d 'Print nothing but errors'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand boot-check" -l wait -d 'How long to try to ask the other hosts, in all' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand boot-check" -l unreachable -d 'What is done about a VM if one of the hosts that keep its replica cannot be asked: it may start, or it is kept off' -r -f -a "start\t'It may start: a host that is alone must be able to'
+hold\t'It is kept off until they have answered, or somebody decides'"
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand boot-check" -l reach -d 'How a host is reached, if not as it was when it was synced to: its name and [USER@]HOST or ssh://[USER@]HOST[:PORT]; may be given more than once' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand boot-check" -l i-am-sure -d 'You are certain that this VM, named by its id, runs on no other host: it may start unless another host is primary in a newer epoch; may be given more than once' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand boot-check" -l progress -d 'Show live progress' -r -f -a "auto\t'A live line on a terminal, a line every ten seconds otherwise'
+always\t'A live line even if the output is not a terminal'
+never\t'None'"
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand boot-check" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand boot-check" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand boot-check" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand boot-check" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand boot-check" -l before-libvirt -d 'libvirt does not run yet: its definitions are read from its files, and what must not start is kept off by the hook'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand boot-check" -l dry-run -d 'Tell what is known and what would be done; change nothing'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand boot-check" -s q -l quiet -d 'Print nothing but errors'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand boot-check" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand boot-check" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand boot-check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -l to -d 'Host to keep the replica on: [USER@]HOST or ssh://[USER@]HOST[:PORT]' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -l format -d 'Format of a disk there, by its key (scsi1=qcow2): raw or qcow2, where disks are files; by default what it is here. May be given more than once; counts when the disk is sent for the first time' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -l exclude -d 'Leave this disk out, by its key (scsi1, vdb); may be given more than once' -r
@@ -308,6 +363,8 @@ complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" 
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -l stop -d 'How the VM is ended here: its guest shuts down, or it is switched off as by a power cut' -r -f -a "shutdown\t'Its guest is asked to shut down'
 off\t'It is switched off: its guest sees that as a power cut'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -l shutdown-timeout -d 'How long its guest may take to shut down; then the VM stays here' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -l live -d 'Its guest is not shut down, and goes on there with its memory. It runs until almost all is there if both hosts can do that (libvirt, with disks that are files); else, or with --live=pause, it is paused while its memory is sent' -r -f -a "auto\t'Without being held still, where that is possible'
+pause\t'Paused'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -l pause-max -d 'How long the guest may be paused at the most for that; then it goes on here' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -l rounds-max -d 'Most syncs of the running VM before it is given up' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -l health-command -d 'Program, by its absolute path, with arguments, that is run on this host with VMID and HOST in its environment, and exits with 0 if the VM does well there. No shell reads it. Besides, the guest\'s agent has to answer, if there is one' -r
@@ -318,30 +375,75 @@ never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -l in-place -d 'Where files cannot share blocks, overwrite the replica instead of keeping a second copy of it meanwhile: until the sync is done there is then no replica that boots'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -l no-base -d 'Keep no snapshot of what was sent. It keeps what the guest overwrites until the next sync, which without it has to compare everything'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -l dry-run -d 'Tell what would be done; change nothing'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -l verify -d 'Read back from the medium what was written, and check it'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -l direct -d 'Read and write files past the page cache, as devices always are'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -l no-migrate -d 'Only make the other host a replica host again and sync to it; the VM stays here'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -l live -d 'Its guest is not shut down, but paused, and goes on there with its memory. The memory is sent while it is paused'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -l no-start -d 'Do not start it there'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -s q -l quiet -d 'Print nothing but errors'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover test-failover verify migrate failback help" -f -a "vm" -d 'Sync domains of this host to another host, each as a new generation there'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover test-failover verify migrate failback help" -f -a "generations" -d 'List the generations of replicas, here or on another host'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover test-failover verify migrate failback help" -f -a "status" -d 'How all replications stand that this host has a part in'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover test-failover verify migrate failback help" -f -a "check" -d 'The same for Nagios and its like: exit code 0 if all is well, 1 after a failed run, 2 if a generation is too old, 3 if that cannot be told'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover test-failover verify migrate failback help" -f -a "report" -d 'Write the status of all replications as one HTML file, to be looked at or printed'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover test-failover verify migrate failback help" -f -a "doctor" -d 'Look for what is unfinished, broken or missing on this host'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover test-failover verify migrate failback help" -f -a "prune" -d 'Drop generations that are not to be kept, here or on another host'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover test-failover verify migrate failback help" -f -a "pin" -d 'Keep a generation from being pruned'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover test-failover verify migrate failback help" -f -a "unpin" -d 'Let a generation be pruned again'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover test-failover verify migrate failback help" -f -a "failover" -d 'Make the replica on this host the domain, because its source is lost'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover test-failover verify migrate failback help" -f -a "test-failover" -d 'Boot a clone of a generation of a replica on this host, without any network, and remove it'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover test-failover verify migrate failback help" -f -a "verify" -d 'Read a generation again and compare it with what was sealed, here or on another host'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover test-failover verify migrate failback help" -f -a "migrate" -d 'Move a domain to another host that has, or gets, a replica of it'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover test-failover verify migrate failback help" -f -a "failback" -d 'Bring a domain back to the host that it was taken over from, or moved from'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor prune pin unpin failover test-failover verify migrate failback help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -l progress -d 'Show live progress' -r -f -a "auto\t'A live line on a terminal, a line every ten seconds otherwise'
+always\t'A live line even if the output is not a terminal'
+never\t'None'"
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -s q -l quiet -d 'Print nothing but errors'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -f -a "check" -d 'Check the configuration file, and tell what it and the environment set, and where'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -f -a "show" -d 'Print all options as they hold, and where that is said, as a configuration file'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from check" -l progress -d 'Show live progress' -r -f -a "auto\t'A live line on a terminal, a line every ten seconds otherwise'
+always\t'A live line even if the output is not a terminal'
+never\t'None'"
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from check" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from check" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from check" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from check" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from check" -s q -l quiet -d 'Print nothing but errors'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from check" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from check" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from show" -l progress -d 'Show live progress' -r -f -a "auto\t'A live line on a terminal, a line every ten seconds otherwise'
+always\t'A live line even if the output is not a terminal'
+never\t'None'"
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from show" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from show" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from show" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from show" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from show" -l defaults -d 'Print the file that changes nothing, with all options explained'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from show" -s q -l quiet -d 'Print nothing but errors'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from show" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from show" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "check" -d 'Check the configuration file, and tell what it and the environment set, and where'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "show" -d 'Print all options as they hold, and where that is said, as a configuration file'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "vm" -d 'Sync domains of this host to another host, each as a new generation there'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "generations" -d 'List the generations of replicas, here or on another host'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "status" -d 'How all replications stand that this host has a part in'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "check" -d 'The same for Nagios and its like: exit code 0 if all is well, 1 after a failed run, 2 if a generation is too old, 3 if that cannot be told'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "report" -d 'Write the status of all replications as one HTML file, to be looked at or printed'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "doctor" -d 'Look for what is unfinished, broken or missing on this host'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "setup" -d 'Make a key for the runs to another host that serves nothing but them there'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "prune" -d 'Drop generations that are not to be kept, here or on another host'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "pin" -d 'Keep a generation from being pruned'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "unpin" -d 'Let a generation be pruned again'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "failover" -d 'Make the replica on this host the domain, because its source is lost'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "test-failover" -d 'Boot a clone of a generation of a replica on this host, without any network, and remove it'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "verify" -d 'Read a generation again and compare it with what was sealed, here or on another host'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "migrate" -d 'Move a domain to another host that has, or gets, a replica of it'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "boot-check" -d 'Before this host starts its domains: ask the other hosts whether they have taken one over, and keep that off here'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "failback" -d 'Bring a domain back to the host that it was taken over from, or moved from'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "config" -d 'Check or show the configuration: /etc/virt-blocksync/virt-blocksync.toml and the environment'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "check" -d 'Check the configuration file, and tell what it and the environment set, and where'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "show" -d 'Print all options as they hold, and where that is said, as a configuration file'
