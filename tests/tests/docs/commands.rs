@@ -24,10 +24,12 @@ fn programs() -> [Command; 3] {
 const WITHOUT_CLAP: [&str; 4] = ["agent", "hook", "watchdog", "work"];
 
 /// Options of other programs that the pages name by themselves.
-const FOREIGN: [&str; 7] = [
+const FOREIGN: [&str; 9] = [
     "--copy-storage-all",
     "--inplace",
+    "--locked",
     "--managed-save",
+    "--offline",
     "--privsep",
     "--release",
     "--remove-all-storage",
