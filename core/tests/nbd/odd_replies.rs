@@ -254,9 +254,11 @@ fn nothing_is_waited_for_without_end() {
         far.send(&bytes![request.offset]);
         far.trickle();
     };
-    let e = play(HASTY, trickle, |client| read(&client.unwrap()).unwrap_err());
+    // Its bytes come in time on a busy machine, too.
+    let limit = Duration::from_secs(1);
+    let e = play(limit, trickle, |client| read(&client.unwrap()).unwrap_err());
     assert_eq!(e.kind(), Kind::Timeout, "{e}");
-    assert!(e.to_string().contains("for 3 s"), "{e}");
+    assert!(e.to_string().contains("for 10 s"), "{e}");
 }
 
 #[test]
