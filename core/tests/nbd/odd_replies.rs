@@ -255,7 +255,7 @@ fn nothing_is_waited_for_without_end() {
         far.trickle();
     };
     // Its bytes come in time on a busy machine, too.
-    let limit = Duration::from_secs(1);
+    let limit = std::time::Duration::from_secs(1);
     let e = play(limit, trickle, |client| read(&client.unwrap()).unwrap_err());
     assert_eq!(e.kind(), Kind::Timeout, "{e}");
     assert!(e.to_string().contains("for 10 s"), "{e}");

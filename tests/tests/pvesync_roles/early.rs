@@ -55,14 +55,14 @@ pub fn a_guest_that_waits_early_is_one_whoever_is_killed(lab: &Lab) -> Result<()
     wait_for_writes(a, THIN, 20)?;
     let was_born = born_of(a, VMID)?;
     let migrate = format!("pvesync migrate {VMID} --to hvb {SLOWLY}");
-    for point in DRIVER {
+    for point in some_of(&DRIVER) {
         let killed = format!("RBLOCKSYNC_CRASH_AT='{point}' {migrate}; exit $?");
         let killed = a.run_for(MOVE_MAX, &killed)?;
         let said = format!("{}{}", killed.stdout, killed.stderr);
         assert_eq!(killed.status, 137, "{point}: {said}");
         stays(a, b, &was_born, point)?;
     }
-    for point in AGENT {
+    for point in some_of(&AGENT) {
         agents_die_at(b, point)?;
         let failed = a.run_for(MOVE_MAX, &migrate)?;
         agents_die_at(b, "")?;
