@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod debian;
+pub mod kills;
 pub mod lab;
 pub mod markdown;
 pub mod pair;

@@ -3,6 +3,7 @@
 
 use std::process::ExitCode;
 use tests::cli::virt_blocksync;
+use tests::kills::some_of;
 use tests::named;
 use tests::virt::{repetitions, suite, Bed, Medium, Node, Result, Vm};
 
@@ -96,7 +97,7 @@ fn a_driver_that_dies_leaves_one_guest(bed: &Bed) -> Result<()> {
     let (a, b) = (bed.a(), bed.b());
     let vm = a.boot_of_its_own("web23")?;
     let migrate = "virt-blocksync migrate web23 --to kvb --live";
-    for moment in [
+    for moment in some_of(&[
         "handover begun",
         "journal stop",
         "paused",
@@ -110,7 +111,7 @@ fn a_driver_that_dies_leaves_one_guest(bed: &Bed) -> Result<()> {
         "memory sent",
         "keeper bound",
         "journal retire",
-    ] {
+    ]) {
         let killed = a.run(&format!("RBLOCKSYNC_CRASH_AT='{moment}' {migrate}"))?;
         assert!(!killed.success(), "{moment}: {killed:?}");
         stays(a, b, &vm, moment)?;
@@ -125,7 +126,7 @@ fn a_driver_that_dies_behind_the_flip_leaves_one_guest(bed: &Bed) -> Result<()> 
     install(bed)?;
     let (a, b) = (bed.a(), bed.b());
     let vm = a.boot_of_its_own("web24")?;
-    for moment in [
+    for moment in some_of(&[
         "stand",
         "retired standing",
         "retired guard",
@@ -133,7 +134,7 @@ fn a_driver_that_dies_behind_the_flip_leaves_one_guest(bed: &Bed) -> Result<()> 
         "started",
         "journal reverse",
         "journal adopt",
-    ] {
+    ]) {
         let migrate = "virt-blocksync migrate web24 --to kvb --live";
         let killed = a.run(&format!("RBLOCKSYNC_CRASH_AT='{moment}' {migrate}"))?;
         assert!(!killed.success(), "{moment}: {killed:?}");

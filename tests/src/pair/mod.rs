@@ -115,16 +115,6 @@ pub fn one_instant(guest: &Guest, paths: &[&str]) -> Result<Report> {
     Ok(pattern::check_regions(&regions).unwrap_or_else(|bad| panic!("{paths:?}: {bad:?}")))
 }
 
-/// Of places to die at, every other one, as dying and coming back takes minutes here: all of them if `LAB_KILLS` is set. That
-/// each is survived is shown on files, too, where it takes seconds.
-pub fn some_of<'a>(points: &'a [&'a str]) -> impl Iterator<Item = &'a str> {
-    let step = match std::env::var_os("LAB_KILLS") {
-        Some(_) => 1,
-        None => 2,
-    };
-    points.iter().step_by(step).copied()
-}
-
 /// The newest write on a disk that its VM is writing to.
 pub fn newest_write(guest: &Guest, device: &str) -> Result<u32> {
     let read = format!("dd if={device} bs=1M skip=1 count=2 iflag=direct status=none");

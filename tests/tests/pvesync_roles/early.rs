@@ -3,6 +3,7 @@
 
 use crate::live::{born_of, has_moved_of};
 use crate::migrate::{events, MOVE_MAX};
+use tests::kills::some_of;
 use tests::lab::{Guest, Lab, Result};
 use tests::pair::{small, *};
 

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use std::time::Duration;
+use tests::kills::some_of;
 use tests::lab::{Guest, Lab, Result};
 use tests::pair::{small, *};
 
