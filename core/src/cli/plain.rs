@@ -37,7 +37,8 @@ pub fn command() -> Command {
 /// ssh://[USER@]HOST[:PORT]/PATH. Either or both may be remote. A local name with a colon is
 /// written ./NAME.
 #[derive(Parser)]
-#[allow(missing_docs)]
+// The text is the help's: brackets in it are no links.
+#[allow(missing_docs, rustdoc::broken_intra_doc_links)]
 #[command(name = PROGRAM, version, after_help = EXIT_CODES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub struct Cli {
     /// What to copy from

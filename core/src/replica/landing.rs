@@ -91,7 +91,7 @@ impl<'a> Landing<'a> {
     }
 
     /// The same before `order`'s generation is there: the guest waits while the heads are brought up to date, by somebody who
-    /// has prepared that and holds the pair's lock meanwhile. See [`super::heads`].
+    /// has prepared that and holds the pair's lock meanwhile. See `replica::heads`.
     pub fn prepare_early(
         layout: &Layout,
         live: &'a dyn LiveHypervisor,
