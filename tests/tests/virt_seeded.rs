@@ -286,12 +286,6 @@ fn a_guest_over_whose_disks_nothing_can_lie_is_paused(bed: &Bed) -> Result<()> {
     ends(b, a, &vm)
 }
 
-/// Bytes that a node has sent.
-fn sent(node: &Node) -> Result<u64> {
-    let text = node.run_ok("cat /sys/class/net/eth0/statistics/tx_bytes")?;
-    Ok(text.parse().unwrap_or(0))
-}
-
 /// With 1 % of the data changed since the last sync, beside libvirt's own copy of all of it.
 fn a_small_change_is_a_small_move(bed: &Bed) -> Result<()> {
     install(bed)?;
@@ -317,7 +311,7 @@ fn a_small_change_is_a_small_move(bed: &Bed) -> Result<()> {
         ))?;
         a.virsh_ok(&format!("start {name}"))?;
         a.wait_for_writes(&vm, 6)?;
-        let before = sent(a)?;
+        let before = a.sent()?;
         let began = std::time::Instant::now();
         if ours {
             let said = a.moves(b, &vm, "--live")?;
@@ -330,7 +324,7 @@ fn a_small_change_is_a_small_move(bed: &Bed) -> Result<()> {
                 b.peer_uri()
             ))?;
         }
-        let bytes = sent(a)? - before;
+        let bytes = a.sent()? - before;
         println!(
             "{}: {:.1} MiB sent, {:.1} s",
             if ours {

@@ -161,6 +161,12 @@ impl Node {
         self.finish(command.args(["-c", script]), None, limit)
     }
 
+    /// Bytes that it has sent over its link.
+    pub fn sent(&self) -> Result<u64> {
+        let text = self.run_ok("cat /sys/class/net/eth0/statistics/tx_bytes")?;
+        Ok(text.trim().parse().unwrap_or(0))
+    }
+
     /// Runs a shell script that must succeed, and returns its trimmed standard output.
     ///
     /// # Errors
