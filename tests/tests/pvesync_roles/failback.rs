@@ -10,9 +10,6 @@ const THIN: &str = "/dev/pve/vm-114-disk-0";
 pub fn a_vm_comes_back_after_a_failover(lab: &Lab) -> Result<()> {
     let (a, b) = (lab.a(), lab.b());
     small::make(a, VMID, 2)?;
-    small::add_firmware(a, VMID)?;
-    let firmware = small::firmware(VMID);
-    let firmware = firmware.each_ref().map(String::as_str);
     let disks = small::disks(VMID);
     let disks = disks.each_ref().map(String::as_str);
     a.run_ok(&format!("qm start {VMID}"))?;
@@ -60,7 +57,6 @@ pub fn a_vm_comes_back_after_a_failover(lab: &Lab) -> Result<()> {
     assert_running(a, VMID)?;
     let left = one_instant(b, &disks)?;
     wait_for_writes(a, THIN, left.writes + 10)?;
-    assert_eq!(digests(a, &firmware)?, digests(b, &firmware)?);
     expect(b, &format!("qm start {VMID}"), 255, &["locked (migrate)"])?;
     a.run_ok(&format!("qm stop {VMID}"))?;
     Ok(())
