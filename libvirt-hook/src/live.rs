@@ -26,6 +26,7 @@ use fits::Details;
 use libvirt_domain::guest::foreign;
 use rblocksync::cli::units::human;
 use rblocksync::error::{Error, Kind, Result};
+use rblocksync::files::remove_present;
 use rblocksync::hypervisor::{
     GuestState, Hold, Incoming, LiveHypervisor, LiveProfile, RoleHypervisor, SeededHypervisor,
 };
@@ -103,8 +104,8 @@ impl VirtTarget {
     }
 
     fn remove_sockets(&self, vm: &str) -> Result<()> {
-        remove_file(&relay::path(vm)?)?;
-        remove_file(&relay::disks_path(vm)?)
+        remove_present(&relay::path(vm)?)?;
+        remove_present(&relay::disks_path(vm)?).map(drop)
     }
 
     fn end(&self, vm: &str) -> Result<()> {
@@ -212,7 +213,7 @@ impl LiveHypervisor for VirtTarget {
     }
 
     fn end_received(&self, pair: &TargetPair) -> Result<()> {
-        remove_file(&self.door(&pair.target_vm))?;
+        remove_present(&self.door(&pair.target_vm))?;
         self.end(&pair.target_vm)?;
         if let Ok(replica) = self.replica_of(pair) {
             overlay::remove_all(&replica)?;
@@ -221,7 +222,7 @@ impl LiveHypervisor for VirtTarget {
     }
 
     fn promote_received(&self, pair: &TargetPair, generation: &Generation) -> Result<Vec<String>> {
-        remove_file(&self.door(&pair.target_vm))?;
+        remove_present(&self.door(&pair.target_vm))?;
         self.remove_sockets(&pair.target_vm)?;
         self.promote_as(pair, generation, true)
     }
@@ -356,13 +357,4 @@ fn daemon_socket() -> Result<PathBuf> {
         )
         .advise(format!("one of {} is needed", DAEMON_SOCKETS.join(", ")))
     })
-}
-
-fn remove_file(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io(format!("cannot remove {}", path.display()), e))
-        }
-        _ => Ok(()),
-    }
 }

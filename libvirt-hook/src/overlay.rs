@@ -7,6 +7,7 @@
 use crate::domain::{disk_key, Domain};
 use crate::xml::Element;
 use rblocksync::error::{Error, Kind, Result};
+use rblocksync::files::remove_present;
 use std::path::Path;
 
 /// Stands before the format of what is below.
@@ -206,12 +207,7 @@ pub fn remove_all(domain: &Domain) -> Result<()> {
 /// Removes these files.
 pub fn remove(overlays: &[Overlay]) -> Result<()> {
     for overlay in overlays {
-        match std::fs::remove_file(&overlay.path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io(format!("cannot remove {}", overlay.path), e))
-            }
-            _ => {}
-        }
+        remove_present(Path::new(&overlay.path))?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use crate::marks::{mark_of, set_mark, Mark};
 use crate::replica_xml::isolate;
 use crate::target::VirtTarget;
 use rblocksync::error::{Error, Kind, Result};
+use rblocksync::files::remove_present;
 use rblocksync::hypervisor::{RoleHypervisor, TrialHypervisor, VmSockets};
 use rblocksync::image::ImageFormat;
 use rblocksync::lvm::LvId;
@@ -110,12 +111,7 @@ impl TrialHypervisor for VirtTarget {
                 self.host.undefine(&trial.vm)?;
                 // Only a clone of another kind of hypervisor's VM has one of its own.
                 let vars = self.vars_file(&trial.vm);
-                match std::fs::remove_file(&vars) {
-                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                        Err(Error::io(format!("cannot remove {}", vars.display()), e))
-                    }
-                    _ => Ok(()),
-                }
+                remove_present(&vars).map(drop)
             }
             false => Ok(()),
         }

@@ -9,6 +9,7 @@ use crate::storage_cfg::{Storage, StorageCfg, StorageEntry};
 use crate::volid::Vmid;
 use rblocksync::cli::replace_file;
 use rblocksync::error::{Error, Kind, Result};
+use rblocksync::files::remove_present;
 use rblocksync::replica::{write_text, Layout};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -85,12 +86,7 @@ pub fn is_ours(hookscript: &str) -> bool {
 pub fn chain(tree: &PveTree, layout: &Layout, vm: Vmid, hookscript: Option<&str>) -> Result<()> {
     let path = layout.guard(&format!("{vm}.chain"));
     let Some(hookscript) = hookscript else {
-        return match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::io(format!("cannot remove {}", path.display()), e))
-            }
-            _ => Ok(()),
-        };
+        return remove_present(&path).map(drop);
     };
     let script = script_path(tree, hookscript)?;
     write_text(&path, &format!("{}\n", script.display()))

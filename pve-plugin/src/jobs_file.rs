@@ -8,8 +8,10 @@ mod fields;
 pub use fields::{Hosts, Rate, TimeSpan};
 
 use crate::fleet::IdList;
-use rblocksync::cli::{check_trusted, line_of, read_trusted, replace_file};
+use rblocksync::cli::replace_file;
 use rblocksync::error::{Error, Kind, Result};
+use rblocksync::files::remove_present;
+use rblocksync::trusted_file::{check_trusted, line_of, read_trusted};
 use rblocksync::verbs::schedule::{check_name, Calendar};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -251,12 +253,7 @@ impl<'a> JobsDir<'a> {
     /// Removes a job file. False if there was none.
     pub fn remove(&self, name: &str) -> Result<bool> {
         check_name(name)?;
-        let path = self.path(name);
-        match std::fs::remove_file(&path) {
-            Ok(()) => Ok(true),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(Error::io(format!("cannot remove {}", path.display()), e)),
-        }
+        remove_present(&self.path(name))
     }
 
     fn read(&self, path: &Path) -> Result<String> {

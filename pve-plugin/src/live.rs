@@ -12,6 +12,7 @@ use crate::volid::Vmid;
 use monitor::Monitor;
 use rblocksync::cli::units::human;
 use rblocksync::error::{Error, Kind, Result};
+use rblocksync::files::remove_present;
 use rblocksync::hypervisor::{
     GuestState, Hold, Incoming, LiveHypervisor, LiveProfile, RoleHypervisor,
 };
@@ -123,7 +124,7 @@ impl LiveHypervisor for PveTarget {
         let door = self.layout.guard(&format!("{vm}.incoming"));
         write_text(&door, &format!("{}\n", me()?))?;
         let started = qm::start_waiting(&self.tree, vm, &details.machine);
-        remove_file(&door)?;
+        remove_present(&door)?;
         Ok(Incoming {
             sockets: vec![started?],
         })
@@ -142,7 +143,7 @@ impl LiveHypervisor for PveTarget {
 
     fn end_received(&self, pair: &TargetPair) -> Result<()> {
         let vm = vmid(&pair.target_vm)?;
-        remove_file(&self.layout.guard(&format!("{vm}.incoming")))?;
+        remove_present(&self.layout.guard(&format!("{vm}.incoming")))?;
         end(&self.tree, vm)
     }
 
@@ -204,15 +205,6 @@ fn end(tree: &PveTree, vm: Vmid) -> Result<()> {
         );
     }
     qm::stop_locked(tree, vm)
-}
-
-fn remove_file(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io(format!("cannot remove {}", path.display()), e))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// This process, as the guard's script finds it: its number, and when it began.

@@ -9,6 +9,7 @@ use crate::storage_cfg::StorageCfg;
 use crate::vm_config::VmConfig;
 use crate::volid::Vmid;
 use rblocksync::error::{Error, Kind, Result};
+use rblocksync::files::remove_present;
 use rblocksync::hypervisor::Hold;
 use rustix::fs::{flock, FlockOperation};
 use rustix::io::Errno;
@@ -386,12 +387,7 @@ impl PveTree {
     /// Removes the configuration of a VM of this node.
     pub(crate) fn remove_config(&self, _lock: &VmLock, vmid: Vmid) -> Result<()> {
         let path = self.vm_config_path(vmid)?;
-        match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != ErrorKind::NotFound => {
-                Err(Error::io(format!("cannot remove {}", path.display()), e))
-            }
-            _ => Ok(()),
-        }
+        remove_present(&path).map(drop)
     }
 
     pub(crate) fn check_replaceable(&self, vmid: Vmid, pair: Uuid) -> Result<()> {

@@ -1,5 +1,7 @@
 //! What of Markdown the pages use: blocks of code, code in a line, headings.
 
+use std::time::Instant;
+
 /// A line of code and where it stands.
 pub struct CodeLine {
     /// Number of the line in the page, from 1.
@@ -167,7 +169,7 @@ pub fn typed(block: &Block) -> Vec<CodeLine> {
 }
 
 /// The commands of a page that are to be carried out, and on which host: those of blocks whose fence says `run=HOST`.
-pub fn steps(text: &str) -> Vec<(String, String)> {
+fn steps(text: &str) -> Vec<(String, String)> {
     let mut steps = Vec::new();
     for block in page(text).blocks {
         let host = block
@@ -180,6 +182,34 @@ pub fn steps(text: &str) -> Vec<(String, String)> {
         }
     }
     steps
+}
+
+/// Has the steps of a page carried out in their order, and tells how long each took. `run` gets the host that a step is for,
+/// as one of `hosts`, which stand for the page's `host1` and `host2`, and the command with their names.
+///
+/// # Errors
+/// Those of `run`.
+pub fn carry_out<E>(
+    page: &str,
+    hosts: [&str; 2],
+    mut run: impl FnMut(&str, &str) -> Result<String, E>,
+) -> Result<(), E> {
+    let steps = steps(page);
+    assert!(steps.len() >= 5, "the page has {} steps", steps.len());
+    let [first, second] = hosts;
+    for (host, command) in steps {
+        let host = match host.as_str() {
+            "host1" => first,
+            "host2" => second,
+            other => panic!("there is no {other}"),
+        };
+        let command = command.replace("host1", first).replace("host2", second);
+        let began = Instant::now();
+        let said = run(host, &command)?;
+        let took = began.elapsed().as_secs_f64();
+        println!("{host}# {command}   [{took:.1} s]\n{said}");
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! The quick start for libvirt, carried out on the bed, command for command as the page has them.
 
 use std::process::ExitCode;
-use std::time::Instant;
 use tests::cli::virt_blocksync;
-use tests::markdown::steps;
+use tests::markdown::carry_out;
 use tests::named;
 use tests::virt::{suite, Bed, Medium, Result, Vm};
 
@@ -29,20 +28,10 @@ fn the_page_is_true(bed: &Bed) -> Result<()> {
     a.virsh_ok("start web01")?;
     a.wait_for_writes(&vm, 10)?;
 
-    let steps = steps(include_str!("../../docs/quickstart-libvirt.md"));
-    assert!(steps.len() >= 5, "the page has {} steps", steps.len());
-    for (host, command) in steps {
-        let node = match host.as_str() {
-            "host1" => a,
-            "host2" => b,
-            other => panic!("there is no {other}"),
-        };
-        let command = command.replace("host1", "kva").replace("host2", "kvb");
-        let began = Instant::now();
-        let said = node.run_ok(&command)?;
-        let took = began.elapsed().as_secs_f64();
-        println!("{}# {command}   [{took:.1} s]\n{said}", node.name());
-    }
+    let page = include_str!("../../docs/quickstart-libvirt.md");
+    carry_out(page, [a.name(), b.name()], |host, command| {
+        if host == a.name() { a } else { b }.run_ok(command)
+    })?;
     assert_eq!(b.state("web01")?.as_deref(), Some("shut off"));
     let refused = b.virsh("start web01")?;
     assert!(!refused.success(), "{refused:?}");

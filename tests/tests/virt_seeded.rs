@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 use tests::cli::virt_blocksync;
-use tests::kills::some_of;
+use tests::kills::{some_of, BEFORE_GIVING_UP};
 use tests::named;
 use tests::virt::{repetitions, suite, Bed, Medium, Node, Result, Vm};
 
@@ -97,21 +97,7 @@ fn a_driver_that_dies_leaves_one_guest(bed: &Bed) -> Result<()> {
     let (a, b) = (bed.a(), bed.b());
     let vm = a.boot_of_its_own("web23")?;
     let migrate = "virt-blocksync migrate web23 --to kvb --live";
-    for moment in some_of(&[
-        "handover begun",
-        "journal stop",
-        "paused",
-        "stopped",
-        "journal transfer",
-        "journal seal",
-        "last sync",
-        "handover kept",
-        "journal memory",
-        "received",
-        "memory sent",
-        "keeper bound",
-        "journal retire",
-    ]) {
+    for moment in some_of(&BEFORE_GIVING_UP) {
         let killed = a.run(&format!("RBLOCKSYNC_CRASH_AT='{moment}' {migrate}"))?;
         assert!(!killed.success(), "{moment}: {killed:?}");
         stays(a, b, &vm, moment)?;

@@ -214,6 +214,11 @@ impl BlockEnd {
         Ok(Self::opened(opened, None, false, &note))
     }
 
+    /// Opens a source to be read from the medium, where that can be: what is cached proves nothing.
+    pub fn from_medium(path: &Path, format: ImageFormat) -> Result<(BlockEnd, Opened)> {
+        Self::source(path, format, true).or_else(|_| Self::source(path, format, false))
+    }
+
     /// Opens a qcow2 image as a source, or an internal snapshot of one.
     pub fn qcow2_source(path: &Path, options: &ReadOptions) -> Result<(BlockEnd, Opened)> {
         let (disk, identity, header) = Qcow2Disk::source(path, options)?;

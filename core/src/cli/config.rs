@@ -14,6 +14,7 @@ mod show;
 pub use show::{config, ConfigArgs};
 
 use crate::error::{Error, Kind, Result};
+use crate::trusted_file::read_trusted;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use file::Setting;
@@ -212,7 +213,7 @@ impl Program {
         let named = named.map(Path::to_path_buf).or(variable.map(PathBuf::from));
         let text = match &named {
             Some(path) if path == Path::new("/dev/null") => String::new(),
-            Some(path) => super::read_trusted(path)?,
+            Some(path) => read_trusted(path)?,
             None => match file::read_usual(usual) {
                 Err(e) if e.kind() == Kind::NotFound => String::new(),
                 read => read?,

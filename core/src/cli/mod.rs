@@ -11,7 +11,6 @@ pub(crate) mod output_file;
 mod plain;
 mod report;
 mod transfer;
-mod trusted_file;
 pub mod units;
 
 pub use agent::run_agent;
@@ -22,4 +21,3 @@ pub use output_file::replace_file;
 pub use plain::{command, Cli, CONFIGURED};
 pub use report::{OutputOptions, ProgressMode, Reporter};
 pub use transfer::{run, Transfer};
-pub use trusted_file::{check_trusted, line_of, read_trusted};

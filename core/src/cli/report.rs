@@ -110,6 +110,11 @@ impl Reporter {
         );
     }
 
+    /// Tells of several such things.
+    pub fn notes<'n>(&self, notes: impl IntoIterator<Item = &'n String>) {
+        notes.into_iter().for_each(|note| self.note(note));
+    }
+
     /// Tells of a failure; errors are printed even when quiet.
     pub fn fail(&self, program: &str, error: &Error) {
         if self.json {

@@ -269,7 +269,7 @@ impl BootCheck<'_> {
         set_guard(self.layout, &local.vm, held, why)?;
         crash::point("boot held");
         let notes = self.hypervisor.keep_off(&local.vm, why)?;
-        notes.iter().for_each(|note| self.reporter.note(note));
+        self.reporter.notes(&notes);
         Ok(())
     }
 
@@ -335,7 +335,7 @@ impl BootCheck<'_> {
         if guard_of(self.layout, vm)? == Some(Role::Held) && !options.dry_run {
             let _lock = self.lock(vm)?;
             let notes = self.hypervisor.let_start(vm)?;
-            notes.iter().for_each(|note| self.reporter.note(note));
+            self.reporter.notes(&notes);
             // Last: whoever is cut off before finds it held, and lets it go again.
             set_guard(self.layout, vm, local.standing, "it was checked")?;
         }
@@ -369,7 +369,7 @@ impl BootCheck<'_> {
     fn give_up(&self, vm: &str, by: &Question, epoch: u64) -> Result<()> {
         let _lock = self.lock(vm)?;
         let (journal, note) = Journal::open(&self.layout.journal())?;
-        note.iter().for_each(|note| self.reporter.note(note));
+        self.reporter.notes(&note);
         let run = journal.begin(&Beginning {
             id: Uuid::new_v4(),
             side: by.side,
@@ -390,7 +390,7 @@ impl BootCheck<'_> {
     fn retire(&self, vm: &str, epoch: u64, to: &str) -> Result<()> {
         match retire(self.layout, self.hypervisor, vm, epoch, to) {
             Ok(notes) => {
-                notes.iter().for_each(|note| self.reporter.note(note));
+                self.reporter.notes(&notes);
                 Ok(())
             }
             Err(e) => match self.hypervisor.config(vm) {

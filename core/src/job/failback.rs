@@ -109,7 +109,7 @@ fn turn(migration: &Migration, run: &Run, client: &mut Client) -> Result<()> {
             "read": adopted.read,
         }),
     );
-    adopted.notes.iter().for_each(|note| reporter.note(note));
+    reporter.notes(&adopted.notes);
     Ok(())
 }
 

@@ -128,7 +128,7 @@ impl Failover<'_> {
             return Ok(None);
         }
         let (journal, note) = Journal::open(&self.layout.journal())?;
-        note.iter().for_each(|note| self.reporter.note(note));
+        self.reporter.notes(&note);
         let run = journal.begin(&Beginning {
             id: Uuid::new_v4(),
             side: Side::Target,
@@ -151,7 +151,7 @@ impl Failover<'_> {
         self.make_sure(run, plan, options)?;
         run.enter(State::HandOver)?;
         let taken = take_over(self.layout, self.hypervisor, &plan.order)?;
-        taken.notes.iter().for_each(|n| self.reporter.note(n));
+        self.reporter.notes(&taken.notes);
         let vm = &plan.pair.target_vm;
         self.reporter.say(
             format!(

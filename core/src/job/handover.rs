@@ -158,9 +158,7 @@ impl Handing<'_> {
     fn retire_again(&self, handover: &Handover) -> Result<()> {
         let (layout, epoch) = (self.layout(), handover.epoch);
         let notes = replica::retire(layout, self.roles, self.vm, epoch, &handover.target_name)?;
-        notes
-            .iter()
-            .for_each(|note| self.context.reporter.note(note));
+        self.context.reporter.notes(&notes);
         Ok(())
     }
 
@@ -193,7 +191,7 @@ impl Handing<'_> {
         }
         self.run.enter(State::HandOver)?;
         let taken: TakenOver = client.host(&HostRequest::TakeOver(order))?;
-        self.tell_notes(&taken.notes);
+        self.context.reporter.notes(&taken.notes);
         times.flip = began.elapsed();
         if !handover.runs || handover.no_start {
             return Ok(());
@@ -234,7 +232,7 @@ impl Handing<'_> {
         self.run.enter(State::HandOver)?;
         let taken: TakenOver = client.host(&HostRequest::Land(order))?;
         times.flip = began.elapsed();
-        self.tell_notes(&taken.notes);
+        self.context.reporter.notes(&taken.notes);
         self.note_started(handover, times)?;
         self.end_left(handover, client)
     }
@@ -262,12 +260,6 @@ impl Handing<'_> {
             let what = format!("{} cannot move running VMs", self.program);
             Error::new(Kind::Usage, what)
         })
-    }
-
-    fn tell_notes(&self, notes: &[String]) {
-        notes
-            .iter()
-            .for_each(|note| self.context.reporter.note(note));
     }
 
     /// All that follows once this host is retired. What is done already is passed over.

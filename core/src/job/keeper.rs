@@ -97,6 +97,7 @@ pub(super) enum Way {
 
 /// What makes a keeper lay something over the disks.
 const LAID_OVER: &str = "laid-over";
+const WRONG: &str = "wrong arguments: VM EPOCH MILLISECONDS [laid-over]";
 
 /// The hidden subcommand: `VM EPOCH MILLISECONDS [laid-over]`. The epoch is the one in which the VM is given up. Returns the exit code.
 pub fn keep(
@@ -112,12 +113,12 @@ pub fn keep(
         [vm, epoch, ms] => (vm, epoch, ms, Way::Paused),
         [vm, epoch, ms, way] if way == LAID_OVER => (vm, epoch, ms, Way::LaidOver),
         _ => {
-            complain("wrong arguments: VM EPOCH MILLISECONDS [laid-over]");
+            complain(WRONG);
             return 2;
         }
     };
     let (Ok(epoch), Ok(ms)) = (epoch.parse(), ms.parse()) else {
-        complain("wrong arguments: VM EPOCH MILLISECONDS");
+        complain(WRONG);
         return 2;
     };
     // What is sent to the driver's process group or terminal does not reach us.

@@ -105,9 +105,7 @@ impl<'m> Migration<'m> {
             pair: handover.pair,
             profile: profile.clone(),
         })?;
-        notes
-            .iter()
-            .for_each(|note| self.context.reporter.note(note));
+        self.context.reporter.notes(&notes);
         self.can_seed(live, handover, &profile, client)
     }
 }
@@ -246,9 +244,7 @@ impl Handing<'_> {
         let (layout, epoch, to) = (self.context.layout, handover.epoch, &handover.target_name);
         let why = replica::give_up(layout, self.roles, self.vm, epoch, to)?;
         let notes = live.retire_paused(self.vm, &why)?;
-        notes
-            .iter()
-            .for_each(|note| self.context.reporter.note(note));
+        self.context.reporter.notes(&notes);
         Ok(())
     }
 }

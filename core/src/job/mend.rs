@@ -87,8 +87,7 @@ fn one(
     stop: &Stop,
 ) -> Result<Vec<u64>> {
     let (source, _active) = present(&from.source)?;
-    let open = |direct| BlockEnd::source(&source, from.spec.format, direct);
-    let (mut image, opened) = open(true).or_else(|_| open(false))?;
+    let (mut image, opened) = BlockEnd::from_medium(&source, from.spec.format)?;
     if opened.size < disk.size {
         return Ok(Vec::new());
     }

@@ -163,9 +163,7 @@ impl Migration<'_> {
         self.memory_time(None)?;
         let (vm, runtime) = (self.look)()?;
         sync::sync(self.context, &vm, runtime, self.sync)?;
-        notes
-            .iter()
-            .for_each(|note| self.context.reporter.note(note));
+        self.context.reporter.notes(&notes);
         let stop = match self.options.stop {
             _ if self.options.live => "paused",
             StopMode::Shutdown => "shut down",
@@ -226,9 +224,7 @@ impl Migration<'_> {
         }
         self.settle_left()?;
         let notes = (self.fitness)()?;
-        notes
-            .iter()
-            .for_each(|note| self.context.reporter.note(note));
+        self.context.reporter.notes(&notes);
         if self.options.live && self.options.no_start {
             return Err(Error::new(
                 Kind::Usage,

@@ -44,9 +44,7 @@ impl Migration<'_> {
             return Ok(());
         };
         let notes = settle(self.context.layout, live.hypervisor, self.vm)?;
-        notes
-            .iter()
-            .for_each(|note| self.context.reporter.note(note));
+        self.context.reporter.notes(&notes);
         Ok(())
     }
 
@@ -122,9 +120,7 @@ impl Handing<'_> {
             ))
             .advise("run the same command again: what is left is done then")
         })?;
-        notes
-            .iter()
-            .for_each(|note| self.context.reporter.note(note));
+        self.context.reporter.notes(&notes);
         Ok(())
     }
 
@@ -135,8 +131,6 @@ impl Handing<'_> {
             None => Ok(Vec::new()),
         };
         let notes = settled.unwrap_or_else(|e| vec![e.message()]);
-        notes
-            .iter()
-            .for_each(|note| self.context.reporter.note(note));
+        self.context.reporter.notes(&notes);
     }
 }

@@ -43,9 +43,7 @@ impl Handing<'_> {
             replica::set_guard(layout, self.vm, standing, "it was taken back")?;
             crash::point("undo standing");
             let notes = self.roles.reinstate(self.vm)?;
-            notes
-                .iter()
-                .for_each(|note| self.context.reporter.note(note));
+            self.context.reporter.notes(&notes);
         }
         self.start_again(handover)
     }

@@ -160,7 +160,7 @@ impl TrialRun<'_> {
             }
         };
         let notes = self.hypervisor.show_clone(pair, generation, trial)?;
-        notes.iter().for_each(|note| self.reporter.note(note));
+        self.reporter.notes(&notes);
         crash::point("trial shown");
         self.hypervisor
             .start(&trial.vm)

@@ -271,10 +271,10 @@ impl Remote {
         let mut found = None;
         let mut restricted = None;
         for wanted in std::iter::once(spec.clone()).chain(spec.others()) {
-            match self.installed(&wanted)? {
-                Installed::Wanted => found = Some(wanted.program),
-                Installed::Restricted(id) => restricted = Some(id),
-                Installed::No => {}
+            match self.identify(&wanted.program)? {
+                Some((id, _)) if id == wanted.id => found = Some(wanted.program),
+                Some((id, true)) => restricted = Some(words::one_line(id.as_bytes())),
+                _ => {}
             }
             if found.is_some() {
                 break;
@@ -298,29 +298,28 @@ impl Remote {
 
     /// Whether the key that we have logged in with serves only an agent.
     pub fn is_restricted(&self, program: &str) -> Result<bool> {
-        let args = ["agent", "--id"];
-        let answer = self.run(program, &args, None)?;
-        let text = String::from_utf8_lossy(&answer.stdout);
-        Ok(answer.status.success() && text.lines().nth(1) == Some(RESTRICTED))
+        let answer = self.identify(program)?;
+        Ok(answer.is_some_and(|(_, is_restricted)| is_restricted))
     }
 
-    /// What the program on the other host's PATH is.
-    fn installed(&self, spec: &AgentSpec) -> Result<Installed> {
+    /// How the agent of the program on the other host's PATH names itself, and whether it serves only what a policy names.
+    /// `None`: there is none that answers as one does.
+    fn identify(&self, program: &str) -> Result<Option<(String, bool)>> {
         let limits = RunLimits {
             stdout: 64 << 10,
             ..RunLimits::default()
         };
         let args = ["agent", "--id"].map(OsString::from);
-        let answer = self.run_os(OsStr::new(&spec.program), &args, None, limits)?;
+        let answer = self.run_os(OsStr::new(program), &args, None, limits)?;
         if !answer.status.success() {
-            return Ok(Installed::No);
+            return Ok(None);
         }
         let text = String::from_utf8_lossy(&answer.stdout);
         let lines: Vec<&str> = text.split('\n').collect();
         Ok(match lines.as_slice() {
-            [id, ""] | [id, RESTRICTED, ""] if *id == spec.id => Installed::Wanted,
-            [id, RESTRICTED, ""] => Installed::Restricted(words::one_line(id.as_bytes())),
-            _ => Installed::No,
+            [id, ""] => Some(((*id).to_owned(), false)),
+            [id, RESTRICTED, ""] => Some(((*id).to_owned(), true)),
+            _ => None,
         })
     }
 
@@ -336,14 +335,4 @@ impl Remote {
             spec.program
         ))
     }
-}
-
-/// What the other host has by the name of a program.
-enum Installed {
-    /// Exactly the wanted one.
-    Wanted,
-    /// Only this one, whatever is asked for.
-    Restricted(String),
-    /// Nothing that would do.
-    No,
 }

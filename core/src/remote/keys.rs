@@ -3,6 +3,7 @@
 use super::HostSpec;
 use crate::cmd::{Cmd, Tool};
 use crate::error::{Error, Kind, Result};
+use crate::files::remove_present;
 use crate::lock::private_dir;
 use std::path::{Path, PathBuf};
 
@@ -66,11 +67,7 @@ pub fn make_key(path: &Path) -> Result<(String, bool)> {
 pub fn remove_key(path: &Path) -> Result<bool> {
     let mut was_there = false;
     for path in [path, &public_of(path)] {
-        match std::fs::remove_file(path) {
-            Ok(()) => was_there = true,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(Error::io(format!("cannot remove {}", path.display()), e)),
-        }
+        was_there |= remove_present(path)?;
     }
     Ok(was_there)
 }

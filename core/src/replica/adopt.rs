@@ -479,9 +479,7 @@ impl Work<'_> {
         let params = Params::new(geometry, &tuning);
         volume.listing.forget();
         let sealed = volume.sealed(self.number)?;
-        let format = volume.location.format();
-        let open = |direct| BlockEnd::source(&sealed.path, format, direct);
-        let (mut image, _) = open(true).or_else(|_| open(false))?;
+        let (mut image, _) = BlockEnd::from_medium(&sealed.path, volume.location.format())?;
         let all = 0..geometry.segments();
         image.scan(&params, all, self.stop, |index, found| match found? {
             Some(digest) => table.put(index, &digest),

@@ -29,9 +29,7 @@ fn check_head(disk: &DiskRecord, stop: &Stop) -> Result<()> {
             format!("{} is no file", disk.location),
         ));
     };
-    // From the medium: what is cached proves nothing.
-    let open = |direct| BlockEnd::source(path, *format, direct);
-    let (mut image, opened) = open(true).or_else(|_| open(false))?;
+    let (mut image, opened) = BlockEnd::from_medium(path, *format)?;
     let params = params_of(disk)?;
     let mut digest = params.image_digest();
     if opened.size == disk.size {

@@ -54,13 +54,7 @@ impl<'a> Landing<'a> {
         seal::recover(layout, live, order.pair)?;
         let mut pair = known(layout, order.pair)?;
         if check_standing(&pair, order)? || pair.head != Some(order.generation) {
-            return Err(Error::new(
-                Kind::Refused,
-                format!(
-                    "VM {} cannot be received here: its replica is at another generation",
-                    pair.target_vm
-                ),
-            ));
+            return Err(elsewhere(&pair));
         }
         let generation = sealed(layout, &pair, order)?;
         let listing = Listing::default();
@@ -71,17 +65,8 @@ impl<'a> Landing<'a> {
             check_heads(&generation, stop)?;
         }
         pair.head = Some(order.generation);
-        write_json(&layout.landing(order.pair), order)?;
+        let landing = Landing::announce(layout, live, order, pair, Some(lock))?;
         drop(hold);
-        crash::point("landing announced");
-        let landing = Landing {
-            layout: layout.clone(),
-            live,
-            order: order.clone(),
-            pair,
-            lock: Some(lock),
-            over: false,
-        };
         let incoming = match seeded {
             Some(seeded) => seeded.receive_seeded(&landing.pair, &generation, profile)?,
             None => live.receive(&landing.pair, &generation, profile)?,
@@ -101,13 +86,7 @@ impl<'a> Landing<'a> {
         let pair = known(layout, order.pair)?;
         let newest = newest(layout, &pair)?.filter(|newest| newest.number < order.generation);
         let (false, Some(newest)) = (check_standing(&pair, order)?, newest) else {
-            return Err(Error::new(
-                Kind::Refused,
-                format!(
-                    "VM {} cannot be received here: its replica is at another generation",
-                    pair.target_vm
-                ),
-            ));
+            return Err(elsewhere(&pair));
         };
         if layout.landing(order.pair).exists() {
             return Err(Error::new(
@@ -116,16 +95,7 @@ impl<'a> Landing<'a> {
             )
             .advise("run again: it is ended then"));
         }
-        write_json(&layout.landing(order.pair), order)?;
-        crash::point("landing announced");
-        let landing = Landing {
-            layout: layout.clone(),
-            live,
-            order: order.clone(),
-            pair,
-            lock: None,
-            over: false,
-        };
+        let landing = Landing::announce(layout, live, order, pair, None)?;
         let incoming = live.receive(&landing.pair, &newest, profile)?;
         // From here on nobody else can open them.
         if !heads::are(&Listing::default(), &newest)? {
@@ -140,6 +110,26 @@ impl<'a> Landing<'a> {
         }
         crash::point("landing waits");
         Ok((landing, incoming))
+    }
+
+    /// From here on it is known that a guest waits, or will.
+    fn announce(
+        layout: &Layout,
+        live: &'a dyn LiveHypervisor,
+        order: &TakeOver,
+        pair: TargetPair,
+        lock: Option<Lock>,
+    ) -> Result<Landing<'a>> {
+        write_json(&layout.landing(order.pair), order)?;
+        crash::point("landing announced");
+        Ok(Landing {
+            layout: layout.clone(),
+            live,
+            order: order.clone(),
+            pair,
+            lock,
+            over: false,
+        })
     }
 
     /// The pair.
@@ -198,6 +188,16 @@ pub fn end_landing(layout: &Layout, live: &dyn LiveHypervisor, pair: Uuid) -> Re
     }
     let (_lock, pair) = open(layout, pair)?;
     clear(layout, live, &pair)
+}
+
+fn elsewhere(pair: &TargetPair) -> Error {
+    Error::new(
+        Kind::Refused,
+        format!(
+            "VM {} cannot be received here: its replica is at another generation",
+            pair.target_vm
+        ),
+    )
 }
 
 fn open(layout: &Layout, pair: Uuid) -> Result<(Lock, TargetPair)> {

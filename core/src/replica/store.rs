@@ -5,6 +5,7 @@ use super::manifest::Generation;
 use super::maps::Maps;
 use super::role::Standing;
 use crate::error::{Error, Kind, Result};
+use crate::files::remove_present;
 use crate::image::flush_parent;
 use crate::lock::private_dir;
 use crate::qemu::BitmapRecord;
@@ -201,10 +202,9 @@ pub fn write_text(path: &Path, text: &str) -> Result<()> {
 
 /// Removes a state file durably; one that is gone is fine.
 pub(crate) fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Ok(()) => flush_parent(path),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Error::io(format!("cannot remove {}", path.display()), e)),
+    match remove_present(path)? {
+        true => flush_parent(path),
+        false => Ok(()),
     }
 }
 

@@ -228,9 +228,7 @@ impl Looking<'_> {
             listing: &listing,
         };
         let sealed = volume.sealed(self.generation.number)?;
-        // From the medium: what is cached proves nothing.
-        let open = |direct| BlockEnd::source(&sealed.path, disk.location.format(), direct);
-        let (mut image, opened) = open(true).or_else(|_| open(false))?;
+        let (mut image, opened) = BlockEnd::from_medium(&sealed.path, disk.location.format())?;
         if opened.size < disk.size {
             return Err(Error::new(
                 Kind::Digest,

@@ -4,6 +4,7 @@
 //! gets its name only when it is complete and marked, so one that is not never shows, whenever we die.
 
 use crate::error::{Error, Kind, Result};
+use crate::files::remove_present;
 use crate::lvm::OwnerTag;
 use rustix::fs::{
     fgetxattr, fsetxattr, ioctl_ficlone, linkat, open, openat, AtFlags, Mode, OFlags, XattrFlags,
@@ -77,10 +78,7 @@ pub(super) fn remove(clone: &Path, owner: &OwnerTag) -> Result<()> {
             ),
         ));
     }
-    match fs::remove_file(clone) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed(e)),
-        _ => Ok(()),
-    }
+    remove_present(clone).map(drop)
 }
 
 /// The clones of `file` by any run of this owner.

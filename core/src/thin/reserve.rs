@@ -7,6 +7,7 @@
 
 use crate::cmd::{Cmd, Tool};
 use crate::error::{Error, Kind, Result};
+use crate::files::remove_present;
 use crate::lvm::{self, LvId};
 use rustix::fs::{flock, FlockOperation};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -67,7 +68,7 @@ impl Reservation {
                 Err(e) if e.kind() == Kind::Busy && Instant::now() < until => sleep(POLL),
                 Err(e) if e.kind() == Kind::Busy => {
                     reservation.held = false;
-                    remove_note(&reservation.note)?;
+                    remove_present(&reservation.note)?;
                     return Err(e.advise("another tool holds this pool's metadata snapshot"));
                 }
                 Err(e) => return Err(e),
@@ -91,7 +92,7 @@ impl Reservation {
             message(&self.target, "release_metadata_snap").map_err(|e| {
                 e.advise("the next run tries again; by hand: dmsetup message POOL 0 release_metadata_snap")
             })?;
-            remove_note(&self.note)?;
+            remove_present(&self.note)?;
         }
         Ok(())
     }
@@ -115,7 +116,7 @@ fn release_leftover(target: &str, held_root: Option<u64>, note: &Path) -> Result
     if is_leftover(&noted, held_root) {
         message(target, "release_metadata_snap")?;
     }
-    remove_note(note)
+    remove_present(note).map(drop)
 }
 
 fn is_leftover(noted: &str, held_root: Option<u64>) -> bool {
@@ -145,15 +146,6 @@ fn write_note(note: &Path, text: &str) -> Result<()> {
             file.sync_all()
         })
         .map_err(|e| Error::io(format!("cannot write {}", note.display()), e))
-}
-
-fn remove_note(note: &Path) -> Result<()> {
-    match fs::remove_file(note) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            Err(Error::io(format!("cannot remove {}", note.display()), e))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Waits for our own other processes. The lock goes with the file, so also when we are killed.

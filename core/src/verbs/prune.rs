@@ -97,10 +97,7 @@ pub fn prune(args: &PruneArgs, place: &Place) -> Result<()> {
         ),
         json!({"event": "pruned", "dry_run": args.dry_run, "pruned": pruned}),
     );
-    pruned
-        .notes
-        .iter()
-        .for_each(|note| place.reporter.note(note));
+    place.reporter.notes(&pruned.notes);
     Ok(())
 }
 

@@ -11,6 +11,7 @@ pub use calendar::Calendar;
 use crate::cli::replace_file;
 use crate::cmd::{Cmd, Tool};
 use crate::error::{Error, Kind, Result};
+use crate::files::remove_present;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -138,7 +139,7 @@ impl Schedules<'_> {
             self.systemd.call(&["disable", "--now", "--", &timer])?;
             // When it fired last is kept in a file. A timer that never fired has none.
             let _ = self.systemd.call(&["clean", "--what=state", "--", &timer]);
-            remove_file(&path)?;
+            remove_present(&path)?;
         }
         let is_last = self.timers()?.is_empty();
         let program = self.templates.program;
@@ -149,7 +150,7 @@ impl Schedules<'_> {
         ] {
             let path = dir.join(file);
             if is_last && self.is_ours(&path)? {
-                remove_file(&path)?;
+                remove_present(&path)?;
                 shared_gone = true;
             }
         }
@@ -317,15 +318,6 @@ impl Properties {
     fn time(&self, key: &str) -> Option<i64> {
         let seconds = self.get(key).strip_prefix('@')?.parse().ok()?;
         (seconds > 0).then_some(seconds)
-    }
-}
-
-fn remove_file(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != ErrorKind::NotFound => {
-            Err(Error::io(format!("cannot remove {}", path.display()), e))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -157,5 +157,5 @@ fn tell_mended(reporter: &Reporter, mended: &Mended) {
         ));
     }
     reporter.say(text, json!({"event": "mended", "mended": mended}));
-    mended.notes.iter().for_each(|note| reporter.note(note));
+    reporter.notes(&mended.notes);
 }

@@ -4,6 +4,7 @@
 //! that the hook refused. Why it has ended the worker asks libvirt, which cannot be asked while the hook runs.
 
 use rblocksync::error::{Error, Result};
+use rblocksync::files::remove_present;
 use rblocksync::lock::private_dir;
 use rblocksync::replica::{read_json, write_json, Layout};
 use serde::{Deserialize, Serialize};
@@ -69,7 +70,7 @@ pub fn pending(layout: &Layout) -> Result<Vec<(PathBuf, Result<Event>)>> {
 /// Takes an event away, unless another one has come since.
 pub fn done(path: &Path, event: &Event) -> Result<()> {
     if read_json::<Event>(path)?.as_ref() == Some(event) {
-        remove(path)?;
+        remove_present(path)?;
     }
     Ok(())
 }
@@ -80,13 +81,4 @@ pub fn put_aside(layout: &Layout, path: &Path) -> Result<()> {
     private_dir(&dir)?;
     let to = dir.join(path.file_name().unwrap_or_default());
     std::fs::rename(path, &to).map_err(|e| Error::io(format!("cannot move {}", path.display()), e))
-}
-
-pub(super) fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io(format!("cannot remove {}", path.display()), e))
-        }
-        _ => Ok(()),
-    }
 }

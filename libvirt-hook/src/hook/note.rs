@@ -1,6 +1,7 @@
 //! What a move leaves on the host to which a domain goes, for the hook to find when libvirt receives the domain there.
 
 use rblocksync::error::{Error, Kind, Result};
+use rblocksync::files::remove_present;
 use rblocksync::replica::{read_json, write_json, Layout};
 use rustix::fs::{flock, FlockOperation};
 use serde::{Deserialize, Serialize};
@@ -76,7 +77,7 @@ pub fn leave(layout: &Layout, vm: &str, note: &Note) -> Result<()> {
 
 /// Takes the note back, when the domain is there or the move has ended. One that is gone is fine.
 pub fn withdraw(layout: &Layout, vm: &str) -> Result<()> {
-    super::events::remove(&path(layout, vm))
+    remove_present(&path(layout, vm)).map(drop)
 }
 
 pub(super) fn find(layout: &Layout, vm: &str) -> Result<Option<Note>> {

@@ -3,6 +3,7 @@
 use super::{note, Answer};
 use crate::xml::Element;
 use rblocksync::error::{Error, Kind, Result};
+use rblocksync::files::remove_present;
 use rblocksync::replica::{read_json, write_json, Layout};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -233,7 +234,7 @@ pub(crate) fn note_away(layout: &Layout, vm: &str, away: &Away) -> Result<()> {
 
 /// It is here again.
 pub fn forget_away(layout: &Layout, vm: &str) -> Result<()> {
-    super::events::remove(&away_path(layout, vm))
+    remove_present(&away_path(layout, vm)).map(drop)
 }
 
 /// The epoch and role that the guard's file of a domain tells; for the worker.

@@ -5,6 +5,7 @@
 //! a directory of our own, which is QEMU's user's.
 
 use rblocksync::error::{Error, Kind, Result};
+use rblocksync::files::remove_present;
 use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::net::Shutdown;
@@ -57,7 +58,7 @@ pub(super) fn make_room(path: &Path) -> Result<u32> {
         .map_err(cannot)?;
     let user = std::fs::metadata(QEMU_DIR).map_err(cannot)?.uid();
     chown(DIR, Some(user), None).map_err(cannot)?;
-    super::remove_file(path)?;
+    remove_present(path)?;
     Ok(user)
 }
 
@@ -97,7 +98,7 @@ impl Drop for Relay {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Release);
         // The next attempt removes it.
-        let _ = super::remove_file(&self.path);
+        let _ = remove_present(&self.path);
     }
 }
 

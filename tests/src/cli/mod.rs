@@ -10,7 +10,7 @@ mod ways;
 pub use command::{rblocksync, Outcome, Rblocksync, Running, Summary};
 pub use content::{allocated, checksum, resize, scribble, sparse_image, stamp, Untouched};
 pub use disk::{is_root, Loop, Mount};
-pub use program::{binary, pvesync, virt_blocksync};
+pub use program::{asked_as_front_end, binary, pvesync, virt_blocksync};
 pub use terminal::{shown_on, terminal};
 pub use ways::{
     agents, all_ways, connections, lanes, nobody_is_left, on, pair, refused_everywhere, server,

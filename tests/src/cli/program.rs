@@ -1,7 +1,9 @@
 //! The programs under test.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::process::ExitCode;
 use std::sync::OnceLock;
 
 /// The `rblocksync` to test: the one in `LAB_BINARIES`, as `make test` sets it, or one that is built now,
@@ -56,4 +58,13 @@ fn build(program: &str) -> PathBuf {
         .expect("cargo");
     assert!(built.success(), "{program} does not build");
     profile_dir.join(program)
+}
+
+/// Of a test program that is a front end as well: what it is asked for as that, in the words of its command line.
+pub fn asked_as_front_end(
+    front_end: fn(&str, Vec<OsString>) -> Option<ExitCode>,
+) -> Option<ExitCode> {
+    let mut args = std::env::args_os().skip(1);
+    let word = args.next()?.into_string().ok()?;
+    front_end(&word, args.collect())
 }

@@ -42,11 +42,8 @@ const SOAK_WITHIN_S: u64 = 7200;
 const SEED: u64 = 0x5eed_0004;
 
 fn main() -> ExitCode {
-    let mut args = std::env::args_os().skip(1);
-    if let Some(word) = args.next().and_then(|word| word.into_string().ok()) {
-        if let Some(code) = program::main(&word, args.collect()) {
-            return code;
-        }
+    if let Some(code) = tests::cli::asked_as_front_end(program::main) {
+        return code;
     }
     let mut trials = Vec::new();
     for (name, sweep) in [

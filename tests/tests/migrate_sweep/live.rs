@@ -2,24 +2,9 @@
 
 use crate::world::World;
 use rblocksync::hypervisor::GuestState;
+use tests::kills::BEFORE_GIVING_UP;
 
-/// Where the driver can die before it gives the VM up: the guest goes on where it was.
-const BEFORE: [&str; 13] = [
-    "handover begun",
-    "journal stop",
-    "paused",
-    "stopped",
-    "journal transfer",
-    "journal seal",
-    "last sync",
-    "handover kept",
-    "journal memory",
-    "received",
-    "memory sent",
-    "keeper bound",
-    "journal retire",
-];
-/// From then on, until the other host has it.
+/// From when the VM is given up until the other host has it.
 const BETWEEN: [&str; 4] = [
     "stand",
     "retired standing",
@@ -81,7 +66,7 @@ pub fn moves() {
 pub fn driver_dies() {
     let mut world = World::new(true);
     world.run_well(0, "sync");
-    let before = BEFORE.iter().map(|point| (point, true));
+    let before = BEFORE_GIVING_UP.iter().map(|point| (point, true));
     let behind = BETWEEN.iter().chain(&BEHIND).map(|point| (point, false));
     for (case, (point, goes_on)) in before.chain(behind).enumerate() {
         let from = case % 2;

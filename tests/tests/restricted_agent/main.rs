@@ -24,11 +24,8 @@ use std::time::Duration;
 use tests::sshd::{Sshd, HOST};
 
 fn main() -> ExitCode {
-    let mut args = std::env::args_os().skip(1);
-    if let Some(word) = args.next().and_then(|word| word.into_string().ok()) {
-        if let Some(code) = program::main(&word, args.collect()) {
-            return code;
-        }
+    if let Some(code) = tests::cli::asked_as_front_end(program::main) {
+        return code;
     }
     let mut trials = Vec::new();
     for (name, test) in [

@@ -4,10 +4,8 @@ use super::pattern::Pattern;
 use crate::cli::units::parse_rate;
 use crate::error::{Error, Kind, Result};
 use crate::lvm::LvId;
-use rustix::fs::{Mode, OFlags};
+use crate::trusted_file::{check_trusted, read_trusted};
 use serde::{Deserialize, Deserializer};
-use std::fs::{File, Metadata};
-use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -91,22 +89,11 @@ impl Policy {
         for dir in real.ancestors().skip(1) {
             let meta = std::fs::metadata(dir).map_err(cannot)?;
             if meta.mode() & 0o1000 == 0 {
-                trusted(&meta, dir)?;
+                check_trusted(dir, &meta)?;
             }
         }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = rustix::fs::open(&real, flags, Mode::empty()).map_err(|e| cannot(e.into()))?;
-        let file = File::from(file);
-        let meta = file.metadata().map_err(cannot)?;
-        if !meta.is_file() {
-            let what = format!("the policy {} is no file", path.display());
-            return Err(Error::new(Kind::Refused, what));
-        }
-        trusted(&meta, &real)?;
-        let mut text = String::new();
-        file.take(POLICY_BYTES_MAX + 1)
-            .read_to_string(&mut text)
-            .map_err(cannot)?;
+        let text =
+            read_trusted(&real).map_err(|e| e.context(format!("the policy {}", path.display())))?;
         Policy::parse(&text).map_err(|e| e.context(format!("the policy {}", path.display())))
     }
 
@@ -155,25 +142,6 @@ impl Policy {
         let mut names = self.volumes.iter().filter(|p| !p.is_path());
         names.any(|p| p.matches(name.as_bytes())) || self.allows_path(&path)
     }
-}
-
-/// Refuses what others than root and ourselves can change.
-fn trusted(meta: &Metadata, path: &Path) -> Result<()> {
-    let ours = meta.uid() == 0 || meta.uid() == rustix::process::geteuid().as_raw();
-    if ours && meta.mode() & 0o022 == 0 {
-        return Ok(());
-    }
-    Err(Error::new(
-        Kind::Refused,
-        format!(
-            "others than root can change {}, so nothing is served",
-            path.display()
-        ),
-    )
-    .advise(format!(
-        "chown root:root {0}; chmod go-w {0}",
-        path.display()
-    )))
 }
 
 fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<u64>, D::Error> {

@@ -2,8 +2,9 @@
 
 use super::options::{check, command_at, nearest, options_at, takes_many, verbs};
 use super::Program;
-use crate::cli::{check_trusted, line_of, output_file::parent, read_trusted};
+use crate::cli::output_file::parent;
 use crate::error::{Error, Kind, Result};
+use crate::trusted_file::{check_trusted, line_of, read_trusted};
 use clap::{Arg, Command};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;

@@ -91,7 +91,7 @@ fn settle(name: &str, us: &Us) -> Result<()> {
     let layout = us.place.layout;
     let _lock = Lock::take(&layout.vm_lock(name), &format!("VM {name}"))?;
     let notes = job::settle(layout, us.target, name)?;
-    notes.iter().for_each(|note| us.place.reporter.note(note));
+    us.place.reporter.notes(&notes);
     Ok(())
 }
 
