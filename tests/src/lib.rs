@@ -6,6 +6,7 @@ pub mod kills;
 pub mod lab;
 pub mod markdown;
 pub mod pair;
+pub mod processor;
 pub mod recording;
 
 pub mod sshd;

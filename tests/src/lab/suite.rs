@@ -3,6 +3,7 @@
 //! For test targets with `harness = false`. All options of cargo test's own harness work.
 
 use super::{Lab, Options, Result};
+use crate::processor::seconds_of_children;
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,8 +44,12 @@ fn on_lab(lab: &Mutex<Option<Lab>>, options: &Options, test: Test) -> Result<(),
         Some(lab) => lab,
         none => none.insert(Lab::up(options.clone())?),
     };
-    let began = Instant::now();
+    let (began, spent) = (Instant::now(), seconds_of_children());
     let result = test(lab);
-    println!("{:.0} s", began.elapsed().as_secs_f64());
+    println!(
+        "{:.0} s, {:.0} s of processors",
+        began.elapsed().as_secs_f64(),
+        seconds_of_children() - spent
+    );
     Ok(result?)
 }

@@ -48,7 +48,7 @@ pub fn make(guest: &Guest, vmid: u32, disks: u32) -> Result<()> {
 }
 
 /// Adds an EFI disk on the thin pool and the state of a TPM in a file, which no guest of the lab's touches, to a VM that was
-/// made with two disks.
+/// made with two disks; its disks [`firmware`] then.
 pub fn add_firmware(guest: &Guest, vmid: u32) -> Result<()> {
     guest.run_ok(&format!(
         "set -e; lvcreate -qq -V 4M -n vm-{vmid}-disk-1 --thinpool pve/data
@@ -65,4 +65,12 @@ pub fn add_firmware(guest: &Guest, vmid: u32) -> Result<()> {
          tpmstate0: local:{vmid}/vm-{vmid}-disk-1.raw,size=4M,version=v2.0\n"
     ));
     guest.write_file(&config, text)
+}
+
+/// The disks that [`add_firmware`] adds.
+pub fn firmware(vmid: u32) -> [String; 2] {
+    [
+        format!("/dev/pve/vm-{vmid}-disk-1"),
+        format!("/var/lib/vz/images/{vmid}/vm-{vmid}-disk-1.raw"),
+    ]
 }

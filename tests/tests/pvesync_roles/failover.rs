@@ -21,6 +21,7 @@ const POINTS: [&str; 8] = [
 pub fn a_source_that_answers_is_not_replaced(lab: &Lab) -> Result<()> {
     let (a, b) = (lab.a(), lab.b());
     small::make(a, VMID, 2)?;
+    small::add_firmware(a, VMID)?;
     a.run_ok(&format!("qm start {VMID}"))?;
     wait_for_writes(a, THIN, 1)?;
     sync(lab, &format!("{VMID} --to hvb"))?;
@@ -63,6 +64,9 @@ pub fn killed_at_each_record_an_older_generation_takes_over(lab: &Lab) -> Result
         ],
     )?;
     assert_ne!(first, second);
+    let firmware = small::firmware(VMID);
+    let firmware = firmware.each_ref().map(String::as_str);
+    let kept = digests(a, &firmware)?;
     a.power_cut();
     let failover = format!("pvesync failover {VMID} --generation 1");
     for point in POINTS {
@@ -80,6 +84,7 @@ pub fn killed_at_each_record_an_older_generation_takes_over(lab: &Lab) -> Result
     let disks = small::disks(VMID);
     let disks = disks.each_ref().map(String::as_str);
     assert_eq!(digests(b, &disks)?, first);
+    assert_eq!(digests(b, &firmware)?, kept);
     let done = format!("{failover} --json");
     expect(
         b,

@@ -116,12 +116,7 @@ impl Ends {
 
     /// CPU seconds of the server and of all that it has started and that has ended.
     pub fn target_cpu_s(&self) -> Outcome<f64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.listener))?;
-        let after_name = stat.rsplit(')').next().unwrap_or_default();
-        // utime, stime, cutime and cstime are fields 14 to 17; the state, after the name, is field 3.
-        let ticks = after_name.split_whitespace().skip(11).take(4);
-        let ticks: u64 = ticks.filter_map(|t| t.parse::<u64>().ok()).sum();
-        Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+        Ok(tests::processor::seconds_of(self.listener)?)
     }
 }
 
