@@ -12,7 +12,7 @@ const COLORS_MAX: usize = 256;
 
 /// A picture, its width and height in pixels, whether as on a phone, and whether dark.
 const PICTURES: [(&str, [u32; 2], bool, bool); 2] = [
-    ("report.png", [1040, 1700], false, false),
+    ("report.png", [1040, 2080], false, false),
     ("report-phone.png", [390, 1700], true, true),
 ];
 
