@@ -73,9 +73,11 @@ check:
 	tests/lab/cargo-deny.sh
 	packaging/check-version.sh
 
-# What of the documents is made by the programs. The pictures of the status page are made by its own test, report_page.
+# What of the documents is made by the programs, and the pictures of the status page, which its own test makes.
 docs: static
+	tests/lab/deps.sh chromium fonts-dejavu-core
 	DOCS_UPDATE=1 $(CARGO_TEST) --test docs
+	DOCS_UPDATE=1 $(CARGO_TEST) --test report_page pictures
 
 lab-up: deps build
 	$(CARGO) run --locked -q -p tests --bin lab -- up

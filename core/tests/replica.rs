@@ -231,6 +231,38 @@ fn the_head_changes_only_by_a_seal() {
     assert_eq!(world.heads(), (3, 3));
 }
 
+/// The source is told, so both hosts can show it.
+#[test]
+fn a_seal_tells_where_the_disks_have_changed() {
+    let world = World::new();
+    let geometry = Geometry::new(8192, 4096).unwrap();
+    let sync = |byte: u8| {
+        let mut target = world.open().unwrap();
+        let prepared = target.prepare(&world.request()).unwrap();
+        fill(&prepared, byte);
+        // By its digests the second disk is what it was.
+        for (fork, digest) in prepared.forks.iter().zip([byte, 9]) {
+            let (path, hash) = (&fork.table, HashKind::Blake3);
+            let table = DigestTable::create(path, hash, geometry, Uuid::nil()).unwrap();
+            table.put(0, &Digest([digest; 32])).unwrap();
+        }
+        target.seal(generation(world.pair, &prepared)).unwrap().told
+    };
+    let first = sync(1);
+    assert_eq!(first.newest, Some(1));
+    for map in &first.maps {
+        assert_eq!((map.data.as_slice(), &map.changed), (&[100][..], &None));
+    }
+    let second = sync(2);
+    let changed = |n: usize| (second.maps[n].key.as_str(), second.maps[n].changed.clone());
+    assert_eq!(changed(0), ("scsi0", Some(vec![100])));
+    assert_eq!(changed(1), ("scsi1", Some(vec![0])));
+    sync(3);
+    // It goes with its generation, of which two are kept at most.
+    assert!(!world.layout.block_maps(world.pair, 1).exists());
+    assert!(world.layout.block_maps(world.pair, 3).exists());
+}
+
 #[test]
 fn a_fork_left_behind_is_used_again_only_for_the_same_parent() {
     let world = World::new();

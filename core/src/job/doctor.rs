@@ -1,8 +1,9 @@
 //! What is unfinished, broken or missing on this host, whichever part it has in a replication.
 
 use super::trial::sweep_trials;
+use super::unfinished::unfinished;
 use crate::error::{Error, Kind, Result};
-use crate::hypervisor::{TargetHypervisor, TrialHypervisor};
+use crate::hypervisor::{LiveHypervisor, TargetHypervisor, TrialHypervisor};
 use crate::journal::{Journal, RunRecord, Side};
 use crate::lock::Lock;
 use crate::lvm::OwnerTag;
@@ -61,13 +62,19 @@ pub struct Patient<'a> {
     pub needed: &'a [Needed],
     /// The hypervisor once more, if replicas can be tested on it.
     pub trials: Option<&'a dyn TrialHypervisor>,
+    /// The hypervisor once more, if live moves lay something over disks, and whether something lies over those of a VM.
+    pub laid_over: Option<(&'a dyn LiveHypervisor, LaidOver<'a>)>,
 }
+
+/// Tells of a VM whether something lies over its disks; false if there is no such VM.
+pub type LaidOver<'a> = &'a dyn Fn(&str) -> Result<bool>;
 
 /// Looks for all of it; with `repair`, what can be put right is.
 pub fn examine(patient: &Patient, repair: bool) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     findings.extend(missing(patient.needed));
     findings.extend(state(patient.layout, repair)?);
+    findings.extend(unfinished(patient, repair)?);
     findings.extend(sources(patient, repair)?);
     findings.extend(inspect(patient.layout, patient.hypervisor, repair)?);
     findings.extend(tests(patient, repair)?);

@@ -31,10 +31,11 @@ mod tell;
 mod track;
 mod transfer;
 mod trial;
+mod unfinished;
 mod vm;
 
 pub use boot::{Answer, BootCheck, BootOptions, Fate, Question, Unreachable};
-pub use doctor::{examine, Needed, Patient};
+pub use doctor::{examine, LaidOver, Needed, Patient};
 pub use failback::failback;
 pub use failover::{FailedOver, Failover, FailoverOptions, Fence, SourceState};
 pub use health::Health;

@@ -3,8 +3,8 @@
 use crate::error::Result;
 use crate::journal::{Journal, RunRecord, Side};
 use crate::replica::{
-    boot_of, checked, list_generations, source_pairs, Boot, Checked, Generation, Layout, Role,
-    Standing, TargetPair,
+    list_generations, source_pairs_to, told, told_by, Boot, Checked, Generation, Layout, Role,
+    Standing, TargetPair, Told,
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -34,9 +34,10 @@ pub struct PairStatus {
     pub taken_at: Option<Timestamp>,
     /// How many generations there are; only the target knows.
     pub generations: Option<usize>,
-    /// The newest generation that was seen to boot, by its number; only the target knows.
+    /// The newest generation that was seen to boot, by its number; the source knows it as of its last sync.
     pub booted: Option<(u64, Boot)>,
-    /// The newest generation that was read again, by its number; only the target knows.
+    /// The newest generation that was read again, by its number; the source knows it as of its last sync, or of a
+    /// verification from there.
     pub checked: Option<(u64, Checked)>,
     /// The last run, as this host has seen it.
     pub last: Option<RunRecord>,
@@ -103,6 +104,12 @@ impl PairStatus {
         }
     }
 
+    /// Takes the newest of what is known of generations.
+    fn knows(&mut self, mut told: Told) {
+        self.booted = told.booted.pop_last();
+        self.checked = told.checked.pop_last();
+    }
+
     /// Damage that the newest verification has found. Later generations share what did not change, so they have it, too.
     pub fn damage(&self) -> Option<String> {
         let (number, checked) = self.checked.as_ref()?;
@@ -140,23 +147,16 @@ pub fn statuses(layout: &Layout, vm: Option<&str>) -> Result<Vec<PairStatus>> {
         let id = pair.pair.to_string();
         let last = received.iter().rfind(|run| run.pair.as_ref() == Some(&id));
         let mut status = of_replica(pair.clone(), &generations, last.cloned());
-        for generation in &generations {
-            let number = generation.number;
-            if let Some(boot) = boot_of(layout, pair.pair, number)? {
-                status.booted = Some((number, boot));
-            }
-            if let Some(found) = checked(layout, pair.pair, number)? {
-                status.checked = Some((number, found));
-            }
-        }
+        status.knows(told(layout, &generations)?);
         found.push(status);
     }
     for status in found.iter_mut().filter(|s| s.side == Side::Source) {
-        let pairs = source_pairs(layout, &status.vm)?;
-        let mut of_pair = pairs
-            .iter()
-            .filter(|p| Some(p.pair.to_string()) == status.pair);
-        status.standing = of_pair.next().map(|p| p.standing);
+        let pairs = source_pairs_to(layout, &status.vm)?.into_iter();
+        let mut of_pair = pairs.filter(|(_, p)| Some(p.pair.to_string()) == status.pair);
+        if let Some((target, pair)) = of_pair.next() {
+            status.standing = Some(pair.standing);
+            status.knows(told_by(layout, &status.vm, target, pair.pair));
+        }
     }
     found.retain(|status| vm.is_none_or(|vm| status.vm == vm));
     Ok(found)

@@ -17,9 +17,9 @@ use crate::lvm::{Listing, LvId, OwnerTag, Pool};
 use crate::qemu::BitmapRecord;
 use crate::remote::Remote;
 use crate::replica::{
-    host_id, newest_sent, note_sent, read_json, source_pairs, write_json, DiskRecord, Fork,
-    Generation, Prepared, Proof, ReplicaRequest, SealReport, SourcePair, Standing, TargetPlan,
-    POOL_PERCENT_MAX,
+    host_id, newest_sent, note_sent, note_told, read_json, source_pairs, write_json, DiskRecord,
+    Fork, Generation, Prepared, Proof, ReplicaRequest, SealReport, SourcePair, Standing,
+    TargetPlan, POOL_PERCENT_MAX,
 };
 use crate::snapshot::{self, Consistency, DiskSource, PointInTime, VmRuntime};
 use crate::stop::Stop;
@@ -659,13 +659,24 @@ impl Job<'_> {
             }),
             None => Ok(()),
         };
-        let noted = noted.and(note_sent(
-            self.context.layout,
-            &self.vm.id,
-            taken.target,
-            &generation,
-            &report.kept,
-        ));
+        let noted = noted
+            .and(note_sent(
+                self.context.layout,
+                &self.vm.id,
+                taken.target,
+                &generation,
+                &report.kept,
+            ))
+            .and_then(|()| {
+                let layout = self.context.layout;
+                note_told(
+                    layout,
+                    &self.vm.id,
+                    taken.target,
+                    generation.pair,
+                    &report.told,
+                )
+            });
         self.tell_sealed(&generation, &summaries, &report);
         if let Err(e) = noted {
             self.note(&e.message());

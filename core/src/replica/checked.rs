@@ -34,13 +34,24 @@ pub(super) fn note(
     now: Timestamp,
 ) -> Result<()> {
     let before = checked(layout, pair, found.number)?;
+    let judged = judged(before.as_ref(), found, is_slice, now);
+    write_json(&layout.checked(pair, found.number), &judged)
+}
+
+/// What is to be remembered of what was found, and of what was `before`.
+pub(super) fn judged(
+    before: Option<&Checked>,
+    found: &Verified,
+    is_slice: bool,
+    now: Timestamp,
+) -> Checked {
     let wrong = found.disks.iter().filter(|disk| !disk.is_right());
     let wrong: Vec<String> = wrong.map(|disk| disk.key.clone()).collect();
-    let noted = match (is_slice, wrong.is_empty()) {
+    match (is_slice, wrong.is_empty()) {
         (true, true) => Checked {
             at: now,
-            whole: before.as_ref().and_then(|b| b.whole),
-            damaged: before.map_or_else(Vec::new, |b| b.damaged),
+            whole: before.and_then(|b| b.whole),
+            damaged: before.map_or_else(Vec::new, |b| b.damaged.clone()),
         },
         (false, true) => Checked {
             at: now,
@@ -52,8 +63,7 @@ pub(super) fn note(
             whole: None,
             damaged: wrong,
         },
-    };
-    write_json(&layout.checked(pair, found.number), &noted)
+    }
 }
 
 #[cfg(test)]

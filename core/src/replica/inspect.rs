@@ -93,6 +93,10 @@ fn one(
         "replica {} of VM {} on {}",
         pair.target_vm, pair.vm, pair.source_name
     );
+    // A guest may have the heads open: whoever moves it finishes all of it.
+    if layout.landing(id).exists() {
+        return Ok(());
+    }
     let sealing: Option<Generation> = read_json(&layout.sealing(id))?;
     let finish = || recover(layout, hypervisor, id).map(drop);
     if let Some(generation) = &sealing {

@@ -58,6 +58,16 @@ impl Layout {
         self.source_pairs(vm).join(target.to_string())
     }
 
+    /// One of them.
+    pub fn sent_generation(&self, vm: &str, target: Uuid, number: u64) -> PathBuf {
+        self.sent(vm, target).join(format!("{number:012}.json"))
+    }
+
+    /// What the host `target` told last of them.
+    pub fn told(&self, vm: &str, target: Uuid) -> PathBuf {
+        self.sent(vm, target).join("told")
+    }
+
     /// The digests of the segments of disk `index` of `vm`, while it is sent to `target`.
     pub fn sending_table(&self, vm: &str, target: Uuid, index: usize) -> PathBuf {
         self.sent(vm, target).join(format!("{index}.digests"))
@@ -112,7 +122,12 @@ impl Layout {
 
     /// A change of roles of `vm` that this host has begun, until it is done.
     pub fn handover(&self, vm: &str) -> PathBuf {
-        self.root.join("handover").join(format!("{vm}.json"))
+        self.handovers().join(format!("{vm}.json"))
+    }
+
+    /// All of them.
+    pub fn handovers(&self) -> PathBuf {
+        self.root.join("handover")
     }
 
     /// The configuration that `vm` had here when it left in `epoch`.
@@ -206,6 +221,11 @@ impl Layout {
     /// What the last verification of a sealed generation found.
     pub fn checked(&self, pair: Uuid, number: u64) -> PathBuf {
         self.generations(pair).join(format!("{number:012}.checked"))
+    }
+
+    /// Where the disks of a sealed generation have data, for people.
+    pub fn block_maps(&self, pair: Uuid, number: u64) -> PathBuf {
+        self.generations(pair).join(format!("{number:012}.map"))
     }
 
     /// Directory of the manifests.

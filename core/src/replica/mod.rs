@@ -7,6 +7,7 @@
 //! away; after it, recovery finishes what it says.
 
 mod adopt;
+mod block_map;
 mod checked;
 mod file;
 mod guard;
@@ -36,11 +37,13 @@ mod takeover;
 mod target;
 mod thick;
 mod thin;
+mod told;
 mod trial;
 mod verify;
 mod volume;
 
 pub use adopt::{adopt, note_written, reserve, Adopt, Adopted, SharedDisk};
+pub use block_map::{block_maps, BlockMap};
 pub use checked::{checked, Checked};
 pub use guard::{clear_guard, guard_of, set_guard};
 pub use inspect::{inspect, Finding};
@@ -59,12 +62,13 @@ pub use role::{Role, Standing};
 pub use stand::{give_up, has_given_up, newest_epoch, retire, stand, target_pairs, targets_of};
 pub(crate) use store::remove;
 pub use store::{
-    host_id, keep_sent_tables, newest_sent, note_sent, read_json, sent, source_pair, source_pairs,
-    source_pairs_to, source_vms, write_json, write_text, SourcePair, TargetPair,
+    handovers, host_id, keep_sent_tables, newest_sent, note_sent, read_json, sent, source_pair,
+    source_pairs, source_pairs_to, source_vms, write_json, write_text, SourcePair, TargetPair,
 };
 pub use takeover::{pending_take_over, take_over, TakeOver, TakenOver};
 pub use target::{Fork, Prepared, Proof, ReplicaTarget, SealReport};
 pub use thin::POOL_PERCENT_MAX;
+pub use told::{note_told, note_verified, told, told_by, Told};
 pub use trial::{boot_of, note_boot, trials, Boot, BootSign, Trial};
 pub use verify::{verify, Damaged, Verified, VerifiedDisk, VerifyRequest};
 pub use volume::Location;

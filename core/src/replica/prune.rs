@@ -226,6 +226,7 @@ fn drop_generation(
     remove_generation(listing, locations, pair.pair, old.number)?;
     store::remove(&layout.boot(pair.pair, old.number))?;
     store::remove(&layout.checked(pair.pair, old.number))?;
+    store::remove(&layout.block_maps(pair.pair, old.number))?;
     for index in 0..old.disks.len() {
         store::remove(&layout.table(pair.pair, old.number, index))?;
         store::remove(&layout.stamp(pair.pair, old.number, index))?;

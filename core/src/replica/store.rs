@@ -121,6 +121,13 @@ pub fn source_vms(layout: &Layout) -> Result<Vec<String>> {
     names_in(&layout.pairs())
 }
 
+/// The VMs of this host of which a change of roles was begun and is not done, sorted.
+pub fn handovers(layout: &Layout) -> Result<Vec<String>> {
+    let files = files_in(&layout.handovers(), "json")?;
+    let names = files.iter().filter_map(|path| path.file_stem()?.to_str());
+    Ok(names.map(str::to_owned).collect())
+}
+
 /// The replicas on this host, also those without a sealed generation, sorted.
 pub(super) fn replicas(layout: &Layout) -> Result<Vec<Uuid>> {
     let names = names_in(&layout.replicas())?;
@@ -272,7 +279,7 @@ pub fn note_sent(
     kept: &[u64],
 ) -> Result<()> {
     let dir = layout.sent(vm, target);
-    let path = |number: u64| dir.join(format!("{number:012}.json"));
+    let path = |number: u64| layout.sent_generation(vm, target, number);
     write_json(&path(sealed.number), sealed)?;
     let kept: Vec<PathBuf> = kept.iter().map(|number| path(*number)).collect();
     let mut old = files_in(&dir, "json")?;

@@ -6,8 +6,9 @@ use super::listing::Listing;
 use super::manifest::{generation_name, Generation};
 use super::plan::{lost, newest, settle, Planner, TargetPlan, FOUND_AGAIN};
 use super::store::{self, read_json, write_json, TargetPair};
+use super::told::{told, Told};
 use super::volume::{remove_forks, Location, Volume};
-use super::{heads, in_place, proof, seal, Placement, ReplicaRequest, Retention};
+use super::{block_map, heads, in_place, proof, seal, Placement, ReplicaRequest, Retention};
 use crate::error::{Error, Kind, Result};
 use crate::hypervisor::TargetHypervisor;
 use crate::lock::Lock;
@@ -65,6 +66,9 @@ pub struct SealReport {
     pub kept: Vec<u64>,
     /// What the user should know.
     pub notes: Vec<String>,
+    /// What else is known of them.
+    #[serde(default)]
+    pub told: Told,
 }
 
 /// A replica that this process holds the lock of.
@@ -339,6 +343,10 @@ impl<'a> ReplicaTarget<'a> {
         let place = (&self.layout, &self.listing);
         let pair = &mut self.pair;
         let mut notes = seal::finish(place, self.hypervisor, pair, &generation, Some(hold))?;
+        // Before the generation that it is compared with is pruned. It is sealed, whatever becomes of its maps.
+        if let Err(e) = block_map::keep(&self.layout, &generation) {
+            notes.push(format!("there is no map of what changed: {e}"));
+        }
         let pruned = super::prune::after_seal(
             place,
             self.hypervisor,
@@ -350,11 +358,17 @@ impl<'a> ReplicaTarget<'a> {
         self.report(notes)
     }
 
-    fn report(&self, notes: Vec<String>) -> Result<SealReport> {
+    fn report(&self, mut notes: Vec<String>) -> Result<SealReport> {
         let kept = store::generations(&self.layout, self.pair.pair)?;
+        // It is sealed, whatever can be told besides.
+        let told = told(&self.layout, &kept).unwrap_or_else(|e| {
+            notes.push(e.to_string());
+            Told::default()
+        });
         Ok(SealReport {
             kept: kept.iter().map(|g| g.number).collect(),
             notes,
+            told,
         })
     }
 

@@ -1,11 +1,13 @@
 //! `generations`: what there is, here or on another host.
 
 use super::Place;
-use crate::cli::units::human;
+use crate::cli::units::{human, printable};
 use crate::cli::Reporter;
 use crate::error::{Error, Kind, Result};
 use crate::job::HostRequest;
-use crate::replica::{self, list_generations, Boot, Generation, TargetPair};
+use crate::replica::{
+    self, list_generations, source_pairs_to, told_by, Checked, Generation, TargetPair, Told,
+};
 use serde_json::json;
 
 /// Whose generations to list.
@@ -53,12 +55,19 @@ fn tell_sent(place: &Place, vm: &str) -> Result<bool> {
             json!({"event": "sent", "pair": pair}),
         );
         let newest = generations.last().map(|g| g.number);
-        tell_generations(place.reporter, generations, newest, &|_| None);
+        let told = match source_pairs_to(place.layout, vm)?
+            .into_iter()
+            .find(|(_, known)| known.pair == pair.pair)
+        {
+            Some((target, _)) => told_by(place.layout, vm, target, pair.pair),
+            None => Told::default(),
+        };
+        tell_generations(place.reporter, generations, newest, &told);
     }
     Ok(!sent.is_empty())
 }
 
-/// Only of a replica `here` it is known whether its generations were seen to boot.
+/// Only of a replica `here` it is known what was done with its generations since.
 fn tell(place: &Place, pair: &TargetPair, generations: &[Generation], here: bool) {
     let reporter = place.reporter;
     reporter.say(
@@ -68,17 +77,29 @@ fn tell(place: &Place, pair: &TargetPair, generations: &[Generation], here: bool
         ),
         json!({"event": "replica", "pair": pair}),
     );
-    tell_generations(reporter, generations, pair.head, &|number| {
-        let boot = here.then(|| replica::boot_of(place.layout, pair.pair, number));
-        boot?.ok()?
-    });
+    let told = here.then(|| replica::told(place.layout, generations));
+    let told = told.and_then(Result::ok).unwrap_or_default();
+    tell_generations(reporter, generations, pair.head, &told);
+}
+
+/// What the last verification of a generation found: ", verified 2026-03-01T04:05:06Z".
+fn verified(checked: &Checked) -> String {
+    match (checked.damaged.is_empty(), checked.whole) {
+        (false, _) => format!(
+            ", found damaged {:.0} ({})",
+            checked.at,
+            printable(&checked.damaged.join(", "))
+        ),
+        (true, Some(whole)) => format!(", verified {whole:.0}"),
+        (true, None) => format!(", verified in part {:.0}", checked.at),
+    }
 }
 
 fn tell_generations(
     reporter: &Reporter,
     generations: &[Generation],
     head: Option<u64>,
-    boot_of: &dyn Fn(u64) -> Option<Boot>,
+    told: &Told,
 ) {
     for generation in generations {
         let changed: u64 = generation.disks.iter().map(|d| d.changed).sum();
@@ -93,9 +114,13 @@ fn tell_generations(
             generation.consistency,
             human(changed)
         );
-        let boot = boot_of(generation.number);
-        if let Some(boot) = &boot {
+        let boot = told.booted.get(&generation.number);
+        if let Some(boot) = boot {
             text.push_str(&format!(", booted {:.0} ({})", boot.at, boot.sign));
+        }
+        let checked = told.checked.get(&generation.number);
+        if let Some(checked) = checked {
+            text.push_str(&verified(checked));
         }
         for disk in &generation.disks {
             text.push_str(&format!(
@@ -108,7 +133,7 @@ fn tell_generations(
         }
         reporter.say(
             text,
-            json!({"event": "generation", "generation": generation, "boot": boot}),
+            json!({"event": "generation", "generation": generation, "boot": boot, "checked": checked}),
         );
     }
 }

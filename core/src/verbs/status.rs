@@ -94,8 +94,13 @@ fn text(status: &PairStatus, verdict: Option<Verdict>, now: Timestamp) -> String
         text.push_str(&format!(", generation {number} booted {:.0}", boot.at));
     }
     if let Some((number, checked)) = &status.checked {
-        if let Some(whole) = checked.whole {
-            text.push_str(&format!(", generation {number} verified {whole:.0}"));
+        match checked.whole {
+            Some(whole) => text.push_str(&format!(", generation {number} verified {whole:.0}")),
+            None if checked.damaged.is_empty() => text.push_str(&format!(
+                ", generation {number} verified in part {:.0}",
+                checked.at
+            )),
+            None => {}
         }
     }
     match verdict {

@@ -3,6 +3,7 @@
 use super::Place;
 use crate::cli::units::human;
 use crate::cli::Reporter;
+use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::job::{ask, mend, HostRequest, Mended, SourceDisk};
 use crate::range::{ByteRange, RangeSet};
@@ -49,8 +50,16 @@ pub fn verify(args: &VerifyArgs, place: &Place, disks_of: DisksOf) -> Result<()>
     let host = HostSpec::parse(host)?;
     Remote::during(&host, &place.ssh.options(place.stop), |session| {
         let look = |request: VerifyRequest| -> Result<Verified> {
+            let is_slice = request.slice.is_some();
             let request = HostRequest::Verify(request);
-            ask(session, place.program, &request, place.stop)
+            let found = ask(session, place.program, &request, place.stop)?;
+            // So that what is shown here tells it, too.
+            if let Err(e) =
+                replica::note_verified(place.layout, &args.vm, &found, is_slice, clock::now())
+            {
+                place.reporter.note(&e.message());
+            }
+            Ok(found)
         };
         let mut verified = look(request.clone())?;
         if args.repair && verified.disks.iter().any(|d| !d.damaged.is_empty()) {

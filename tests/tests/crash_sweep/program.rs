@@ -225,6 +225,7 @@ fn doctor(args: &[OsString]) -> ExitCode {
         disks: &disks,
         needed: &[],
         trials: None,
+        laid_over: None,
     };
     match job::examine(&patient, true) {
         Ok(found) => {

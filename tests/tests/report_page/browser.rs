@@ -88,12 +88,29 @@ impl Browser {
         serde_json::from_str(&answer).unwrap_or_else(|e| panic!("{e}: {answer}"))
     }
 
+    /// The pixels of a page as a phone shows it that is `width` pixels wide, which is less than a window can be: in a
+    /// frame, with the rest of the window beside it.
+    pub fn phone(&self, page: &Path, [width, height]: [u32; 2], dark: bool) -> Vec<u8> {
+        let path = self.dir.path().join("phone.html");
+        let frame = format!(
+            "<!DOCTYPE html><meta name=color-scheme content='light dark'><body style='margin:0'>\
+             <iframe src='file://{}' style='border:0;width:{width}px;height:{height}px'></iframe>",
+            page.display()
+        );
+        std::fs::write(&path, frame).unwrap();
+        let wide = 800;
+        let pixels = self.picture(&path, [wide, height], dark);
+        let rows = pixels.chunks(3 * wide as usize);
+        rows.flat_map(|row| row[..3 * width as usize].to_vec())
+            .collect()
+    }
+
     /// The pixels of a page, three bytes each.
-    pub fn picture(&self, page: &Path, width: u32, dark: bool) -> Vec<u8> {
+    pub fn picture(&self, page: &Path, [width, height]: [u32; 2], dark: bool) -> Vec<u8> {
         let path = self.dir.path().join("picture.png");
         let mut args = vec![
             format!("--screenshot={}", path.display()),
-            format!("--window-size={width},1000"),
+            format!("--window-size={width},{height}"),
         ];
         if dark {
             args.push("--blink-settings=preferredColorScheme=0".into());

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod browser;
+mod pictures;
 mod state;
 
 use browser::Browser;
@@ -113,6 +114,10 @@ fn the_page_is_one_file_that_tells_how_it_stands() {
         "pinned",
         "verified 20",
         "booted 20",
+        "rbs24 as it was sealed",
+        // What the other host has told of what it keeps.
+        "rbs5 as it was sealed",
+        "scsi0, of 96 equal parts from its beginning to its end: 58 have data, 8 changed in the last sync",
     ] {
         assert!(html.contains(text), "{text}");
     }
@@ -183,6 +188,41 @@ fn damage_that_was_found_is_told() {
     ] {
         assert!(html.contains(text), "{text}");
     }
+}
+
+/// Other verbs tell it as well.
+#[test]
+fn a_verification_is_told_with_its_generation() {
+    let host = Host::new();
+    let told = |args: &[&str]| {
+        let mut command = Command::new(pvesync());
+        command
+            .args(args)
+            .env("RBLOCKSYNC_STATE_DIR", host.layout().root());
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    let events = |args: &[&str]| -> Vec<Value> {
+        let text = told(args);
+        let lines = text.lines();
+        lines.map(|l| serde_json::from_str(l).unwrap()).collect()
+    };
+    let text = told(&["generations", "101"]);
+    let line = |name: &str| {
+        let mut lines = text.lines();
+        lines.find(|l| l.contains(name)).unwrap().to_owned()
+    };
+    assert!(line("rbs24  ").contains(", verified 20"), "{text}");
+    assert!(!line("rbs23  ").contains("verified"), "{text}");
+    let of_replica = events(&["generations", "101", "--json"]);
+    let mut checked = of_replica
+        .iter()
+        .filter(|e| e["checked"]["whole"].is_string());
+    assert_eq!(checked.next().unwrap()["generation"]["number"], 24);
+    assert!(checked.next().is_none());
+    // By the source, which was told.
+    assert!(told(&["generations", "201"]).contains(", verified 20"));
+    let status = events(&["status", "201", "--json"]);
+    assert_eq!(status[0]["status"]["checked"][0], 5, "{status:?}");
 }
 
 #[test]
@@ -346,7 +386,7 @@ fn it_is_light_or_dark_as_the_reader_likes_it() {
     let host = Host::new();
     host.written(&["--rpo", "15m"]);
     for (dark, paper) in [(false, [0xf7, 0xf6, 0xf3]), (true, [0x13, 0x15, 0x18])] {
-        let pixels = browser.picture(&host.page(), 1280, dark);
+        let pixels = browser.picture(&host.page(), [1280, 1000], dark);
         assert_eq!(pixels.len(), 1280 * 1000 * 3);
         assert_eq!(pixels[..3], paper, "dark: {dark}");
         let colors: BTreeSet<&[u8]> = pixels.chunks(3).collect();

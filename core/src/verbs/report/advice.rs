@@ -151,6 +151,12 @@ fn commands(
         (_, Side::Source) if states.contains(&State::Running) => {
             vec![on(&here, format!("{program} status {vm}"))]
         }
+        (State::Damaged, Side::Source) => {
+            vec![on(
+                &here,
+                format!("{program} verify {vm} --to {peer} --repair"),
+            )]
+        }
         (_, Side::Source) => {
             let mut commands = Vec::new();
             if states.contains(&State::CutOff) {

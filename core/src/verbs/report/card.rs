@@ -1,7 +1,8 @@
 //! All that is told of one replication.
 
-use super::facts::{Facts, Newest, Point, Replication};
+use super::facts::{Facts, Marks, Newest, Point, Replication};
 use super::health::{states, State};
+use super::map;
 use super::page::{chip, ends, time, NOTHING};
 use super::timeline;
 use super::words::{ago, clip, minute, name, percent, span, TEXT_MAX};
@@ -17,6 +18,8 @@ const MARKED_MAX: usize = 8;
 const RUNS_MAX: usize = 8;
 /// Disks that are listed.
 const DISKS_MAX: usize = 16;
+/// Disks of which there is a map.
+const MAPS_MAX: usize = 8;
 /// Notes of a generation that are shown.
 const NOTES_MAX: usize = 6;
 
@@ -46,6 +49,8 @@ pub(super) fn card(replication: &Replication, id: &str, facts: &Facts) -> Markup
                     1 => html! { "1 generation" },
                     n => html! { (n) " generations" },
                 }))
+                (fact("Verified", verified(&replication.generations, facts)))
+                (fact("Booted in a test", booted(&replication.generations, facts)))
                 (fact("Role of this host", match status.standing {
                     Some(standing) => html! { (standing.role.to_string()) ", epoch " (standing.epoch) },
                     None => html! { "not known yet" },
@@ -64,6 +69,41 @@ pub(super) fn card(replication: &Replication, id: &str, facts: &Facts) -> Markup
 
 fn fact(term: &str, value: Markup) -> Markup {
     html! { div { dt { (term) } dd { (value) } } }
+}
+
+/// When the newest generation that was read again was read, and what was found.
+fn verified(points: &[Point], facts: &Facts) -> Markup {
+    let found = points.iter().rev().find_map(|point| {
+        let Marks {
+            damaged,
+            verified,
+            partly,
+            ..
+        } = point.marks;
+        let found = [
+            (damaged, "damaged"),
+            (verified, "as it was sealed"),
+            (partly, "no damage in the part that was read"),
+        ];
+        let mut found = found.into_iter();
+        found.find_map(|(at, what)| Some((point, at?, what)))
+    });
+    match found {
+        Some((point, at, what)) => html! {
+            (point.name) " " @if point.marks.damaged.is_some() { b { (what) } } @else { (what) } ", " (time(at, facts.now))
+        },
+        None => html! { "never, as far as is known here" },
+    }
+}
+
+/// The newest generation that was seen to boot.
+fn booted(points: &[Point], facts: &Facts) -> Markup {
+    let found = points.iter().rev();
+    let mut found = found.filter_map(|point| Some((point, point.marks.booted?)));
+    match found.next() {
+        Some((point, at)) => html! { (point.name) ", " (time(at, facts.now)) },
+        None => html! { "never, as far as is known here" },
+    }
 }
 
 /// The age against the limit.
@@ -86,7 +126,7 @@ fn disks(newest: &Newest) -> Markup {
         section.disks {
             h4 { "Changed in the last sync" }
             ul {
-                @for disk in newest.disks.iter().take(DISKS_MAX) {
+                @for (n, disk) in newest.disks.iter().take(DISKS_MAX).enumerate() {
                     @let share = disk.sent as f64 * 100.0 / disk.size.max(1) as f64;
                     li {
                         span.key title=(clip(&disk.volume, 200)) { (name(&disk.key)) }
@@ -94,6 +134,7 @@ fn disks(newest: &Newest) -> Markup {
                             span.fill style=(format!("width:{:.2}%", share.min(100.0))) {}
                         }
                         span.num { (human(disk.sent)) " of " (human(disk.size)) ", " (percent(disk.sent, disk.size)) }
+                        @if let Some(map) = disk.map.as_ref().filter(|_| n < MAPS_MAX) { (map::draw(map)) }
                     }
                 }
             }
@@ -113,7 +154,14 @@ fn generations(points: &[Point], facts: &Facts) -> Markup {
     }
     let newest = points.iter().rev().take(GENERATIONS_MAX);
     let is_marked = |p: &&Point| {
-        p.marks.pinned || p.marks.verified.or(p.marks.damaged).is_some() || p.marks.booted.is_some()
+        let Marks {
+            verified,
+            partly,
+            damaged,
+            booted,
+            ..
+        } = p.marks;
+        p.marks.pinned || verified.or(partly).or(damaged).or(booted).is_some()
     };
     let older = points.iter().rev().skip(GENERATIONS_MAX);
     let marked = older.filter(is_marked).take(MARKED_MAX);
@@ -153,6 +201,9 @@ fn marks(point: &Point) -> String {
     }
     if let Some(at) = point.marks.verified {
         words.push(format!("verified {}", minute(at)));
+    }
+    if let Some(at) = point.marks.partly {
+        words.push(format!("verified in part {}", minute(at)));
     }
     if let Some(at) = point.marks.booted {
         words.push(format!("booted {}", minute(at)));

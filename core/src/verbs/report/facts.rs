@@ -6,10 +6,13 @@ use crate::error::Result;
 use crate::job::fleet::{with_status, Ages, Expected};
 use crate::job::{statuses, PairStatus};
 use crate::journal::{Journal, RunRecord, Side};
-use crate::replica::{boot_of, checked, list_generations, sent, Generation, Layout, Location};
+use crate::replica::{
+    list_generations, sent, source_pairs_to, told, told_by, BlockMap, Generation, Layout, Location,
+    Told,
+};
 use crate::snapshot::Consistency;
 use jiff::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Runs of a replication that are looked at.
 const RUNS_MAX: usize = 60;
@@ -90,6 +93,8 @@ pub(super) struct Marks {
     pub pinned: bool,
     /// When it was read again and found to be what was sealed.
     pub verified: Option<Timestamp>,
+    /// When a part of it was read again, and was what had been sealed; all of it never was.
+    pub partly: Option<Timestamp>,
     /// When it was read again and found to be something else.
     pub damaged: Option<Timestamp>,
     /// When it was booted in a test.
@@ -116,6 +121,8 @@ pub(super) struct DiskPart {
     pub size: u64,
     /// Bytes that were sent for it.
     pub sent: u64,
+    /// Where it has data, and where it changed.
+    pub map: Option<BlockMap>,
 }
 
 /// Finds a VM's name in the configuration of a generation.
@@ -137,22 +144,7 @@ pub(super) fn collect(
         if let Some(head) = generations.last() {
             places.extend(head.disks.iter().map(|d| d.location.clone()));
         }
-        let mut marked = BTreeMap::new();
-        for generation in &generations {
-            let number = generation.number;
-            let boot = boot_of(layout, pair.pair, number)?;
-            let found = checked(layout, pair.pair, number)?;
-            let damaged = found.as_ref().filter(|found| !found.damaged.is_empty());
-            let marks = Marks {
-                pinned: pair.pinned.contains(&number),
-                verified: found.as_ref().and_then(|found| found.whole),
-                damaged: damaged.map(|found| found.at),
-                booted: boot.map(|boot| boot.at),
-            };
-            marked.insert(number, marks);
-        }
-        let marks = |g: &Generation| marked.get(&g.number).copied().unwrap_or_default();
-        let history = History::of(&generations, marks);
+        let history = History::of(&generations, &told(layout, &generations)?, &pair.pinned);
         let name = generations.last().and_then(name_of).unwrap_or_default();
         kept.insert(pair.pair.to_string(), (pair.vm.clone(), name, history));
     }
@@ -175,10 +167,17 @@ pub(super) fn collect(
             Side::Source => {
                 let sent = sent(layout, &status.vm)?.into_iter();
                 let mut of_pair = sent.filter(|(p, _)| Some(p.pair.to_string()) == status.pair);
-                let history = of_pair
-                    .next()
-                    .map(|(_, generations)| History::of(&generations, |_| Marks::default()));
-                (status.vm.clone(), history.unwrap_or_default())
+                let history = match of_pair.next() {
+                    Some((pair, generations)) => {
+                        let mut targets = source_pairs_to(layout, &status.vm)?.into_iter();
+                        let told = targets
+                            .find(|(_, known)| known.pair == pair.pair)
+                            .map(|(target, _)| told_by(layout, &status.vm, target, pair.pair));
+                        History::of(&generations, &told.unwrap_or_default(), &BTreeSet::new())
+                    }
+                    None => History::default(),
+                };
+                (status.vm.clone(), history)
             }
         };
         found.replications.push(Replication {
@@ -224,7 +223,19 @@ struct History {
 }
 
 impl History {
-    fn of(generations: &[Generation], marks: impl Fn(&Generation) -> Marks) -> History {
+    fn of(generations: &[Generation], told: &Told, pinned: &BTreeSet<u64>) -> History {
+        let marks = |g: &Generation| {
+            let found = told.checked.get(&g.number);
+            let damaged = found.filter(|found| !found.damaged.is_empty());
+            let partly = found.filter(|found| found.damaged.is_empty() && found.whole.is_none());
+            Marks {
+                pinned: pinned.contains(&g.number),
+                verified: found.and_then(|found| found.whole),
+                partly: partly.map(|found| found.at),
+                damaged: damaged.map(|found| found.at),
+                booted: told.booted.get(&g.number).map(|boot| boot.at),
+            }
+        };
         let point = |g: &Generation| Point {
             name: g.name(),
             epoch: g.epoch,
@@ -233,6 +244,7 @@ impl History {
             sent: g.disks.iter().map(|d| d.changed).sum(),
             marks: marks(g),
         };
+        let points = generations.iter().map(point).collect();
         let newest = generations.last().map(|g| Newest {
             disks: g
                 .disks
@@ -242,15 +254,15 @@ impl History {
                     volume: d.target.clone(),
                     size: d.size,
                     sent: d.changed,
+                    map: (told.maps.iter())
+                        .find(|map| map.key == d.key && told.newest == Some(g.number))
+                        .cloned(),
                 })
                 .collect(),
             excluded: g.excluded.clone(),
             notes: g.notes.clone(),
         });
-        History {
-            points: generations.iter().map(point).collect(),
-            newest,
-        }
+        History { points, newest }
     }
 }
 

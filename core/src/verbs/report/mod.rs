@@ -9,6 +9,7 @@ mod card;
 mod facts;
 mod file;
 mod health;
+mod map;
 mod page;
 mod stores;
 mod timeline;

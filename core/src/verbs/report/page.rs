@@ -305,6 +305,12 @@ fn legend() -> Markup {
                 (sign("", html! { path.cross d="M5 5l6 6M11 5l-6 6" {} })) " a run failed. "
                 "The shaded end is as long as the limit: the last bar is to be in it."
             }
+            p {
+                "The strip of a disk goes from its first byte to its last. "
+                (sign("M1 8h14", html! { path.data d="M4 8h8v6h-8z" {} })) " below the line: there is data; "
+                (sign("M1 8h14", html! { path.changed d="M4 8h8v-6h-8z" {} })) " above it: changed in the last sync. "
+                "The higher, the more of that part."
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use super::stores::Store;
 use crate::error::{Error, Kind};
 use crate::job::PairStatus;
 use crate::journal::{RunRecord, Side};
-use crate::replica::{Checked, Role, Standing};
+use crate::replica::{BlockMap, Checked, Role, Standing};
 use crate::snapshot::Consistency;
 use jiff::Timestamp;
 
@@ -58,6 +58,16 @@ fn point(number: i64, ago_s: i64) -> Point {
     }
 }
 
+/// A disk with data in its first half, which is not the same in `each` cells that follow each other.
+fn map(each: usize) -> BlockMap {
+    let share = |cell: usize| u8::try_from((cell / each) % 9 * 12).unwrap();
+    BlockMap {
+        key: "scsi0".into(),
+        data: (0..BlockMap::CELLS_MAX).map(share).collect(),
+        changed: Some((0..BlockMap::CELLS_MAX).rev().map(share).collect()),
+    }
+}
+
 /// With `count` generations, one every `every_s`, the newest of `every_s / 2` ago.
 fn replication(vm: &str, side: Side, count: i64, every_s: i64) -> Replication {
     let generations: Vec<Point> = (1..=count)
@@ -98,6 +108,7 @@ fn replication(vm: &str, side: Side, count: i64, every_s: i64) -> Replication {
                 volume: format!("local-lvm:vm-{vm}-disk-0"),
                 size: 32 << 30,
                 sent: 200 << 20,
+                map: Some(map(3)),
             }],
             excluded: Vec::new(),
             notes: Vec::new(),
@@ -245,6 +256,37 @@ fn problems_come_worst_first_with_a_command_and_a_runbook() {
 }
 
 #[test]
+fn what_was_found_when_a_generation_was_read_again_is_told() {
+    let with = |change: fn(&mut Marks)| {
+        let mut r = replication("101", Side::Source, 3, 600);
+        change(&mut r.generations[1].marks);
+        html(&facts(vec![r], None))
+    };
+    assert!(with(|_| {}).contains("never, as far as is known here"));
+    assert!(with(|m| m.verified = Some(at(NOW_S - 60))).contains("rbs2 as it was sealed, "));
+    let partly = with(|m| m.partly = Some(at(NOW_S - 60)));
+    assert!(partly.contains("rbs2 no damage in the part that was read, "));
+    assert!(partly.contains("verified in part 2026-"));
+    assert!(with(|m| m.damaged = Some(at(NOW_S - 60))).contains("rbs2 <b>damaged</b>, "));
+    // Damage that the source was told of is put right from there.
+    let mut r = replication("101", Side::Source, 3, 600);
+    r.status.checked = Some((
+        2,
+        Checked {
+            at: at(NOW_S - 60),
+            whole: None,
+            damaged: vec!["scsi0".into()],
+        },
+    ));
+    let found = problems(&facts(vec![r], None));
+    assert_eq!(found[0].state, State::Damaged);
+    assert_eq!(
+        found[0].commands[0].1,
+        "pvesync verify 101 --to host2 --repair"
+    );
+}
+
+#[test]
 fn nothing_from_elsewhere_becomes_markup() {
     let mut r = replication("101", Side::Source, 3, 600);
     r.status.name = NASTY.into();
@@ -359,11 +401,12 @@ fn a_page_about_everything_there_can_be_has_a_bound() {
             volume: long.clone(),
             size: 1 << 40,
             sent: 1 << 30,
+            map: Some(map(1)),
         };
         newest.disks = (0..60).map(disk).collect();
     }
     let page = html(&facts(replications, Some(900)));
-    assert!(page.len() < 6 << 20, "{}", page.len());
+    assert!(page.len() < 9 << 20, "{}", page.len());
     for told in [
         "and 400 more",
         "and 440 more that are not told",

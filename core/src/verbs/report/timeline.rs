@@ -96,6 +96,7 @@ impl Mark<'_> {
             marks: Marks {
                 pinned: group.iter().any(|p| p.marks.pinned),
                 verified: latest(|m| m.verified),
+                partly: latest(|m| m.partly),
                 damaged: latest(|m| m.damaged),
                 booted: latest(|m| m.booted),
             },

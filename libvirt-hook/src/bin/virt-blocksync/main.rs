@@ -191,12 +191,14 @@ fn doctor(args: &DoctorArgs, us: &syncs::Us) -> Result<()> {
         let disks: Vec<SourceDisk> = source::disks_of(us.host, vm)?;
         Ok(disks.into_iter().map(|disk| disk.source).collect())
     };
+    let laid_over = |vm: &str| us.target.is_laid_over(vm);
     let patient = Patient {
         layout: us.place.layout,
         hypervisor: us.target,
         disks: &disks,
         needed: &source::NEEDED,
         trials: Some(us.target),
+        laid_over: Some((us.target, &laid_over)),
     };
     verbs::doctor(args, &patient, us.place.reporter)
 }

@@ -231,6 +231,7 @@ fn doctor(args: &DoctorArgs, reporter: &Reporter) -> Result<()> {
         disks: &disks,
         needed: &source::NEEDED,
         trials: Some(&target),
+        laid_over: None,
     };
     verbs::doctor(args, &patient, reporter)
 }
