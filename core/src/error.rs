@@ -3,6 +3,7 @@
 //! An error crosses process and host borders (an agent reports its own to the driver), so besides the
 //! text it carries a [`Kind`] from which callers decide, and from which the exit code follows.
 
+use crate::runbook::Runbook;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -38,13 +39,14 @@ pub enum Kind {
     Cancelled,
 }
 
-/// What failed, why, and what to do. Built with [`Error::new`], then [`because`](Error::because) and
-/// [`advise`](Error::advise).
+/// What failed, why, and what to do. Built with [`Error::new`], then [`because`](Error::because),
+/// [`advise`](Error::advise) and [`see`](Error::see).
 #[derive(Debug)]
 pub struct Error {
     kind: Kind,
     what: String,
     advice: Option<String>,
+    runbook: Option<Runbook>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -58,6 +60,7 @@ impl Error {
             kind,
             what: what.into(),
             advice: None,
+            runbook: None,
             source: None,
         }
     }
@@ -79,18 +82,26 @@ impl Error {
         self
     }
 
-    /// Puts a prefix before the text, keeping kind, cause and advice.
+    /// Names the page that tells what to do, unless one is named already. It is one that truly applies: people read it in a bad
+    /// hour.
+    pub fn see(mut self, runbook: Runbook) -> Self {
+        self.runbook = self.runbook.or(Some(runbook));
+        self
+    }
+
+    /// Puts a prefix before the text, keeping kind, cause, advice and runbook.
     pub fn context(mut self, prefix: impl fmt::Display) -> Self {
         self.what = format!("{prefix}: {}", self.what);
         self
     }
 
-    /// Puts more after the text, cause and all, keeping kind and advice.
+    /// Puts more after the text, cause and all, keeping kind, advice and runbook.
     pub fn followed_by(self, more: impl fmt::Display) -> Self {
         Error {
             kind: self.kind,
             what: format!("{}; {more}", self.message()),
             advice: self.advice,
+            runbook: self.runbook,
             source: None,
         }
     }
@@ -103,6 +114,21 @@ impl Error {
     /// The advice, if there is any.
     pub fn advice(&self) -> Option<&str> {
         self.advice.as_deref()
+    }
+
+    /// The page that tells what to do, if there is one.
+    pub fn runbook(&self) -> Option<Runbook> {
+        self.runbook
+    }
+
+    /// What to do, for people: the advice and the runbook.
+    pub fn remedy(&self) -> Option<String> {
+        match (&self.advice, self.runbook) {
+            (Some(advice), Some(runbook)) => Some(format!("{advice}; runbook: {runbook}")),
+            (Some(advice), None) => Some(advice.clone()),
+            (None, Some(runbook)) => Some(format!("runbook: {runbook}")),
+            (None, None) => None,
+        }
     }
 
     /// The text without the advice: "what: cause: cause of the cause".
@@ -124,8 +150,8 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message())?;
-        match &self.advice {
-            Some(advice) => write!(f, " ({advice})"),
+        match self.remedy() {
+            Some(remedy) => write!(f, " ({remedy})"),
             None => Ok(()),
         }
     }
@@ -172,5 +198,17 @@ mod tests {
             e.to_string(),
             "disk scsi0: cannot open /x: No space left on device (os error 28); so it ended (free some space)"
         );
+        let e = e.see(Runbook::PoolFull).see(Runbook::WrongVmid);
+        let text = e
+            .context("sync")
+            .followed_by("nothing was changed")
+            .to_string();
+        assert!(text.starts_with("sync: disk scsi0: "), "{text}");
+        assert!(
+            text.ends_with("; nothing was changed (free some space; runbook: pool-full)"),
+            "{text}"
+        );
+        let bare = Error::new(Kind::Refused, "no").see(Runbook::SplitBrain);
+        assert_eq!(bare.to_string(), "no (runbook: split-brain)");
     }
 }

@@ -28,6 +28,7 @@ pub mod qemu;
 pub mod range;
 pub mod remote;
 pub mod replica;
+pub mod runbook;
 pub mod snapshot;
 pub mod stop;
 pub mod sync;

@@ -11,6 +11,7 @@ use crate::volid::Vmid;
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::files::remove_present;
 use rblocksync::hypervisor::Hold;
+use rblocksync::runbook::Runbook;
 use rustix::fs::{flock, FlockOperation};
 use rustix::io::Errno;
 use std::fs::File;
@@ -405,7 +406,8 @@ impl PveTree {
                 Kind::Refused,
                 format!("VM {vmid} exists already and is not a replica of this pair"),
             )
-            .advise("choose another VM id for the replica")),
+            .advise("choose another VM id for the replica")
+            .see(Runbook::WrongVmid)),
         }
     }
 

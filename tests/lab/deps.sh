@@ -8,7 +8,7 @@ packages="
     bash coreutils diffutils findutils grep gzip hostname mawk procps sed tar
     binutils cpio g++ gcc kmod libc6-dev lz4 make xz-utils zstd
     btrfs-progs busybox-static dmsetup e2fsprogs iproute2 lvm2 mount nbdkit thin-provisioning-tools util-linux xfsprogs
-    openssh-client openssh-server openssh-sftp-server
+    openssh-client openssh-server openssh-sftp-server sudo
     qemu-system-x86 qemu-utils seabios
     libvirt-clients libvirt-daemon-system libvirt-dev pkg-config
     $*

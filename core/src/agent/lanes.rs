@@ -118,27 +118,30 @@ pub fn join(token: &str, number: u8, input: BorrowedFd, output: BorrowedFd) -> R
         let what = "the agent that this lane is for belongs to somebody else";
         return Err(Error::new(Kind::Permission, what));
     }
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds = [input, output];
-    control.push(SendAncillaryMessage::ScmRights(&fds));
-    sendmsg(
-        stream.as_fd(),
-        &[IoSlice::new(&[number])],
-        &mut control,
-        SendFlags::empty(),
-    )
-    .map_err(|e| Error::io("cannot hand over a lane", e.into()))?;
+    hand_over(&stream, number, &[input, output])?;
     let ended = stream.read(&mut [0]);
     ended
         .map(|_| ())
         .map_err(|e| Error::io("lost the agent that this lane is for", e))
 }
 
+fn hand_over(stream: &UnixStream, number: u8, fds: &[BorrowedFd; 2]) -> Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(fds));
+    let number = [number];
+    let parts = [IoSlice::new(&number)];
+    sendmsg(stream.as_fd(), &parts, &mut control, SendFlags::empty())
+        .map(drop)
+        .map_err(|e| Error::io("cannot hand over a lane", e.into()))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use rustix::process::{geteuid, Uid};
+    use rustix::thread::set_thread_res_uid;
     use std::io::Write;
     use uuid::Uuid;
 
@@ -165,6 +168,31 @@ mod tests {
         rustix::io::read(&taken[0], &mut byte).unwrap();
         assert_eq!(&byte, b"x");
         assert!(!joined.is_finished(), "it stays until the agent ends");
+    }
+
+    /// The name of the socket is no secret.
+    #[test]
+    fn another_user_is_sent_away() {
+        if !geteuid().is_root() {
+            println!("not root: nobody else can be played");
+            return;
+        }
+        let lanes = Arc::new(Lanes::default());
+        let token = Uuid::new_v4().simple().to_string();
+        Gate::bind(&token).unwrap().open(&lanes).unwrap();
+        let stranger = std::thread::spawn(move || {
+            let nobody = Uid::from_raw(65534);
+            // Of this thread alone.
+            set_thread_res_uid(nobody, nobody, nobody).unwrap();
+            let (near, _far) = UnixStream::pair().unwrap();
+            let error = join(&token, 1, near.as_fd(), near.as_fd()).unwrap_err();
+            assert_eq!(error.kind(), Kind::Permission, "{error}");
+            let mut stream = UnixStream::connect_addr(&address(&token).unwrap()).unwrap();
+            hand_over(&stream, 1, &[near.as_fd(), near.as_fd()]).unwrap();
+            assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0, "it is sent away");
+        });
+        stranger.join().unwrap();
+        assert!(lanes.take_announced(1).is_err());
     }
 
     #[test]

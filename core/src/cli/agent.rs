@@ -9,6 +9,7 @@ use crate::stop::Stop;
 use crate::wire::VERSION;
 use rustix::fd::{BorrowedFd, OwnedFd};
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -66,13 +67,23 @@ fn restricted(program: &str, policy: &Path, service: &mut dyn Service) -> Result
             Ok(())
         }
         Asked::Serve => serve_driver(program, None, Some(warden), service),
-        Asked::Lanes(token) => serve_driver(program, Some(token), Some(warden), service),
-        Asked::Join(token, number) => join_here(token, number),
+        Asked::Lanes(token) => {
+            let token = scoped(token, policy);
+            serve_driver(program, Some(&token), Some(warden), service)
+        }
+        Asked::Join(token, number) => join_here(&scoped(token, policy), number),
         Asked::Pour(path) => {
             warden.may_pour(path, service)?;
             pour_here(path)
         }
     }
+}
+
+/// The token of an agent that serves this policy. Tokens can be read on the host by all of its users: one who may run an agent
+/// under one policy must not join another's.
+fn scoped(token: &str, policy: &Path) -> String {
+    let policy = blake3::hash(policy.as_os_str().as_bytes()).to_hex();
+    format!("{token}{}", &policy[..16])
 }
 
 fn join_here(token: &str, number: u8) -> Result<()> {
@@ -98,4 +109,18 @@ fn serve_driver(
         (own(rustix::stdio::stdin())?, own(rustix::stdio::stdout())?);
     let streams = (input, output);
     serve_under(warden, program, streams, token, Stop::new(), service)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_under_a_policy_is_joined_under_the_same_only() {
+        let [a, b] = ["/p/a.toml", "/p/b.toml"].map(|policy| scoped("0123", Path::new(policy)));
+        assert_eq!(a, scoped("0123", Path::new("/p/a.toml")));
+        assert_ne!(a, b);
+        assert!(a.starts_with("0123") && a.len() == b.len() && a.len() > 4);
+        assert!(a.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+    }
 }

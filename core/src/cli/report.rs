@@ -124,15 +124,16 @@ impl Reporter {
                     "kind": error.kind(),
                     "message": error.message(),
                     "advice": error.advice(),
+                    "runbook": error.runbook(),
                 })
                 .to_string(),
             );
         }
         let message = printable(&error.message());
-        let text = match error.advice() {
-            Some(advice) => format!(
+        let text = match error.remedy() {
+            Some(remedy) => format!(
                 "{program}: {message}\n{program}: hint: {}",
-                printable(advice)
+                printable(&remedy)
             ),
             None => format!("{program}: {message}"),
         };

@@ -2,6 +2,7 @@
 //! stop before.
 
 use crate::error::{Error, Kind, Result};
+use crate::runbook::Runbook;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -54,7 +55,8 @@ impl Room {
                     self.pool
                 ),
             )
-            .advise("extend the pool, or remove volumes from it"));
+            .advise("extend the pool, or remove volumes from it")
+            .see(Runbook::PoolFull));
         }
         // Other disks may be written in the same pool by other processes: half of it is theirs.
         *known = Some(Known {

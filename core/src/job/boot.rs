@@ -19,6 +19,7 @@ use crate::replica::{
     guard_of, read_json, retire, set_guard, source_pairs, source_pairs_to, source_vms,
     target_pairs, Generation, Layout, Role, SourcePair, Standing, TargetPair,
 };
+use crate::runbook::Runbook;
 use serde::Serialize;
 use serde_json::json;
 use std::cmp::Ordering;
@@ -459,15 +460,20 @@ impl BootCheck<'_> {
             true => Kind::Refused,
             false => Kind::Io,
         };
-        let advice = match runs.is_empty() {
-            false => "look which host has what is to be kept, and stop the other: runbook split-brain".to_owned(),
-            true => format!(
+        let (advice, runbook) = match runs.is_empty() {
+            false => (
+                "look which host has what is to be kept, and stop the other".to_owned(),
+                Runbook::SplitBrain,
+            ),
+            true => (format!(
                 "when the other hosts can be asked: {0} boot-check. If you are certain that VM {vm} runs nowhere else: \
                  {0} boot-check {vm} --i-am-sure {vm}",
                 self.program
-            ),
+            ), Runbook::BothBack),
         };
-        Err(Error::new(kind, words.join("; ")).advise(advice))
+        Err(Error::new(kind, words.join("; "))
+            .advise(advice)
+            .see(runbook))
     }
 }
 

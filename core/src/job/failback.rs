@@ -18,6 +18,7 @@ use crate::replica::{
     self, host_id, know_of, source_pair, targets_of, Adopt, Adopted, Layout, Role, SharedDisk,
     SourcePair, Standing, TargetPair, WayBack,
 };
+use crate::runbook::Runbook;
 use crate::stop::Stop;
 use serde_json::json;
 use uuid::Uuid;
@@ -161,7 +162,8 @@ fn check_there(origin: &TargetPair, position: &Position, host: &HostDescription)
                 origin.target_vm
             ),
         )
-        .advise("decide which one has what is to be kept; nothing was changed"));
+        .advise("decide which one has what is to be kept; nothing was changed")
+        .see(Runbook::SplitBrain));
     }
     if position.standing.epoch > origin.standing.epoch {
         return Err(Error::new(
@@ -171,7 +173,8 @@ fn check_there(origin: &TargetPair, position: &Position, host: &HostDescription)
                 position.standing.role, position.standing.epoch, origin.standing.epoch
             ),
         )
-        .advise("the newer epoch counts: 'status' on both hosts tells the roles"));
+        .advise("the newer epoch counts: 'status' on both hosts tells the roles")
+        .see(Runbook::SplitBrain));
     }
     Ok(())
 }

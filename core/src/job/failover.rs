@@ -16,6 +16,7 @@ use crate::replica::{
     list_generations, pending_take_over, read_json, take_over, Generation, Layout, Role, TakeOver,
     TargetPair,
 };
+use crate::runbook::Runbook;
 use jiff::Timestamp;
 use serde_json::json;
 use std::ffi::OsString;
@@ -201,7 +202,8 @@ impl Failover<'_> {
                     pair.standing.role, pair.target_vm, pair.standing.epoch
                 ),
             )
-            .advise("'status' on both hosts tells the roles; the newest epoch counts"));
+            .advise("'status' on both hosts tells the roles; the newest epoch counts")
+            .see(Runbook::SplitBrain));
         }
         let wanted = options
             .generation
@@ -307,7 +309,8 @@ impl Failover<'_> {
                         "make sure that it does not run on {} and cut that off with --fence COMMAND, or, if you are \
                          certain, give --i-am-sure {}",
                         plan.pair.source_name, plan.name
-                    )))
+                    ))
+                    .see(Runbook::SourceHostDead))
                 }
             },
         }

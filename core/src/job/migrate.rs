@@ -16,6 +16,7 @@ use crate::error::{Error, Kind, Result};
 use crate::hypervisor::{HostDescription, RoleHypervisor};
 use crate::journal::State;
 use crate::lock::Lock;
+use crate::runbook::Runbook;
 use crate::snapshot::VmRuntime;
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -406,6 +407,7 @@ impl Migration<'_> {
                 self.vm, handover.target_name
             ))
             .advise("run the same command again, or with --undo")
+            .see(Runbook::MigrationInterrupted)
     }
 }
 

@@ -21,6 +21,7 @@ use crate::replica::{
     Fork, Generation, Prepared, Proof, ReplicaRequest, SealReport, SourcePair, Standing,
     TargetPlan, POOL_PERCENT_MAX,
 };
+use crate::runbook::Runbook;
 use crate::snapshot::{self, Consistency, DiskSource, PointInTime, VmRuntime};
 use crate::stop::Stop;
 use crate::sync::{DigestTable, Geometry, Summary};
@@ -310,7 +311,9 @@ impl Job<'_> {
         let Context {
             host, ssh, stop, ..
         } = self.context;
-        Remote::during(host, ssh, |session| {
+        let mut is_connected = false;
+        let done = Remote::during(host, ssh, |session| {
+            is_connected = true;
             let control = RemoteAgent::start(session, self.vm.program, Streams::Fixed(1), stop)?;
             control.during(|agent| {
                 let client = agent.client();
@@ -331,6 +334,10 @@ impl Job<'_> {
                     None => Ok(None),
                 }
             })
+        });
+        done.map_err(|e| match e.kind() {
+            Kind::Remote if !is_connected => e.see(Runbook::TargetHostDead),
+            _ => e,
         })
     }
 

@@ -8,6 +8,7 @@ use super::id::{LvId, OwnerTag, Tag};
 use super::kernel;
 use super::report::Lv;
 use crate::error::{Error, Kind, Result};
+use crate::runbook::Runbook;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -52,7 +53,8 @@ impl Listing {
                 Kind::Refused,
                 format!("volume {id} exists and was not made for this replica"),
             )
-            .advise("remove or rename it, or choose another storage or VM id on the target")),
+            .advise("remove or rename it, or choose another storage or VM id on the target")
+            .see(Runbook::WrongVmid)),
             other => Ok(other),
         }
     }

@@ -4,6 +4,7 @@ use super::id::LvId;
 use super::report::{Lv, LvKind};
 use crate::cmd::{Cmd, Tool};
 use crate::error::{Error, Kind, Result};
+use crate::runbook::Runbook;
 
 /// dm-thin keeps its metadata in blocks of this size.
 const METADATA_BLOCK_BYTES: u64 = 4096;
@@ -91,7 +92,8 @@ impl Pool {
                     self.id
                 ),
             )
-            .advise("extend the pool, or remove volumes from it"));
+            .advise("extend the pool, or remove volumes from it")
+            .see(Runbook::PoolFull));
         }
         Ok(spare)
     }
@@ -109,7 +111,8 @@ impl Pool {
                         Kind::Space,
                         format!("the thin pool {} has run out of data space", self.id),
                     )
-                    .advise("extend the pool or remove volumes"))
+                    .advise("extend the pool or remove volumes")
+                    .see(Runbook::PoolFull))
                 }
                 PoolMode::Failed => "has failed",
             },

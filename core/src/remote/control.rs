@@ -93,13 +93,15 @@ fn usable(base: &Path) -> bool {
         return false;
     };
     let ours = meta.uid() == rustix::process::geteuid().as_raw();
+    // Sticky or not, its owner can move what is in it.
+    let owner_is_trusted = ours || meta.uid() == 0;
     let sticky = meta.mode() & 0o1000 != 0;
     let others_write = meta.mode() & 0o022 != 0;
     base.is_absolute()
         && socket_len <= MAX_SOCKET_PATH
         && base.as_os_str().as_bytes().iter().all(plain)
         && meta.is_dir()
-        && (sticky || (ours && !others_write))
+        && ((sticky && owner_is_trusted) || (ours && !others_write))
 }
 
 fn open_dir(path: &Path) -> std::io::Result<OwnedFd> {
@@ -196,5 +198,13 @@ mod tests {
         }
         fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
         assert!(!usable(&long) && !usable(&odd) && !usable(&open));
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o1777)).unwrap();
+        assert!(usable(&open));
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&open, Some(65534), None).unwrap();
+            assert!(!usable(&open), "somebody else's, and sticky");
+            fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).unwrap();
+            assert!(!usable(&open), "somebody else's");
+        }
     }
 }

@@ -14,6 +14,7 @@ use super::manifest::generation_name;
 use super::volume::Sealed;
 use crate::error::{Error, Kind, Result};
 use crate::image::{flush_parent, ImageFormat};
+use crate::runbook::Runbook;
 use rustix::fs::{fgetxattr, fsetxattr, ioctl_ficlone, XattrFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -99,7 +100,8 @@ fn owned(path: &Path, pair: Uuid) -> Result<Option<File>> {
                 path.display()
             ),
         )
-        .advise("remove or rename it, or choose another storage or VM id on the target")),
+        .advise("remove or rename it, or choose another storage or VM id on the target")
+        .see(Runbook::WrongVmid)),
     }
 }
 

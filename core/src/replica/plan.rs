@@ -10,6 +10,7 @@ use super::volume::{lost_disks, Volume};
 use super::{Placement, ReplicaRequest, Standing};
 use crate::error::{Error, Kind, Result};
 use crate::hypervisor::TargetHypervisor;
+use crate::runbook::Runbook;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -216,7 +217,8 @@ impl Planner<'_> {
                 .advise(
                     "free some space there, choose another storage with --storage SRC=DST, or, where a file system \
                      cannot share blocks, overwrite the replica with --in-place",
-                ));
+                )
+                .see(Runbook::PoolFull));
             }
         }
         Ok(())

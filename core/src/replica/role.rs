@@ -2,6 +2,7 @@
 //! were changed, and is refused.
 
 use crate::error::{Error, Kind, Result};
+use crate::runbook::Runbook;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -68,7 +69,8 @@ impl Standing {
                     self.epoch
                 ),
             )
-            .advise("sync from the host that is primary; 'status' tells the roles")),
+            .advise("sync from the host that is primary; 'status' tells the roles")
+            .see(Runbook::SplitBrain)),
         }
     }
 
@@ -98,7 +100,8 @@ impl Standing {
                     self.role, self.epoch
                 ),
             )
-            .advise("the VM may have been taken over there: look before anything is overwritten"));
+            .advise("the VM may have been taken over there: look before anything is overwritten")
+            .see(Runbook::SplitBrain));
         }
         if epoch < self.epoch {
             return Err(Error::new(
@@ -108,7 +111,8 @@ impl Standing {
                     self.epoch
                 ),
             )
-            .advise("this source was replaced: look which host runs the VM now"));
+            .advise("this source was replaced: look which host runs the VM now")
+            .see(Runbook::SplitBrain));
         }
         Ok(Standing { epoch, ..*self })
     }

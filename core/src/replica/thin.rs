@@ -6,6 +6,7 @@ use super::manifest::generation_name;
 use super::volume::Sealed;
 use crate::error::{Error, Kind, Result};
 use crate::lvm::{self, Lv, LvId, LvKind, OwnerTag, SnapshotOptions, Tag};
+use crate::runbook::Runbook;
 use crate::thin;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -435,7 +436,8 @@ pub(super) fn adopt(lv: &LvId, owner: &OwnerTag, former: &[OwnerTag], number: u6
             return Err(Error::new(
                 Kind::Refused,
                 format!("volume {sealed} exists and was not made for this replica"),
-            ))
+            )
+            .see(Runbook::WrongVmid))
         }
         None => {
             let options = SnapshotOptions {

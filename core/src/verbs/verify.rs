@@ -9,6 +9,7 @@ use crate::job::{ask, mend, HostRequest, Mended, SourceDisk};
 use crate::range::{ByteRange, RangeSet};
 use crate::remote::{HostSpec, Remote};
 use crate::replica::{self, Verified, VerifiedDisk, VerifyRequest};
+use crate::runbook::Runbook;
 use serde_json::json;
 
 /// Damaged ranges of a disk that are printed.
@@ -99,7 +100,8 @@ fn judge(reporter: &Reporter, verified: &Verified) -> Result<()> {
         )
         .advise(
             "do not boot it; use another generation, try --repair from the source host, and look at the disk that it lies on",
-        )),
+        )
+        .see(Runbook::ReplicaDamaged)),
     }
 }
 

@@ -7,6 +7,7 @@ use super::limits;
 use super::stream::StreamWriter;
 use super::stripe::Outlet;
 use crate::error::{Error, Kind, Result};
+use crate::runbook::Runbook;
 use crate::stop::Stop;
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -39,6 +40,8 @@ pub struct ErrorReport {
     kind: Kind,
     message: String,
     advice: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    runbook: Option<Runbook>,
 }
 
 impl ErrorReport {
@@ -48,14 +51,18 @@ impl ErrorReport {
             kind: error.kind(),
             message: error.message(),
             advice: error.advice().map(str::to_owned),
+            runbook: error.runbook(),
         }
     }
 
     /// The error again, on the other side.
     pub fn into_error(self) -> Error {
-        let error = Error::new(self.kind, self.message);
-        match self.advice {
-            Some(advice) => error.advise(advice),
+        let mut error = Error::new(self.kind, self.message);
+        if let Some(advice) = self.advice {
+            error = error.advise(advice);
+        }
+        match self.runbook {
+            Some(runbook) => error.see(runbook),
             None => error,
         }
     }

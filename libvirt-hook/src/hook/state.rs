@@ -5,6 +5,7 @@ use crate::xml::Element;
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::files::remove_present;
 use rblocksync::replica::{read_json, write_json, Layout};
+use rblocksync::runbook::Runbook;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::Read;
@@ -67,28 +68,41 @@ impl Guard {
 
     /// Why the domain must not start here.
     fn refusal(&self, vm: &str) -> Error {
-        let advice = match self.role.as_str() {
-            "replica" => format!(
-                "if the host that runs it is lost: virt-blocksync failover {vm}; 'virt-blocksync status' tells more"
+        let (advice, runbook) = match self.role.as_str() {
+            "replica" => (
+                format!(
+                    "if the host that runs it is lost: virt-blocksync failover {vm}; 'virt-blocksync status' tells more"
+                ),
+                Some(Runbook::SourceHostDead),
             ),
-            "retired" => "start it on the host that it has gone to, or have it moved back by 'virt-blocksync migrate' there"
-                .to_owned(),
-            _ => format!(
-                "look where it runs; if nowhere, remove /var/lib/rblocksync/guard/{vm} and start it"
+            "retired" => (
+                "start it on the host that it has gone to, or have it moved back by 'virt-blocksync migrate' there"
+                    .to_owned(),
+                None,
+            ),
+            _ => (
+                format!(
+                    "look where it runs; if nowhere, remove /var/lib/rblocksync/guard/{vm} and start it"
+                ),
+                Some(Runbook::BothBack),
             ),
         };
         let reason = match self.reason.as_str() {
             "" => String::new(),
             reason => format!(": {reason}"),
         };
-        Error::new(
+        let error = Error::new(
             Kind::Refused,
             format!(
                 "domain {vm} must not start on this host, which is {} for it since epoch {}{reason}",
                 self.role, self.epoch
             ),
         )
-        .advise(advice)
+        .advise(advice);
+        match runbook {
+            Some(runbook) => error.see(runbook),
+            None => error,
+        }
     }
 }
 

@@ -24,8 +24,8 @@ if [ "$phase" = pre-start ] && [ -e "$dir/$vmid" ] && ! awaited; then
         printf 'VM %s must not start on this host: it is %s here since epoch %s: %s\n' \
             "$vmid" "${role:-of an unknown role}" "${epoch:-?}" "$reason" >&2
         case $role in
-            held) printf 'Ask the other hosts again: pvesync boot-check %s\n' "$vmid" >&2 ;;
-            *) printf 'Look at: pvesync status. To start a replica: pvesync failover %s\n' "$vmid" >&2 ;;
+            held) printf 'Ask the other hosts again: pvesync boot-check %s (runbook: both-back)\n' "$vmid" >&2 ;;
+            *) printf 'Look at: pvesync status. To start a replica: pvesync failover %s (runbook: source-host-dead)\n' "$vmid" >&2 ;;
         esac
         exit 1
     fi

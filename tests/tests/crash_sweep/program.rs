@@ -32,6 +32,8 @@ pub const TARGET: &str = "FOLDERVM_TARGET";
 pub const WITHIN: &str = "FOLDERVM_WITHIN_S";
 /// Seconds for which the driver tries again when the link is lost, in its environment.
 pub const RETRY: &str = "FOLDERVM_RETRY_S";
+/// The host that a sync goes to, as `USER@HOST`, in the driver's environment.
+pub const HOSTNAME: &str = "FOLDERVM_HOST";
 /// What the target shows of a replica.
 pub const SHOWN: &str = "shown.json";
 /// Generations that are kept.
@@ -122,9 +124,10 @@ fn try_sync(source: &Path, monitor: &Path, config: &Path) -> Result<()> {
         stop: stop.clone(),
         ..SshOptions::default()
     };
+    let host = std::env::var(HOSTNAME).unwrap_or_else(|_| tests::sshd::HOST.into());
     let context = Context {
         layout: &layout,
-        host: &HostSpec::parse(tests::sshd::HOST)?,
+        host: &HostSpec::parse(&host)?,
         ssh: &ssh,
         reporter: &Reporter::new(OutputOptions::default()),
         stop: &stop,

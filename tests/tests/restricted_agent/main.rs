@@ -12,6 +12,7 @@ mod program;
 mod replicas;
 mod setups;
 mod shapes;
+mod sudo;
 mod table;
 
 use libtest_mimic::{Arguments, Trial};
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         ("a_limit_of_the_policy_holds", plain::limited),
         ("only_an_agent_is_served", shapes::only_an_agent),
         ("no_program_is_brought_there", shapes::no_upload),
+        ("two_words_are_not_the_agent", shapes::two_words),
         (
             "a_policy_that_others_can_change_serves_nothing",
             shapes::unsafe_policy,
@@ -61,6 +63,10 @@ fn main() -> ExitCode {
         ),
         ("a_key_is_set_up_and_taken_away", setups::there_and_back),
         ("nobody_is_set_up_in_anothers_place", setups::host_key),
+        (
+            "sudo_runs_the_agent_for_a_user_and_nothing_else",
+            sudo::only_the_agent,
+        ),
     ] {
         let trial = Trial::test(name, move || {
             test();

@@ -73,12 +73,45 @@ pub fn only_an_agent() {
     assert!(!subsystem.status.success(), "{subsystem:?}");
     let forwarded = ssh(&["-W", &format!("127.0.0.1:{}", there.sshd.port()), HOST]);
     assert!(!forwarded.status.success(), "{forwarded:?}");
-    let id = ssh(&[HOST, "rblocksync", "agent", "--id"]);
+    let back = [
+        "-o",
+        "ExitOnForwardFailure=yes",
+        "-R",
+        "127.0.0.1:0:127.0.0.1:9",
+    ];
+    let asked = [HOST, "rblocksync", "agent", "--id"];
+    let forwarded = ssh(&[&back[..], &asked].concat());
+    assert!(!forwarded.status.success(), "{forwarded:?}");
+    let id = ssh(&asked);
     let said = String::from_utf8_lossy(&id.stdout);
     assert!(
         id.status.success() && said.ends_with("\nrestricted\n"),
         "{id:?}"
     );
+}
+
+/// What sudo takes for the agent with its policy: a source and a destination.
+pub fn two_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = "agent --restrict";
+    let policy = dir.path().join("policy.toml");
+    for (path, text) in [(dir.path().join(name), "mine"), (policy.clone(), NOTHING)] {
+        fs::write(path, text).unwrap();
+    }
+    let run = Command::new(tests::cli::binary())
+        .arg(name)
+        .arg(&policy)
+        .args(["--ignore-size", "--truncate"])
+        .current_dir(dir.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert!(
+        !run.status.success() && said.contains("agent takes"),
+        "{run:?}"
+    );
+    assert_eq!(fs::read_to_string(&policy).unwrap(), NOTHING);
 }
 
 pub fn no_upload() {

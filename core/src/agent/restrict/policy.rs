@@ -88,7 +88,10 @@ impl Policy {
         let real = std::fs::canonicalize(path).map_err(cannot)?;
         for dir in real.ancestors().skip(1) {
             let meta = std::fs::metadata(dir).map_err(cannot)?;
-            if meta.mode() & 0o1000 == 0 {
+            // In /tmp and the like others may make files, but move none of root's: only the directory's owner may.
+            let own = rustix::process::geteuid().as_raw();
+            let is_shared = meta.mode() & 0o1000 != 0 && [0, own].contains(&meta.uid());
+            if !is_shared {
                 check_trusted(dir, &meta)?;
             }
         }
@@ -210,8 +213,20 @@ mod tests {
         assert!(Policy::load(&path).is_err());
         set_permissions(dir.path(), Permissions::from_mode(0o700)).unwrap();
         if rustix::process::geteuid().is_root() {
-            std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
+            let give =
+                |path: &Path, user| std::os::unix::fs::chown(path, Some(user), None).unwrap();
+            give(&path, 65534);
             assert!(Policy::load(&path).is_err());
+            give(&path, 0);
+            Policy::load(&path).unwrap();
+            // Its owner could put another file there, sticky or not.
+            give(dir.path(), 65534);
+            for mode in [0o755, 0o1755, 0o1777] {
+                set_permissions(dir.path(), Permissions::from_mode(mode)).unwrap();
+                assert!(Policy::load(&path).is_err(), "{mode:o}");
+            }
+            give(dir.path(), 0);
+            Policy::load(&path).unwrap();
         }
         assert!(Policy::load(Path::new("policy.toml")).is_err());
         assert!(Policy::load(dir.path()).is_err());

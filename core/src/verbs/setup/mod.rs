@@ -3,6 +3,8 @@
 //! It is installed over whatever access there is already. Then it is tried, and from then on used, by whoever names the host
 //! in the same way.
 
+mod sudo;
+
 use super::Place;
 use crate::cli::units::parse_rate;
 use crate::error::{Error, Kind, Result};
@@ -34,7 +36,8 @@ pub struct SetupArgs {
     host: String,
     /// Log in as this user, and run the agent with sudo
     ///
-    /// Later runs name the host NAME@HOST. What has to be put into sudo's configuration there is printed.
+    /// Later runs name the host NAME@HOST. The user must be there already. The commands that tell sudo of it are printed: run
+    /// them there, as root, and setup again.
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
     /// What the key is good for
@@ -60,6 +63,9 @@ pub struct SetupArgs {
 /// Sets a key up, or takes it away.
 pub fn setup(args: &SetupArgs, place: &Place) -> Result<()> {
     let host = HostSpec::parse(&args.host)?;
+    if let Some(user) = &args.user {
+        sudo::check_user(user)?;
+    }
     let id = replica::host_id(place.layout, true)?;
     let there = There {
         place,
@@ -82,7 +88,7 @@ pub fn setup(args: &SetupArgs, place: &Place) -> Result<()> {
     };
     match args.remove {
         true => there.remove(),
-        false => there.add(args, &args.policy(&id.to_string())?),
+        false => there.add(&args.policy(&id.to_string())?),
     }
 }
 
@@ -134,21 +140,26 @@ impl There<'_> {
         key_path(&self.place.layout.keys(), &self.keyed)
     }
 
-    fn add(&self, args: &SetupArgs, policy: &str) -> Result<()> {
+    fn add(&self, policy: &str) -> Result<()> {
         let (public, is_new) = make_key(&self.key())?;
-        let (program, file) = Remote::during(&self.host, &self.admin, |session| {
-            let (program, file) = self.look(session)?;
-            let sudo = match args.user {
-                Some(_) => "sudo -n ",
-                None => "",
-            };
+        let found = Remote::during(&self.host, &self.admin, |session| {
+            let found = self.look(session)?;
+            let sudo = found.sudo.iter().map(|sudo| format!("{sudo} -n "));
             let line = format!(
-                "restrict,command=\"{sudo}{program} agent --restrict {file}\" {public} {}\n",
+                "restrict,command=\"{}{} agent --restrict {}\" {public} {}\n",
+                sudo.collect::<String>(),
+                found.program,
+                found.policy,
                 self.marker
             );
             self.run(session, "add", Some(&format!("{line}{policy}")))?;
-            Ok((program, file))
+            Ok(found)
         })?;
+        let Found {
+            program,
+            policy: file,
+            sudo,
+        } = found;
         let key = self.key();
         let how = match is_new {
             true => "made",
@@ -159,17 +170,23 @@ impl There<'_> {
             "{}: the key of this host is good for {program} alone, as {file} says",
             self.keyed
         ));
-        if let Some(user) = &args.user {
-            self.say(format!(
-                "{}: /etc/sudoers.d/rblocksync needs these lines (check them with visudo -c):\n{}",
-                self.host.host(),
-                sudoers(user, &program, &file)
-            ));
+        if sudo.is_some() {
+            let rule = sudo::Rule {
+                user: &self.user,
+                program: &program,
+                policy: &file,
+                marker: &self.marker,
+            };
+            let host = self.host.host();
+            let commands = rule.commands();
+            self.place.reporter.say(
+                format!("{host}: root has to run this there, once:\n\n{commands}\n"),
+                json!({"event": "setup", "host": host, "commands": commands}),
+            );
         }
-        let described = self.check().map_err(|e| match args.user {
-            Some(_) => e.context("the key is installed, but does not work yet"),
-            None => e.context("the key is installed, but does not work"),
-        })?;
+        let described = self
+            .check(sudo.is_some())
+            .map_err(|e| e.context("the key is installed, but does not work"))?;
         self.place.reporter.say(
             format!("{}: {} answers the key", self.keyed, described.name),
             json!({"event": "setup", "host": self.keyed.to_string(), "key": key, "policy": file}),
@@ -192,14 +209,16 @@ impl There<'_> {
         Ok(())
     }
 
-    /// Where the program is there, which must be of our version, and where the policy goes.
-    fn look(&self, session: &Remote) -> Result<(String, String)> {
+    /// What is there. The program must be of our version.
+    fn look(&self, session: &Remote) -> Result<Found> {
         let answer = self.run(session, "look", None)?;
-        let mut lines = answer.lines();
-        let (Some(program), Some(file), None) = (lines.next(), lines.next(), lines.next()) else {
-            return Err(self.odd("it does not say where the program is"));
+        let lines: Vec<&str> = answer.lines().collect();
+        let (program, policy, sudo) = match lines.as_slice() {
+            [program, policy] => (*program, *policy, None),
+            [program, policy, sudo] => (*program, *policy, Some(*sudo)),
+            _ => return Err(self.odd("it does not say where the program is")),
         };
-        for path in [program, file] {
+        for path in [program, policy].into_iter().chain(sudo) {
             // They go into authorized_keys and sudoers as they are.
             let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-".contains(&b);
             if !Path::new(path).is_absolute() || !path.bytes().all(plain) {
@@ -218,7 +237,11 @@ impl There<'_> {
                 "install the same version on both hosts: with a key of this kind none is brought there",
             ));
         }
-        Ok((program.to_owned(), file.to_owned()))
+        Ok(Found {
+            program: program.to_owned(),
+            policy: policy.to_owned(),
+            sudo: sudo.map(str::to_owned),
+        })
     }
 
     fn odd(&self, why: &str) -> Error {
@@ -249,13 +272,25 @@ impl There<'_> {
     }
 
     /// Asks the host with the key that later runs use.
-    fn check(&self) -> Result<HostDescription> {
+    fn check(&self, by_sudo: bool) -> Result<HostDescription> {
         let options = SshOptions {
             keys: Some(self.place.layout.keys()),
             ..self.admin.clone()
         };
         let (program, stop) = (self.place.program, self.place.stop);
         Remote::during(&self.keyed, &options, |session| {
+            let id = session.run(program, &["agent", "--id"], None)?;
+            if !id.status.success() {
+                let what = format!("{} runs no agent with the new key", self.keyed);
+                let error = Error::new(Kind::Permission, what).because(id.stderr_line());
+                return Err(match by_sudo {
+                    true => error.advise(format!(
+                        "run the commands above on {} as root, then setup again",
+                        self.host.host()
+                    )),
+                    false => error,
+                });
+            }
             if !session.is_restricted(program)? {
                 let what = format!("{} serves more than an agent to the new key", self.keyed);
                 return Err(Error::new(Kind::Refused, what).advise(
@@ -277,16 +312,12 @@ impl There<'_> {
     }
 }
 
-/// What lets a user run the agent as root, and nothing else.
-fn sudoers(user: &str, program: &str, policy: &str) -> String {
-    include_str!("../../../../packaging/sudoers/rblocksync")
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .map(|line| {
-            let line = line.replace("@USER@", user).replace("@PROGRAM@", program);
-            format!("  {}\n", line.replace("@POLICY@", policy))
-        })
-        .collect()
+/// What there is on the other host.
+struct Found {
+    program: String,
+    policy: String,
+    /// By what the agent runs, if the user is not the one who sets it up.
+    sudo: Option<String>,
 }
 
 #[cfg(test)]
@@ -338,21 +369,5 @@ mod tests {
         }
         // A quote is a part of a name, not the end of one.
         assert!(policy("--allow-vm a\"b").unwrap().allows_vm("a\"b"));
-    }
-
-    #[test]
-    fn sudo_is_told_of_one_command() {
-        let text = sudoers(
-            "replica",
-            "/usr/bin/pvesync",
-            "/etc/rblocksync/policies/p.toml",
-        );
-        let lines: Vec<&str> = text.lines().map(str::trim).collect();
-        assert_eq!(lines.len(), 2, "{text}");
-        assert!(lines[0].starts_with("Defaults!/usr/bin/pvesync env_keep"));
-        assert_eq!(
-            lines[1],
-            "replica ALL=(root) NOPASSWD: /usr/bin/pvesync agent --restrict /etc/rblocksync/policies/p.toml"
-        );
     }
 }
