@@ -9,7 +9,7 @@ STATIC := --locked --target $(TARGET) --config 'target.$(TARGET).rustflags=["-C"
 export LAB_BINARIES := $(abspath $(OUT))/$(TARGET)/release
 
 # The tests on two hypervisor guests, the longest first.
-LABS := pvesync_roles pvesync_lab pvesync_endings pvesync_mixed lvm_lab lab_selftest virt_seeded virt_running virt_translated virt_replica virt_hook virt_bed pvesync_quickstart virt_quickstart
+LABS := pvesync_roles pvesync_lab pvesync_endings pvesync_mixed lvm_lab lab_selftest virt_seeded virt_running virt_translated virt_replica virt_lvm virt_hook virt_bed pvesync_quickstart virt_quickstart
 # Tests that take a minute or more, much of which they wait.
 SLOW := report_page migrate_sweep rblocksync_busy rblocksync_endings crash_sweep
 # The names of a package's files of tests.

@@ -25,6 +25,7 @@ pub mod source;
 pub mod standstill;
 pub mod target;
 pub mod trials;
+mod volumes;
 pub mod work;
 
 /// The command line's definition.

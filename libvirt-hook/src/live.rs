@@ -22,6 +22,7 @@ use crate::domain::Domain;
 use crate::marks::{self, mark_of, set_mark, Mark};
 use crate::overlay;
 use crate::target::VirtTarget;
+use crate::volumes;
 use fits::Details;
 use libvirt_domain::guest::foreign;
 use rblocksync::cli::units::human;
@@ -88,11 +89,13 @@ impl VirtTarget {
     fn open_door(
         &self,
         pair: &TargetPair,
+        generation: &Generation,
         profile: &LiveProfile,
     ) -> Result<(Domain, Details, Incoming)> {
         let replica = self.replica_of(pair)?;
         let details = Details::parse(&profile.details)?;
         details.check(&self.host.connection()?, &replica)?;
+        volumes::activate(generation)?;
         let memory = relay::path(&pair.target_vm)?;
         relay::make_room(&memory)?;
         write_text(
@@ -205,10 +208,10 @@ impl LiveHypervisor for VirtTarget {
     fn receive(
         &self,
         pair: &TargetPair,
-        _: &Generation,
+        generation: &Generation,
         profile: &LiveProfile,
     ) -> Result<Incoming> {
-        self.open_door(pair, profile)
+        self.open_door(pair, generation, profile)
             .map(|(_, _, incoming)| incoming)
     }
 
@@ -319,6 +322,7 @@ impl VirtTarget {
         if !runs {
             // Before it can be started: from then on they are the domain's own.
             self.cut_vars(name, generation)?;
+            volumes::activate(generation)?;
         }
         let note = format!(
             "Taken over in epoch {} from generation {}, of {}: until then it was {} on {}.",

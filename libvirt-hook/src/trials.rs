@@ -4,6 +4,7 @@ use crate::domain::{check_name, Domain};
 use crate::marks::{mark_of, set_mark, Mark};
 use crate::replica_xml::isolate;
 use crate::target::VirtTarget;
+use crate::volumes;
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::files::remove_present;
 use rblocksync::hypervisor::{RoleHypervisor, TrialHypervisor, VmSockets};
@@ -97,6 +98,7 @@ impl TrialHypervisor for VirtTarget {
             return Err(taken(&trial.vm));
         }
         self.cut_vars(&trial.vm, &of_clone)?;
+        volumes::activate(&of_clone)?;
         self.host.define(&domain.to_string())?;
         Ok(notes)
     }

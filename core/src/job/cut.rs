@@ -134,12 +134,8 @@ impl Migration<'_> {
         }
         crash::point("handover begun");
         let (vm, runtime) = (self.look)()?;
-        if let (Some(_), Some((key, why))) = (&live, attached(&vm)) {
-            return Err(Error::new(
-                Kind::Refused,
-                format!("disk {key} of VM {} would be missing there: {why}", vm.id),
-            )
-            .advise("have it replicated, or move the VM without --live"));
+        if live.is_some() {
+            check_complete(&vm)?;
         }
         let seeded = cut.is_seeded();
         if live.is_some() && !seeded {
@@ -398,11 +394,18 @@ impl Migration<'_> {
     }
 }
 
-/// A disk that is left out, though the guest may have it open. Those that are not attached do not matter.
-fn attached(vm: &SourceVm) -> Option<&(String, String)> {
-    vm.excluded
-        .iter()
-        .find(|(key, _)| !key.starts_with("unused"))
+/// Refuses a guest that is to go on elsewhere without a disk that it may have open, as that is left out. Those that are not
+/// attached do not matter.
+pub(super) fn check_complete(vm: &SourceVm) -> Result<()> {
+    let mut attached = vm.excluded.iter();
+    match attached.find(|(key, _)| !key.starts_with("unused")) {
+        None => Ok(()),
+        Some((key, why)) => Err(Error::new(
+            Kind::Refused,
+            format!("disk {key} of VM {} would be missing there: {why}", vm.id),
+        )
+        .advise("have it replicated, or move the VM without --live")),
+    }
 }
 
 fn volumes_of(generation: &Generation) -> Vec<String> {

@@ -232,7 +232,10 @@ impl Migration<'_> {
                 "a guest that is moved while it runs cannot be left off",
             ));
         }
-        self.live_of(None)?;
+        if self.live_of(None)?.is_some() {
+            // Before anything is sent.
+            super::cut::check_complete(&(self.look)()?.0)?;
+        }
         if self.roles.is_running(self.vm)? {
             self.memory_time(None)?;
             self.converge(&mut figures, lock)?;

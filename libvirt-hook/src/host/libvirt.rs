@@ -201,7 +201,7 @@ impl Host for Libvirt {
 
     fn pools(&self) -> Result<Vec<PoolFound>> {
         self.connection()?.call("list the pools", |c| {
-            let pools = c.list_all_storage_pools(0)?;
+            let pools = if_driven(c.list_all_storage_pools(0))?;
             let of = |pool: &StoragePool| {
                 Ok(PoolFound {
                     name: pool.get_name()?,
@@ -231,11 +231,21 @@ impl Host for Libvirt {
 
     fn networks(&self) -> Result<Vec<String>> {
         self.connection()?.call("list the networks", |c| {
-            c.list_all_networks(0)?
+            if_driven(c.list_all_networks(0))?
                 .iter()
                 .map(|n| n.get_name())
                 .collect()
         })
+    }
+}
+
+/// What libvirt lists; nothing if the driver for it, a package of its own, is not installed.
+fn if_driven<T>(
+    listed: std::result::Result<Vec<T>, virt::error::Error>,
+) -> std::result::Result<Vec<T>, virt::error::Error> {
+    match listed {
+        Err(e) if e.code() == virt::error::ErrorNumber::NoSupport => Ok(Vec::new()),
+        other => other,
     }
 }
 

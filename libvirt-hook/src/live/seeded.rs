@@ -114,10 +114,10 @@ impl SeededHypervisor for VirtTarget {
     fn receive_seeded(
         &self,
         pair: &TargetPair,
-        _: &Generation,
+        generation: &Generation,
         profile: &LiveProfile,
     ) -> Result<Incoming> {
-        let (replica, details, mut incoming) = self.open_door(pair, profile)?;
+        let (replica, details, mut incoming) = self.open_door(pair, generation, profile)?;
         let disks = relay::disks_path(&pair.target_vm)?;
         relay::make_room(&disks)?;
         for overlay in overlay::plan(&replica)? {

@@ -28,11 +28,14 @@ pub(crate) fn find_tools(list: &str) -> Result<Vec<Tool>> {
             Some(name) => (name, true),
             None => (word, false),
         };
-        match locate(name) {
-            Some(tool) => tools.push(tool),
-            None if optional => {}
-            None => missing.push(name),
+        let found = match name.strip_suffix("/*") {
+            Some(dir) => all_of(Path::new(dir)),
+            None => locate(name).into_iter().collect(),
+        };
+        if found.is_empty() && !optional {
+            missing.push(name);
         }
+        tools.extend(found);
     }
     if missing.is_empty() {
         return Ok(tools);
@@ -48,6 +51,16 @@ pub(crate) fn words(list: &str) -> impl Iterator<Item = &str> {
     list.lines()
         .filter(|line| !line.starts_with('#'))
         .flat_map(str::split_whitespace)
+}
+
+/// All files of a directory; none if there is none.
+fn all_of(dir: &Path) -> Vec<Tool> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    paths
+        .filter_map(|path| locate(path.to_str()?))
+        .filter(|tool| tool.real.is_file())
+        .collect()
 }
 
 fn locate(name: &str) -> Option<Tool> {
