@@ -8,6 +8,7 @@ pub mod disks;
 pub mod domain;
 mod ffi;
 pub mod fitness;
+pub mod fleet;
 mod foreign;
 pub mod hook;
 pub mod host;
@@ -29,6 +30,6 @@ pub mod work;
 
 /// The command line's definition.
 pub fn command() -> clap::Command {
-    let command = <args::Cli as clap::CommandFactory>::command();
+    let command = fleet::JOBS.lend(<args::Cli as clap::CommandFactory>::command());
     rblocksync::verbs::with_examples(command, "web01", &args::EXAMPLES)
 }

@@ -8,6 +8,7 @@ mod failback;
 mod failover;
 mod fleet;
 mod generations;
+pub mod jobs;
 mod metrics;
 mod migrate;
 mod passing;

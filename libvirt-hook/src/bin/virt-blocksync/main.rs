@@ -11,7 +11,7 @@ use rblocksync::job::{keeper, Patient, SourceDisk, TargetService};
 use rblocksync::replica::{state_dir, Generation, Layout};
 use rblocksync::snapshot::DiskSource;
 use rblocksync::stop::on_signals;
-use rblocksync::verbs::{self, CheckArgs, DoctorArgs, Place, ReportArgs};
+use rblocksync::verbs::{self, jobs, CheckArgs, DoctorArgs, Place, Promised, ReportArgs};
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -118,14 +118,22 @@ fn run(cli: Cli, matches: &ArgMatches) -> ExitCode {
         target: &target,
         host: &host,
     };
+    let promised = || fleets::promised(&host);
     let result = match &cli.verb {
-        Verb::Vm(args) => match (args.vms.as_slice(), args.all) {
-            ([name], false) => vm(name, args, &us),
-            _ => {
-                let done = fleets::vms(args, &us, matches, cli.output.quiet);
+        Verb::Vm(args) => match args.selection.single() {
+            Some(name) => vm(name, args, &us),
+            None => {
+                let done = fleets::front(&cli, matches, &us, |front| fleets::vms(args, front));
                 return ended(done, PROGRAM, &reporter, &stop);
             }
         },
+        Verb::Job(args) => {
+            let done = fleets::front(&cli, matches, &us, |front| jobs::job(args, front));
+            return ended(done, PROGRAM, &reporter, &stop);
+        }
+        Verb::Schedule(args) => {
+            fleets::front(&cli, matches, &us, |front| jobs::schedule(args, front))
+        }
         Verb::Migrate(args) => moving((&args.vm, &args.sync), &args.migrate, &us, |migration| {
             verbs::migrate(&args.undo, migration)
         }),
@@ -140,9 +148,9 @@ fn run(cli: Cli, matches: &ArgMatches) -> ExitCode {
         Verb::Verify(args) => verbs::verify(args, &place, &|vm: &str| source::disks_of(&host, vm)),
         Verb::Failover(args) => verbs::failover(args, &place, &target, &name_of),
         Verb::TestFailover(args) => verbs::test_failover(args, &place, &target),
-        Verb::Status(args) => verbs::status(args, &layout, &reporter, &|| Ok(Vec::new())),
-        Verb::Check(args) => return check(args, &layout),
-        Verb::Report(args) => report(args, &place),
+        Verb::Status(args) => verbs::status(args, &layout, &reporter, &promised),
+        Verb::Check(args) => return check(args, &layout, &promised),
+        Verb::Report(args) => report(args, &place, &promised),
         Verb::Doctor(args) => doctor(args, &us),
         Verb::Setup(args) => verbs::setup(args, &place),
         Verb::Config(args) => {
@@ -156,8 +164,8 @@ fn run(cli: Cli, matches: &ArgMatches) -> ExitCode {
 }
 
 /// The line is the answer, whatever was said about output.
-fn check(args: &CheckArgs, layout: &Layout) -> ExitCode {
-    let (line, code) = verbs::check(args, layout, &|| Ok(Vec::new()));
+fn check(args: &CheckArgs, layout: &Layout, promised: Promised) -> ExitCode {
+    let (line, code) = verbs::check(args, layout, promised);
     verbs::answered(&line, code)
 }
 
@@ -174,13 +182,13 @@ fn boot_check(args: &BootArgs, us: &syncs::Us) -> Result<()> {
     }
 }
 
-fn report(args: &ReportArgs, place: &Place) -> Result<()> {
+fn report(args: &ReportArgs, place: &Place, promised: Promised) -> Result<()> {
     let writer = verbs::Writer {
         program: PROGRAM,
         layout: place.layout,
         hypervisor: place.hypervisor,
         name_of: &name_of,
-        promised: &|| Ok(Vec::new()),
+        promised,
         reporter: place.reporter,
     };
     verbs::report(args, &writer)

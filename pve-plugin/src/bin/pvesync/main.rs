@@ -4,10 +4,9 @@ mod fleets;
 mod syncs;
 
 use clap::{ArgMatches, FromArgMatches};
-use fleets::{front, promised, vms, FLEETS_OWN};
+use fleets::{front, promised, vms};
 use pvesync::args::{Cli, Verb, CONFIGURED};
 use pvesync::disks::Choice;
-use pvesync::fleet;
 use pvesync::guest::ours;
 use pvesync::node::PveTree;
 use pvesync::source::{self, PROGRAM};
@@ -21,7 +20,7 @@ use rblocksync::remote::SshOptions;
 use rblocksync::replica::{state_dir, Generation, Layout};
 use rblocksync::snapshot::watchdog;
 use rblocksync::stop::{on_signals, Stop};
-use rblocksync::verbs::{self, CheckArgs, DoctorArgs, Place, ReportArgs};
+use rblocksync::verbs::{self, jobs, CheckArgs, DoctorArgs, Place, ReportArgs};
 use std::ffi::OsString;
 use std::process::ExitCode;
 use syncs::{moving, vm};
@@ -88,34 +87,18 @@ fn run(cli: Cli, matches: &ArgMatches, relayed: bool) -> ExitCode {
         Verb::Vm(args) => match args.selection.single() {
             Some(vmid) => vm(vmid, args, &cli, &reporter, &stop),
             None => {
-                let without = &FLEETS_OWN;
-                let done = front(
-                    &cli,
-                    (matches, &["vm"], without),
-                    &reporter,
-                    &stop,
-                    |front| vms(args, front),
-                );
+                let done = front(&cli, matches, &reporter, &stop, |front| vms(args, front));
                 return ended(done, PROGRAM, &reporter, &stop);
             }
         },
         Verb::Job(args) => {
-            let verb = match matches.subcommand() {
-                Some((_, job)) => job.subcommand_name().unwrap_or_default(),
-                None => "",
-            };
-            let without = &["dry_run", "json", "quiet", "progress"];
-            let done = front(
-                &cli,
-                (matches, &["job", verb], without),
-                &reporter,
-                &stop,
-                |front| fleet::job(args, front),
-            );
+            let done = front(&cli, matches, &reporter, &stop, |front| {
+                jobs::job(args, front)
+            });
             return ended(done, PROGRAM, &reporter, &stop);
         }
-        Verb::Schedule(args) => front(&cli, (matches, &[], &[]), &reporter, &stop, |front| {
-            fleet::schedule(args, front)
+        Verb::Schedule(args) => front(&cli, matches, &reporter, &stop, |front| {
+            jobs::schedule(args, front)
         }),
         Verb::Migrate(args) => moving(
             (args.vmid, &args.sync),
