@@ -4,6 +4,7 @@
 
 use crate::fleet::SelectionArgs;
 use crate::source::PROGRAM;
+use crate::whereabouts::ConnectArgs;
 use clap::{Parser, Subcommand};
 use rblocksync::cli::config::{ConfigArgs, ConfigFile, Program};
 use rblocksync::cli::{OutputOptions, SshArgs, EXIT_CODES};
@@ -50,9 +51,8 @@ pub struct Cli {
     pub output: OutputOptions,
     #[command(flatten)]
     pub ssh: SshArgs,
-    /// libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]
-    #[arg(short, long, global = true, value_name = "URI")]
-    pub connect: Option<String>,
+    #[command(flatten)]
+    pub libvirt: ConnectArgs,
     #[command(flatten)]
     pub file: ConfigFile,
 }

@@ -19,6 +19,7 @@ pub mod marks;
 pub mod overlay;
 pub mod placement;
 pub mod pools;
+
 pub mod replica_xml;
 pub mod roles;
 pub mod running;
@@ -26,6 +27,7 @@ pub mod source;
 pub mod standstill;
 pub mod target;
 pub mod trials;
+pub mod whereabouts;
 pub mod work;
 
 /// The command line's definition.

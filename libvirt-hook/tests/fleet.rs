@@ -104,6 +104,28 @@ fn a_job_runs_its_domains_to_all_its_hosts() {
     assert!(Path::new(&place.dir.path().join("state")).exists());
 }
 
+/// Nobody is there: a check cannot tell how things stand, and anything else is a failure.
+#[test]
+fn another_host_that_cannot_be_reached_is_told() {
+    let place = Place::new();
+    let config = place.dir.path().join("ssh_config");
+    fs::write(
+        &config,
+        "Host *\n    ProxyCommand /bin/false\n    UserKnownHostsFile /dev/null\n",
+    )
+    .unwrap();
+    let there = format!(
+        "--ssh-config {} -c qemu+ssh://kvm1/system",
+        config.display()
+    );
+    let (code, said) = place.code(&format!("{there} check"));
+    assert_eq!(code, 3, "{said}");
+    assert!(said.starts_with("UNKNOWN: "), "{said}");
+    let (code, said) = place.code(&format!("{there} status"));
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("kvm1"), "{said}");
+}
+
 #[test]
 fn wrong_usage_is_found_before_anybody_is_started() {
     let place = Place::new();
@@ -122,6 +144,9 @@ fn wrong_usage_is_found_before_anybody_is_started() {
             "job run pools",
             "pools.toml:3: unknown field `pools`; did you mean pool?",
         ),
+        ("--connect qemu+tcp://kvm1/system status", "use qemu+ssh://"),
+        ("-c qemu+ssh://kvm1/session status", "only the system's"),
+        ("status --connect qemu+ssh://kvm1/system", "before the verb"),
         ("schedule add web a --to host2", "--every"),
         (
             "schedule add web a --to host2 --every 15m --target-name b",

@@ -5,6 +5,7 @@ use super::{Hosts, Job, JobFront, JobsDir, Options, Plan, Selection, TimeSpan};
 use crate::error::{Error, Kind, Result};
 use crate::job::fleet::{with_status, Ages};
 use crate::job::{statuses, Verdict};
+use crate::remote::is_brought;
 use crate::verbs::schedule::{Calendar, HostSystemd, Schedules, Systemd, TimerState};
 use crate::verbs::FleetArgs;
 use jiff::Timestamp;
@@ -60,6 +61,14 @@ struct AddArgs<S: clap::Args> {
 pub fn schedule<S: Selection>(args: &ScheduleArgs<S>, front: &JobFront<S>) -> Result<()> {
     let executable =
         std::env::current_exe().map_err(|e| Error::io("cannot tell which program this is", e))?;
+    if matches!(args.verb, ScheduleVerb::Add(_)) && is_brought(&executable) {
+        let what = format!(
+            "{} was brought here for this run, and goes with it",
+            executable.display()
+        );
+        return Err(Error::new(Kind::Refused, what)
+            .advise("a timer needs a program that stays: install the package on this host"));
+    }
     let schedules = Schedules {
         root: front.root.clone(),
         templates: front.kind.templates,
