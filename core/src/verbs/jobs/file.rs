@@ -119,7 +119,7 @@ impl<S: Selection> Job<S> {
                 let keys = kind.keys();
                 let keys = keys.iter().map(String::as_str);
                 let known = S::FIELDS.iter().copied().chain(PLAN).chain(keys);
-                return Err((key.span().start, unknown(&name, known).message()));
+                return Err((key.span().start, unknown(&name, known)));
             }
         }
         job.selection = fields(Spanned::new(span.clone(), selection))?;

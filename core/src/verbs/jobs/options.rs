@@ -6,7 +6,7 @@
 use super::Fault;
 use crate::cli::config::options::{check, nearest, takes_many, takes_values, values, Values, LENT};
 use crate::cli::config::Program;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Result};
 use crate::verbs::passed_on;
 use crate::verbs::schedule::Templates;
 use clap::builder::{OsStr, Resettable, ValueParser};
@@ -61,9 +61,7 @@ impl JobKind {
                 arg.default_value(Resettable::<OsStr>::Reset)
             })
             .collect();
-        command.mut_subcommand("schedule", |schedule| {
-            schedule.mut_subcommand("add", |add| add.args(lent))
-        })
+        changed_at(command, &["schedule", "add"], &|add| add.args(&lent))
     }
 
     /// The command line with all that clap adds to it.
@@ -120,6 +118,22 @@ impl JobKind {
     }
 }
 
+/// The command with the subcommand at a path changed. All subcommands are gone through in their order, because clap moves one
+/// that is changed behind the others.
+fn changed_at(command: Command, path: &[&str], change: &dyn Fn(Command) -> Command) -> Command {
+    let Some((first, rest)) = path.split_first() else {
+        return change(command);
+    };
+    let inner = command.get_subcommands();
+    let names: Vec<String> = inner.map(|c| c.get_name().to_owned()).collect();
+    names.iter().fold(command, |command, name| {
+        command.mut_subcommand(name, |inner| match name == first {
+            true => changed_at(inner, rest, change),
+            false => inner,
+        })
+    })
+}
+
 /// An option's name in job files.
 fn key_of(arg: &Arg) -> String {
     arg.get_long().unwrap_or_default().replace('-', "_")
@@ -132,7 +146,18 @@ pub struct Options(BTreeMap<String, Given>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Given {
     Flag,
-    Values(Vec<String>),
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Given {
+    fn values(&self) -> &[String] {
+        match self {
+            Given::Flag => &[],
+            Given::One(value) => std::slice::from_ref(value),
+            Given::Many(values) => values,
+        }
+    }
 }
 
 impl Options {
@@ -151,34 +176,35 @@ impl Options {
     }
 
     fn put(&mut self, arg: &Arg, values: Vec<String>) {
-        let given = match takes_values(arg) {
-            true => Given::Values(values),
-            false if values.iter().any(|v| v == "true") => Given::Flag,
-            false => return,
+        let given = match (takes_values(arg), takes_many(arg)) {
+            (true, true) => Some(Given::Many(values)),
+            (true, false) => values.into_iter().next_back().map(Given::One),
+            (false, _) => values.iter().any(|v| v == "true").then_some(Given::Flag),
         };
-        self.0.insert(key_of(arg), given);
+        self.0.extend(given.map(|given| (key_of(arg), given)));
     }
 
     /// What the command line of `schedule add` gives.
-    pub(super) fn given(kind: &JobKind, matches: &ArgMatches) -> Options {
+    pub(super) fn given(kind: &JobKind, matches: &ArgMatches) -> Result<Options> {
         let built = kind.built();
-        let words = passed_on(built.clone(), &["schedule", "add"], matches, &[]);
+        let mut given: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for word in passed_on(built.clone(), &["schedule", "add"], matches, &[]) {
+            let word = word.into_string().map_err(|word| {
+                let what = format!("{} is not UTF-8, as a job's file is", word.display());
+                Error::new(Kind::Usage, what)
+            })?;
+            let (option, value) = word.split_once('=').unwrap_or((&word, "true"));
+            let values = given.entry(option.to_owned()).or_default();
+            values.push(value.to_owned());
+        }
         let mut options = Options::default();
         for arg in kind.options(&built) {
-            let prefix = format!("--{}", arg.get_long().unwrap_or_default());
-            let rest = words.iter().filter_map(|word| {
-                let rest = word.to_str()?.strip_prefix(prefix.as_str())?;
-                match rest.strip_prefix('=') {
-                    Some(value) => Some(value.to_owned()),
-                    None => rest.is_empty().then(|| "true".to_owned()),
-                }
-            });
-            let values: Vec<String> = rest.collect();
-            if !values.is_empty() {
+            let option = format!("--{}", arg.get_long().unwrap_or_default());
+            if let Some(values) = given.remove(&option) {
                 options.put(arg, values);
             }
         }
-        options
+        Ok(options)
     }
 
     /// The words for the run of each VM, without options that `stronger` words give.
@@ -196,8 +222,9 @@ impl Options {
             }
             match given {
                 Given::Flag => words.push(option.into()),
-                Given::Values(values) => {
-                    words.extend(values.iter().map(|v| format!("{option}={v}").into()));
+                given => {
+                    let values = given.values().iter();
+                    words.extend(values.map(|v| format!("{option}={v}").into()));
                 }
             }
         }
@@ -210,9 +237,10 @@ impl Options {
         let built = kind.built();
         for arg in kind.options(&built) {
             let key = key_of(arg);
-            let Some(Given::Values(values)) = self.0.get(&key) else {
+            let Some(given) = self.0.get(&key) else {
                 continue;
             };
+            let values = given.values();
             let is_path = arg.get_value_parser().type_id() == ValueParser::path_buf().type_id();
             if is_path && values.iter().any(|v| !Path::new(v).is_absolute()) {
                 return Err(Fault::new(
@@ -220,8 +248,9 @@ impl Options {
                     "write the path from / on: runs of jobs begin there",
                 ));
             }
+            let many = if takes_many(arg) { values } else { &[] };
             let mut sides: Vec<(&str, &str)> =
-                values.iter().filter_map(|v| v.split_once('=')).collect();
+                many.iter().filter_map(|v| v.split_once('=')).collect();
             sides.sort_unstable();
             sides.dedup();
             if let Some(twice) = sides.windows(2).find(|pair| pair[0].0 == pair[1].0) {
@@ -246,7 +275,8 @@ impl Options {
         for (key, given) in &self.0 {
             let value = match given {
                 Given::Flag => toml::Value::Boolean(true),
-                Given::Values(values) => written(values),
+                Given::One(value) => plain_value(value),
+                Given::Many(values) => written(values),
             };
             match value {
                 toml::Value::Table(_) => tables.insert(key.clone(), value),
@@ -257,7 +287,7 @@ impl Options {
     }
 }
 
-/// Values as people would write them.
+/// Values of an option that may have several, as people would write them.
 fn written(values: &[String]) -> toml::Value {
     let sides: Option<toml::Table> = values
         .iter()
@@ -268,16 +298,20 @@ fn written(values: &[String]) -> toml::Value {
         .collect();
     match (sides, values) {
         (Some(table), _) if table.len() == values.len() => toml::Value::Table(table),
-        (_, [one]) => match one.parse::<i64>() {
-            Ok(number) if number.to_string() == *one => toml::Value::Integer(number),
-            _ => one.as_str().into(),
-        },
+        (_, [one]) => plain_value(one),
         (_, several) => toml::Value::Array(several.iter().map(|v| v.as_str().into()).collect()),
     }
 }
 
+fn plain_value(value: &str) -> toml::Value {
+    match value.parse::<i64>() {
+        Ok(number) if number.to_string() == value => toml::Value::Integer(number),
+        _ => value.into(),
+    }
+}
+
 /// Says that a job has no such field.
-pub(super) fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Error {
+pub(super) fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     let like = name.replace('-', "_");
     let known: Vec<&str> = known.collect();
     // What is meant is asked for with dashes, as on the command line.
@@ -289,8 +323,5 @@ pub(super) fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> E
         }
     };
     let end = near.map_or(String::new(), |near| format!("; did you mean {near}?"));
-    Error::new(
-        Kind::Usage,
-        format!("unknown field `{}`{end}", name.escape_default()),
-    )
+    format!("unknown field `{}`{end}", name.escape_default())
 }

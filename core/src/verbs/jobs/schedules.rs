@@ -128,7 +128,7 @@ fn add<S: Selection>(
         Some(delay) => delay.get(),
         None => Calendar::delay(period),
     };
-    let options = Options::given(front.kind, front.matches);
+    let options = Options::given(front.kind, front.matches)?;
     let job = args.job(calendar.clone(), options)?;
     // Before anything is written: a selection that cannot be carried out here.
     let chosen = (front.pick)(&job.selection)?;
