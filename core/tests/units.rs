@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// Each service, and the most that systemd may find exposed, in tenths of its own scale from 0 to 10.
-const EXPOSED_MAX: [(&str, u32); 5] = [
+const EXPOSED_MAX: [(&str, u32); 7] = [
     ("pvesync-boot.service", 67),
     ("pvesync-job@.service", 67),
     ("pvesync-metrics.service", 48),
     ("pvesync-notify@.service", 85),
+    ("virt-blocksync-job@.service", 67),
+    ("virt-blocksync-notify@.service", 85),
     ("virt-blocksync-work.service", 48),
 ];
 

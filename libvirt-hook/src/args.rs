@@ -2,12 +2,15 @@
 
 #![allow(missing_docs)]
 
+use crate::fleet::SelectionArgs;
 use crate::source::PROGRAM;
+use crate::whereabouts::ConnectArgs;
 use clap::{Parser, Subcommand};
 use rblocksync::cli::config::{ConfigArgs, ConfigFile, Program};
 use rblocksync::cli::{OutputOptions, SshArgs, EXIT_CODES};
 use rblocksync::job::SyncOptions;
 use rblocksync::replica::{Maps, NameMap, NETWORK};
+use rblocksync::verbs::jobs::{JobArgs, ScheduleArgs};
 use rblocksync::verbs::{
     parse_map, BootCheckArgs, CheckArgs, DoctorArgs, FailbackArgs, FailoverArgs, FleetArgs,
     GenerationsArgs, MigrateArgs, PinArgs, PrintArgs, PruneArgs, ReportArgs, SetupArgs, StatusArgs,
@@ -22,14 +25,21 @@ pub const CONFIGURED: Program = Program {
 };
 
 /// Examples at the end of the help of verbs that this program has in a form of its own.
-pub(crate) const EXAMPLES: [(&str, &str); 1] = [(
-    "vm",
-    "vm web01 --to host2 --dry-run  # the plan, and all that stands in its way\n\
-     vm web01 --to host2\n\
-     vm web01 --to host2 --pool images=fast --bridge br0=br1\n\
-     vm web01 db01 --to host2 --rpo 15m\n\
-     vm --all --exclude-vm test01 --to host2 --parallel 4",
-)];
+pub(crate) const EXAMPLES: [(&str, &str); 2] = [
+    (
+        "vm",
+        "vm web01 --to host2 --dry-run  # the plan, and all that stands in its way\n\
+         vm web01 --to host2\n\
+         vm web01 --to host2 --pool images=fast --bridge br0=br1\n\
+         vm web01 db01 --to host2 --rpo 15m\n\
+         vm --all --exclude-vm test01 --to host2 --parallel 4",
+    ),
+    (
+        "schedule add",
+        "schedule add web web01 db01 --to host2 --every 15m --rpo 30m\n\
+         schedule add night --all --to host3 --on-calendar 'Sat 03:00' --keep-within 28d",
+    ),
+];
 
 /// Keep bootable replicas of libvirt's domains on other hosts, and move them, without shared storage
 #[derive(Parser)]
@@ -41,9 +51,8 @@ pub struct Cli {
     pub output: OutputOptions,
     #[command(flatten)]
     pub ssh: SshArgs,
-    /// libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]
-    #[arg(short, long, global = true, value_name = "URI")]
-    pub connect: Option<String>,
+    #[command(flatten)]
+    pub libvirt: ConnectArgs,
     #[command(flatten)]
     pub file: ConfigFile,
 }
@@ -77,6 +86,10 @@ pub enum Verb {
     TestFailover(TestFailoverArgs),
     /// Read a generation again and compare it with what was sealed, here or on another host
     Verify(VerifyArgs),
+    /// Run or check jobs: what is in /etc/virt-blocksync/jobs.d
+    Job(JobArgs),
+    /// Let domains be synced regularly, by systemd
+    Schedule(ScheduleArgs<SelectionArgs>),
     /// Move a domain to another host that has, or gets, a replica of it
     Migrate(Box<MoveArgs>),
     /// Before this host starts its domains: ask the other hosts whether they have taken one over, and keep that off here
@@ -89,15 +102,8 @@ pub enum Verb {
 
 #[derive(clap::Args)]
 pub struct VmArgs {
-    /// Names of domains
-    #[arg(value_name = "DOMAIN", required_unless_present = "all")]
-    pub vms: Vec<String>,
-    /// All domains of this host, but replicas and those that have gone to other hosts
-    #[arg(long)]
-    pub all: bool,
-    /// But not these
-    #[arg(long, value_name = "DOMAIN")]
-    pub exclude_vm: Vec<String>,
+    #[command(flatten)]
+    pub selection: SelectionArgs,
     #[command(flatten)]
     pub sync: SyncArgs,
     #[command(flatten)]

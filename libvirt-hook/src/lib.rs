@@ -8,6 +8,7 @@ pub mod disks;
 pub mod domain;
 mod ffi;
 pub mod fitness;
+pub mod fleet;
 mod foreign;
 pub mod hook;
 pub mod host;
@@ -18,6 +19,7 @@ pub mod marks;
 pub mod overlay;
 pub mod placement;
 pub mod pools;
+
 pub mod replica_xml;
 pub mod roles;
 pub mod running;
@@ -26,10 +28,11 @@ pub mod standstill;
 pub mod target;
 pub mod trials;
 mod volumes;
+pub mod whereabouts;
 pub mod work;
 
 /// The command line's definition.
 pub fn command() -> clap::Command {
-    let command = <args::Cli as clap::CommandFactory>::command();
+    let command = fleet::JOBS.lend(<args::Cli as clap::CommandFactory>::command());
     rblocksync::verbs::with_examples(command, "web01", &args::EXAMPLES)
 }

@@ -2,13 +2,14 @@
 
 #![allow(missing_docs)]
 
-use crate::fleet::{JobArgs, ScheduleArgs, SelectionArgs};
+use crate::fleet::SelectionArgs;
 use crate::source::PROGRAM;
 use crate::volid::Vmid;
 use crate::workstation::ApiArgs;
 use clap::{Parser, Subcommand};
 use rblocksync::cli::config::{ConfigArgs, ConfigFile, Program};
 use rblocksync::cli::{OutputOptions, SshArgs, EXIT_CODES};
+use rblocksync::verbs::jobs::{JobArgs, ScheduleArgs};
 use rblocksync::verbs::{
     parse_map, BootCheckArgs, CheckArgs, DoctorArgs, FailbackArgs, FailoverArgs, FleetArgs,
     GenerationsArgs, MigrateArgs, PinArgs, PrintArgs, PruneArgs, ReportArgs, SetupArgs, StatusArgs,
@@ -24,7 +25,7 @@ pub const CONFIGURED: Program = Program {
 };
 
 /// Examples at the end of the help of verbs that only this program has, or has in a form of its own.
-pub(crate) const EXAMPLES: [(&str, &str); 5] = [
+pub(crate) const EXAMPLES: [(&str, &str); 2] = [
     (
         "vm",
         "vm 101 --to host2 --dry-run    # the plan, and all that stands in its way\n\
@@ -33,14 +34,11 @@ pub(crate) const EXAMPLES: [(&str, &str); 5] = [
          vm 101,105-110 --to host2 --rpo 15m\n\
          vm --tag prod --exclude-vm 107 --to host2 --parallel 4",
     ),
-    ("job check", "job check\njob check nightly"),
     (
         "schedule add",
         "schedule add web 101,105-110 --to host2 --every 15m --rpo 30m\n\
          schedule add night --all --to host3 --on-calendar 'Sat 03:00' --keep-within 28d",
     ),
-    ("schedule list", "schedule list"),
-    ("schedule remove", "schedule remove web"),
 ];
 
 /// Keep bootable replicas of Proxmox VE's VMs on other nodes, without shared storage
@@ -94,7 +92,7 @@ pub enum Verb {
     /// Run or check jobs: what is in /etc/pvesync/jobs.d
     Job(JobArgs),
     /// Let VMs be synced regularly, by systemd
-    Schedule(ScheduleArgs),
+    Schedule(ScheduleArgs<SelectionArgs>),
     /// Move a VM to another host that has, or gets, a replica of it
     Migrate(Box<MoveArgs>),
     /// Bring a VM back to the host that it was taken over from, or moved from

@@ -9,7 +9,6 @@ pub mod fitness;
 pub mod fleet;
 pub mod guard;
 pub mod guest;
-pub mod jobs_file;
 mod live;
 pub mod node;
 mod placement;
@@ -30,6 +29,6 @@ pub mod workstation;
 
 /// The command line's definition.
 pub fn command() -> clap::Command {
-    let command = <args::Cli as clap::CommandFactory>::command();
+    let command = fleet::JOBS.lend(<args::Cli as clap::CommandFactory>::command());
     rblocksync::verbs::with_examples(command, "101", &args::EXAMPLES)
 }

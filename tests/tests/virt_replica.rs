@@ -110,7 +110,7 @@ fn a_domain_is_replicated_and_taken_over(bed: &Bed) -> Result<()> {
     assert_eq!(a.state("web01")?.as_deref(), Some("running"));
     a.wait_for_writes(&vm, a.writes(&vm) + 5)?;
     shut_down(a, &vm)?;
-    a.run_ok(&sync)?;
+    by_a_job_from_elsewhere(bed, &vm)?;
 
     // A clone of it boots, is connected to nothing, and goes again.
     b.run_ok("virt-blocksync test-failover web01 --timeout 3s")?;
@@ -129,6 +129,33 @@ fn a_domain_is_replicated_and_taken_over(bed: &Bed) -> Result<()> {
     assert!(refused.stderr.contains("primary"), "{refused:?}");
     a.forget(&vm)?;
     b.forget(&vm)
+}
+
+/// A's job, started from B: it is A that runs it, and keeps its state.
+fn by_a_job_from_elsewhere(bed: &Bed, vm: &Vm) -> Result<()> {
+    let (a, b) = (bed.a(), bed.b());
+    let jobs = "/etc/virt-blocksync/jobs.d";
+    a.run_ok(&format!("install -d -m 755 /etc/virt-blocksync {jobs}"))?;
+    let job =
+        "vms = [\"web01\"]\nto = \"kvb\"\nrpo = \"1h\"\nkeep = 3\n[pool]\nvdc = \"default\"\n";
+    a.write_file(&format!("{jobs}/web.toml"), job, 0o644)?;
+    let there = "virt-blocksync -c qemu+ssh://root@kva/system";
+    let told = b.run_ok(&format!("{there} --json job run web"))?;
+    assert!(told.contains("\"done\":1"), "{told}");
+    assert_eq!(replica_writes(b, vm)?, a.check(vm)?.writes);
+    // The exit code is that of the run there, and what the job promises is known there alone.
+    let told = b.run_ok(&format!("{there} check"))?;
+    assert!(told.starts_with("OK"), "{told}");
+    assert_eq!(a.run_ok("virt-blocksync check")?, told);
+    let unknown = b.run("virt-blocksync check")?;
+    assert!(unknown.stdout.contains("no job has an rpo"), "{unknown:?}");
+    let refused = b.run(&format!("{there} vm nosuch --to kvb"))?;
+    assert!(
+        refused.stderr.contains("there is no domain nosuch"),
+        "{refused:?}"
+    );
+    a.run_ok(&format!("rm -r {jobs}"))?;
+    Ok(())
 }
 
 fn a_domain_goes_and_comes_back(bed: &Bed) -> Result<()> {

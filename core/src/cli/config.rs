@@ -8,7 +8,7 @@
 //! is on by default then can be switched off: `--verify=false`.
 
 mod file;
-mod options;
+pub(crate) mod options;
 mod show;
 
 pub use show::{config, ConfigArgs};

@@ -34,6 +34,7 @@ pub use master::SshOptions;
 pub use probe::{reach, Reach};
 pub use process::Ended;
 pub use run::{RunLimits, RunOutput};
+pub use upload::is_brought;
 
 use crate::error::Result;
 use agent::Known;

@@ -33,6 +33,15 @@ const MAX_PROGRAM: u64 = 1 << 30;
 const MAX_LINE: u64 = 8 << 10;
 const STDERR_KEPT: usize = 4 << 10;
 
+/// Whether a program lies where `upload.sh` puts those that are gone after the run.
+pub fn is_brought(program: &Path) -> bool {
+    let dir = program.parent().and_then(Path::file_name);
+    let name = dir.unwrap_or_default().to_string_lossy();
+    ["agent.", "rblocksync-agent."]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+}
+
 /// A program on the other host which is removed there when this is closed or dropped.
 #[derive(Debug)]
 pub(super) struct Upload {

@@ -35,7 +35,8 @@ pub fn check(args: &CheckArgs, layout: &Layout, promised: Promised) -> (String, 
 }
 
 /// The line and the exit code if nothing can be told.
-fn unknown(error: &Error) -> (String, u8) {
+/// The answer where it cannot be told how things stand: the line and the exit code.
+pub fn unknown(error: &Error) -> (String, u8) {
     let line = format!("UNKNOWN: {}", plain(&error.to_string()));
     (line, code(Verdict::Unknown))
 }

@@ -3,7 +3,7 @@
 use clap::Command;
 
 /// Of verbs that all front ends have; `VM` stands for a VM of the front end.
-const SHARED: [(&str, &str); 18] = [
+const SHARED: [(&str, &str); 21] = [
     (
         "generations",
         "generations\ngenerations VM --to host2      # what host2 has of it",
@@ -71,6 +71,9 @@ const SHARED: [(&str, &str); 18] = [
         "config show                    # what holds, and where it is said\nconfig show --defaults",
     ),
     ("job run", "job run nightly --dry-run\njob run nightly"),
+    ("job check", "job check\njob check nightly"),
+    ("schedule list", "schedule list"),
+    ("schedule remove", "schedule remove web"),
 ];
 
 /// The command line with examples at the end of each verb's help: the shared ones, about `vm`, and the front end's `own`, by

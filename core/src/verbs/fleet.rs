@@ -98,7 +98,7 @@ pub struct Fleet<'a> {
 /// their own if they agree on one.
 pub fn fleet(picked: Picked, fleet: &Fleet) -> Result<u8> {
     if picked.tasks.is_empty() && picked.failed.is_empty() {
-        let error = Error::new(Kind::NotFound, "the selection comes to no VM of this node");
+        let error = Error::new(Kind::NotFound, "the selection comes to no VM of this host");
         return Err(match picked.left_out.is_empty() {
             true => error,
             false => error.because(format!("left out: {}", picked.left_out.join("; "))),

@@ -3,11 +3,13 @@
 mod boot_check;
 mod check;
 mod doctor;
+pub mod elsewhere;
 mod examples;
 mod failback;
 mod failover;
 mod fleet;
 mod generations;
+pub mod jobs;
 mod metrics;
 mod migrate;
 mod passing;
@@ -23,7 +25,7 @@ mod test_failover;
 mod verify;
 
 pub use boot_check::{boot_check, BootCheckArgs};
-pub use check::{answered, check, misconfigured, CheckArgs};
+pub use check::{answered, check, misconfigured, unknown, CheckArgs};
 pub use doctor::{doctor, DoctorArgs};
 pub use examples::with_examples;
 pub use failback::{failback, FailbackArgs};

@@ -345,10 +345,24 @@ complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_see
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l parallel -d 'VMs to sync at once, where there are several' -r
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l per-host -d 'Of these, at most so many to one host [default: as many]' -r
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l rpo -d 'How old the newest generation may be: 15m. Who has used up most of it is synced first, and you are told when a run takes more than half of it' -r
-complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l keep -d 'Generations to keep there' -r
-complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l keep-within -d 'Keep also all taken within this time before the newest: 7d' -r
-complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l bwlimit -d 'Send at most this many bytes of data a second (K, M, G)' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l format -d 'Format of a disk there, by its key (scsi1=qcow2): raw or qcow2, where disks are files; by default what it is here. May be given more than once; counts when the disk is sent for the first time' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l exclude -d 'Leave this disk out, by its key (scsi1, vdb); may be given more than once' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l keep -d 'Generations to keep there; pinned ones stay besides' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l keep-within -d 'Keep also all taken within this time before the newest: 36h, 7d, 4w' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l jobs -d 'Disks to sync at once' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l scratch -d 'Directory in which QEMU may keep what the guest overwrites during the sync, where a disk can have no snapshot: a running VM\'s qcow2 files, and what is neither on LVM-thin nor on XFS or btrfs [default: with our state]' -r -F
+complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l scratch-max -d 'Most bytes of that. With more the sync is given up; the guest goes on [default: a quarter of what is free]' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l hash -d 'Hash function that finds differences' -r -f -a "blake3\t'BLAKE3'
+sha256\t'SHA-256'"
+complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l bwlimit -d 'Send at most this many bytes of data a second (K, M, G), as they travel' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l compress -d 'Compress what is sent: auto follows the speed of the link, off, or a zstd level from 1 to 19' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l threads -d 'Threads on each side that read, hash and write; by default twice the processors, 4 to 8' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l streams -d 'SSH connections that share the data of a disk: auto, or 1 to 16' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l hold-max -d 'Longest time the guest may be held still for a snapshot, in seconds' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l retry-for -d 'How long to try again when the connection is lost in the transfer: 90s, 1h; 0s for not at all' -r
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l storage -d 'Put disks of storage SRC on storage DST there; may be given more than once' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l bridge -d 'Attach network cards on bridge SRC to bridge DST there; may be given more than once. Kept until told otherwise' -r
+complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l cpu -d 'Type of the processor there: TYPE, or SRC=DST for a VM that has SRC here. Kept until told otherwise' -r
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l progress -d 'Show live progress' -r -f -a "auto\t'A live line on a terminal, a line every ten seconds otherwise'
 always\t'A live line even if the output is not a terminal'
 never\t'None'"
@@ -357,6 +371,13 @@ complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_see
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l all -d 'All VMs of this node, but templates and replicas'
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l replace -d 'Replace a job of this name that says something else'
+complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l in-place -d 'Where files cannot share blocks, overwrite the replica instead of keeping a second copy of it meanwhile: until the sync is done there is then no replica that boots'
+complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l no-base -d 'Keep no snapshot of what was sent. It keeps what the guest overwrites until the next sync, which without it has to compare everything'
+complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l verify -d 'Read back from the medium what was written, and check it'
+complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l direct -d 'Read and write files past the page cache, as devices always are'
+complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l include-unused -d 'Replicate volumes that are not attached to the VM (unused0), too'
+complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l skip-no-backup -d 'Leave disks out that backups leave out (backup=0)'
+complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l include-shared -d 'Replicate disks on shared storages, too: for a host that does not share them'
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -s q -l quiet -d 'Print nothing but errors'
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
 complete -c pvesync -n "__fish_pvesync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'

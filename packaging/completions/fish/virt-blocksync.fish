@@ -29,7 +29,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
-complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -s c -l connect -d 'libvirt of this host; or, before the verb, qemu+ssh://[USER@]HOST[:PORT]/system: run on that host, over SSH, what follows [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -s q -l quiet -d 'Print nothing but errors'
 complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
@@ -49,6 +49,8 @@ complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -f -a "unpin
 complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -f -a "failover" -d 'Make the replica on this host the domain, because its source is lost'
 complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -f -a "test-failover" -d 'Boot a clone of a generation of a replica on this host, without any network, and remove it'
 complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -f -a "verify" -d 'Read a generation again and compare it with what was sealed, here or on another host'
+complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -f -a "job" -d 'Run or check jobs: what is in /etc/virt-blocksync/jobs.d'
+complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -f -a "schedule" -d 'Let domains be synced regularly, by systemd'
 complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -f -a "migrate" -d 'Move a domain to another host that has, or gets, a replica of it'
 complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -f -a "boot-check" -d 'Before this host starts its domains: ask the other hosts whether they have taken one over, and keep that off here'
 complete -c virt-blocksync -n "__fish_virt_blocksync_needs_command" -f -a "failback" -d 'Bring a domain back to the host that it was taken over from, or moved from'
@@ -87,7 +89,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand vm" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand vm" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand vm" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand vm" -s c -l connect -d 'libvirt of this host; or, before the verb, qemu+ssh://[USER@]HOST[:PORT]/system: run on that host, over SSH, what follows [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand vm" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand vm" -l all -d 'All domains of this host, but replicas and those that have gone to other hosts'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand vm" -l in-place -d 'Where files cannot share blocks, overwrite the replica instead of keeping a second copy of it meanwhile: until the sync is done there is then no replica that boots'
@@ -106,7 +108,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand generations" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand generations" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand generations" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand generations" -s c -l connect -d 'libvirt of this host; or, before the verb, qemu+ssh://[USER@]HOST[:PORT]/system: run on that host, over SSH, what follows [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand generations" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand generations" -s q -l quiet -d 'Print nothing but errors'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand generations" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
@@ -119,7 +121,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand status" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand status" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand status" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand status" -s c -l connect -d 'libvirt of this host; or, before the verb, qemu+ssh://[USER@]HOST[:PORT]/system: run on that host, over SSH, what follows [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand status" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand status" -s q -l quiet -d 'Print nothing but errors'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand status" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
@@ -131,7 +133,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand check" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand check" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand check" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand check" -s c -l connect -d 'libvirt of this host; or, before the verb, qemu+ssh://[USER@]HOST[:PORT]/system: run on that host, over SSH, what follows [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand check" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand check" -s q -l quiet -d 'Print nothing but errors'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand check" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
@@ -145,7 +147,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand report" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand report" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand report" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand report" -s c -l connect -d 'libvirt of this host; or, before the verb, qemu+ssh://[USER@]HOST[:PORT]/system: run on that host, over SSH, what follows [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand report" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand report" -s q -l quiet -d 'Print nothing but errors'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand report" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
@@ -156,7 +158,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand doctor" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand doctor" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand doctor" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand doctor" -s c -l connect -d 'libvirt of this host; or, before the verb, qemu+ssh://[USER@]HOST[:PORT]/system: run on that host, over SSH, what follows [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand doctor" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand doctor" -l repair -d 'Finish what was cut off, and remove what such runs have left'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand doctor" -s q -l quiet -d 'Print nothing but errors'
@@ -174,7 +176,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand setup" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand setup" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand setup" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand setup" -s c -l connect -d 'libvirt of this host; or, before the verb, qemu+ssh://[USER@]HOST[:PORT]/system: run on that host, over SSH, what follows [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand setup" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand setup" -l roles -d 'Let VMs be taken over and moved there, too; only with --access write'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand setup" -l remove -d 'Take the key and the policy away again, here and there'
@@ -190,7 +192,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand prune" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand prune" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand prune" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand prune" -s c -l connect -d 'libvirt of this host; or, before the verb, qemu+ssh://[USER@]HOST[:PORT]/system: run on that host, over SSH, what follows [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand prune" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand prune" -l dry-run -d 'Tell which generations would go; change nothing'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand prune" -s q -l quiet -d 'Print nothing but errors'
@@ -203,7 +205,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand pin" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand pin" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand pin" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand pin" -s c -l connect -d 'libvirt of this host; or, before the verb, qemu+ssh://[USER@]HOST[:PORT]/system: run on that host, over SSH, what follows [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand pin" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand pin" -s q -l quiet -d 'Print nothing but errors'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand pin" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
@@ -215,7 +217,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand unpin" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand unpin" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand unpin" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand unpin" -s c -l connect -d 'libvirt of this host; or, before the verb, qemu+ssh://[USER@]HOST[:PORT]/system: run on that host, over SSH, what follows [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand unpin" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand unpin" -s q -l quiet -d 'Print nothing but errors'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand unpin" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
@@ -231,7 +233,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failover" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failover" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failover" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failover" -s c -l connect -d 'libvirt of this host; or, before the verb, qemu+ssh://[USER@]HOST[:PORT]/system: run on that host, over SSH, what follows [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failover" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failover" -l no-start -d 'Leave the VM off'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failover" -l dry-run -d 'Tell what is known and what would be done; change nothing'
@@ -249,7 +251,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand test-failover" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand test-failover" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand test-failover" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand test-failover" -s c -l connect -d 'libvirt of this host; or, before the verb, qemu+ssh://[USER@]HOST[:PORT]/system: run on that host, over SSH, what follows [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand test-failover" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand test-failover" -s q -l quiet -d 'Print nothing but errors'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand test-failover" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
@@ -263,13 +265,138 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand verify" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand verify" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand verify" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand verify" -s c -l connect -d 'libvirt of this host; or, before the verb, qemu+ssh://[USER@]HOST[:PORT]/system: run on that host, over SSH, what follows [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand verify" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand verify" -l repair -d 'Put damage right from the VM\'s disks on this host, as far as the guest has not written there since'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand verify" -s q -l quiet -d 'Print nothing but errors'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand verify" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand verify" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand verify" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and not __fish_seen_subcommand_from run check help" -l progress -d 'Show live progress' -r -f -a "auto\t'A live line on a terminal, a line every ten seconds otherwise'
+always\t'A live line even if the output is not a terminal'
+never\t'None'"
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and not __fish_seen_subcommand_from run check help" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and not __fish_seen_subcommand_from run check help" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and not __fish_seen_subcommand_from run check help" -s c -l connect -d 'libvirt of this host; or, before the verb, qemu+ssh://[USER@]HOST[:PORT]/system: run on that host, over SSH, what follows [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and not __fish_seen_subcommand_from run check help" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and not __fish_seen_subcommand_from run check help" -s q -l quiet -d 'Print nothing but errors'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and not __fish_seen_subcommand_from run check help" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and not __fish_seen_subcommand_from run check help" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and not __fish_seen_subcommand_from run check help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and not __fish_seen_subcommand_from run check help" -f -a "run" -d 'Run a job now: all VMs that its file names'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and not __fish_seen_subcommand_from run check help" -f -a "check" -d 'Check the file of a job, or of all jobs, and tell which VMs they come to'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and not __fish_seen_subcommand_from run check help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and __fish_seen_subcommand_from run" -l progress -d 'Show live progress' -r -f -a "auto\t'A live line on a terminal, a line every ten seconds otherwise'
+always\t'A live line even if the output is not a terminal'
+never\t'None'"
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and __fish_seen_subcommand_from run" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and __fish_seen_subcommand_from run" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and __fish_seen_subcommand_from run" -s c -l connect -d 'libvirt of this host; or, before the verb, qemu+ssh://[USER@]HOST[:PORT]/system: run on that host, over SSH, what follows [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and __fish_seen_subcommand_from run" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and __fish_seen_subcommand_from run" -l dry-run -d 'Tell what would be done; change nothing'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and __fish_seen_subcommand_from run" -s q -l quiet -d 'Print nothing but errors'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and __fish_seen_subcommand_from run" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and __fish_seen_subcommand_from run" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and __fish_seen_subcommand_from run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and __fish_seen_subcommand_from check" -l progress -d 'Show live progress' -r -f -a "auto\t'A live line on a terminal, a line every ten seconds otherwise'
+always\t'A live line even if the output is not a terminal'
+never\t'None'"
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and __fish_seen_subcommand_from check" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and __fish_seen_subcommand_from check" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and __fish_seen_subcommand_from check" -s c -l connect -d 'libvirt of this host; or, before the verb, qemu+ssh://[USER@]HOST[:PORT]/system: run on that host, over SSH, what follows [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and __fish_seen_subcommand_from check" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and __fish_seen_subcommand_from check" -s q -l quiet -d 'Print nothing but errors'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and __fish_seen_subcommand_from check" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and __fish_seen_subcommand_from check" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and __fish_seen_subcommand_from help" -f -a "run" -d 'Run a job now: all VMs that its file names'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and __fish_seen_subcommand_from help" -f -a "check" -d 'Check the file of a job, or of all jobs, and tell which VMs they come to'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand job; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and not __fish_seen_subcommand_from add list remove help" -l progress -d 'Show live progress' -r -f -a "auto\t'A live line on a terminal, a line every ten seconds otherwise'
+always\t'A live line even if the output is not a terminal'
+never\t'None'"
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and not __fish_seen_subcommand_from add list remove help" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and not __fish_seen_subcommand_from add list remove help" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and not __fish_seen_subcommand_from add list remove help" -s c -l connect -d 'libvirt of this host; or, before the verb, qemu+ssh://[USER@]HOST[:PORT]/system: run on that host, over SSH, what follows [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and not __fish_seen_subcommand_from add list remove help" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and not __fish_seen_subcommand_from add list remove help" -s q -l quiet -d 'Print nothing but errors'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and not __fish_seen_subcommand_from add list remove help" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and not __fish_seen_subcommand_from add list remove help" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and not __fish_seen_subcommand_from add list remove help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and not __fish_seen_subcommand_from add list remove help" -f -a "add" -d 'Let VMs be synced regularly: writes a job file and a systemd timer'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and not __fish_seen_subcommand_from add list remove help" -f -a "list" -d 'All jobs: when they run next, what came of the last run, and how old their replicas are'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and not __fish_seen_subcommand_from add list remove help" -f -a "remove" -d 'Take a schedule away, with its job file; replicas stay'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and not __fish_seen_subcommand_from add list remove help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l exclude-vm -d 'But not these' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l to -d 'Host to keep the replicas on; may be given more than once' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l every -d 'How often: 15m, 1h, 1d. A part of an hour or a day' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l on-calendar -d 'When, as systemd writes it: "Sat 03:00" (systemd.time(7))' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l random-delay -d 'Begin up to so much later, so that not all hosts begin at once [default: a tenth of --every, or 30s]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l parallel -d 'VMs to sync at once, where there are several' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l per-host -d 'Of these, at most so many to one host [default: as many]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l rpo -d 'How old the newest generation may be: 15m. Who has used up most of it is synced first, and you are told when a run takes more than half of it' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l format -d 'Format of a disk there, by its key (scsi1=qcow2): raw or qcow2, where disks are files; by default what it is here. May be given more than once; counts when the disk is sent for the first time' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l exclude -d 'Leave this disk out, by its key (scsi1, vdb); may be given more than once' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l keep -d 'Generations to keep there; pinned ones stay besides' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l keep-within -d 'Keep also all taken within this time before the newest: 36h, 7d, 4w' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l jobs -d 'Disks to sync at once' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l scratch -d 'Directory in which QEMU may keep what the guest overwrites during the sync, where a disk can have no snapshot: a running VM\'s qcow2 files, and what is neither on LVM-thin nor on XFS or btrfs [default: with our state]' -r -F
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l scratch-max -d 'Most bytes of that. With more the sync is given up; the guest goes on [default: a quarter of what is free]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l hash -d 'Hash function that finds differences' -r -f -a "blake3\t'BLAKE3'
+sha256\t'SHA-256'"
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l bwlimit -d 'Send at most this many bytes of data a second (K, M, G), as they travel' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l compress -d 'Compress what is sent: auto follows the speed of the link, off, or a zstd level from 1 to 19' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l threads -d 'Threads on each side that read, hash and write; by default twice the processors, 4 to 8' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l streams -d 'SSH connections that share the data of a disk: auto, or 1 to 16' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l hold-max -d 'Longest time the guest may be held still for a snapshot, in seconds' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l retry-for -d 'How long to try again when the connection is lost in the transfer: 90s, 1h; 0s for not at all' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l pool -d 'Put disks of pool SRC into pool DST there, or a disk, by its key (vda); DST may name a thin pool of a volume group (vms/thin) or be a directory. May be given more than once' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l path -d 'Put disks below directory SRC below directory DST there; may be given more than once' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l network -d 'Network SRC is called DST there; may be given more than once' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l bridge -d 'Bridge SRC is called DST there; may be given more than once' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l progress -d 'Show live progress' -r -f -a "auto\t'A live line on a terminal, a line every ten seconds otherwise'
+always\t'A live line even if the output is not a terminal'
+never\t'None'"
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -s c -l connect -d 'libvirt of this host; or, before the verb, qemu+ssh://[USER@]HOST[:PORT]/system: run on that host, over SSH, what follows [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l all -d 'All domains of this host, but replicas and those that have gone to other hosts'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l replace -d 'Replace a job of this name that says something else'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l in-place -d 'Where files cannot share blocks, overwrite the replica instead of keeping a second copy of it meanwhile: until the sync is done there is then no replica that boots'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l no-base -d 'Keep no snapshot of what was sent. It keeps what the guest overwrites until the next sync, which without it has to compare everything'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l verify -d 'Read back from the medium what was written, and check it'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l direct -d 'Read and write files past the page cache, as devices always are'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -s q -l quiet -d 'Print nothing but errors'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from add" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from list" -l progress -d 'Show live progress' -r -f -a "auto\t'A live line on a terminal, a line every ten seconds otherwise'
+always\t'A live line even if the output is not a terminal'
+never\t'None'"
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from list" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from list" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from list" -s c -l connect -d 'libvirt of this host; or, before the verb, qemu+ssh://[USER@]HOST[:PORT]/system: run on that host, over SSH, what follows [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from list" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from list" -s q -l quiet -d 'Print nothing but errors'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from list" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from list" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from remove" -l progress -d 'Show live progress' -r -f -a "auto\t'A live line on a terminal, a line every ten seconds otherwise'
+always\t'A live line even if the output is not a terminal'
+never\t'None'"
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from remove" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from remove" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from remove" -s c -l connect -d 'libvirt of this host; or, before the verb, qemu+ssh://[USER@]HOST[:PORT]/system: run on that host, over SSH, what follows [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from remove" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from remove" -s q -l quiet -d 'Print nothing but errors'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from remove" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from remove" -l accept-new-host-key -d 'Accept and remember the key of a host that is not known yet (never one that changed)'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from help" -f -a "add" -d 'Let VMs be synced regularly: writes a job file and a systemd timer'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from help" -f -a "list" -d 'All jobs: when they run next, what came of the last run, and how old their replicas are'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from help" -f -a "remove" -d 'Take a schedule away, with its job file; replicas stay'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand schedule; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -l to -d 'Host to keep the replica on: [USER@]HOST or ssh://[USER@]HOST[:PORT]' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -l format -d 'Format of a disk there, by its key (scsi1=qcow2): raw or qcow2, where disks are files; by default what it is here. May be given more than once; counts when the disk is sent for the first time' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -l exclude -d 'Leave this disk out, by its key (scsi1, vdb); may be given more than once' -r
@@ -307,7 +434,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -s c -l connect -d 'libvirt of this host; or, before the verb, qemu+ssh://[USER@]HOST[:PORT]/system: run on that host, over SSH, what follows [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -l in-place -d 'Where files cannot share blocks, overwrite the replica instead of keeping a second copy of it meanwhile: until the sync is done there is then no replica that boots'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand migrate" -l no-base -d 'Keep no snapshot of what was sent. It keeps what the guest overwrites until the next sync, which without it has to compare everything'
@@ -330,7 +457,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand boot-check" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand boot-check" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand boot-check" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand boot-check" -s c -l connect -d 'libvirt of this host; or, before the verb, qemu+ssh://[USER@]HOST[:PORT]/system: run on that host, over SSH, what follows [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand boot-check" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand boot-check" -l before-libvirt -d 'libvirt does not run yet: its definitions are read from its files, and what must not start is kept off by the hook'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand boot-check" -l dry-run -d 'Tell what is known and what would be done; change nothing'
@@ -374,7 +501,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -s c -l connect -d 'libvirt of this host; or, before the verb, qemu+ssh://[USER@]HOST[:PORT]/system: run on that host, over SSH, what follows [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -l in-place -d 'Where files cannot share blocks, overwrite the replica instead of keeping a second copy of it meanwhile: until the sync is done there is then no replica that boots'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand failback" -l no-base -d 'Keep no snapshot of what was sent. It keeps what the guest overwrites until the next sync, which without it has to compare everything'
@@ -392,7 +519,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -s c -l connect -d 'libvirt of this host; or, before the verb, qemu+ssh://[USER@]HOST[:PORT]/system: run on that host, over SSH, what follows [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -s q -l quiet -d 'Print nothing but errors'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and not __fish_seen_subcommand_from check show help" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
@@ -406,7 +533,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from check" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from check" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from check" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from check" -s c -l connect -d 'libvirt of this host; or, before the verb, qemu+ssh://[USER@]HOST[:PORT]/system: run on that host, over SSH, what follows [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from check" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from check" -s q -l quiet -d 'Print nothing but errors'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from check" -l json -d 'Print events and the result as JSON, one object a line, on standard output'
@@ -417,7 +544,7 @@ always\t'A live line even if the output is not a terminal'
 never\t'None'"
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from show" -l ssh-config -d 'SSH configuration file to use instead of the user\'s' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from show" -l cipher -d 'Ciphers for SSH: auto, config (as ssh is configured), or a list as in ssh_config(5)' -r
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from show" -s c -l connect -d 'libvirt of this host [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from show" -s c -l connect -d 'libvirt of this host; or, before the verb, qemu+ssh://[USER@]HOST[:PORT]/system: run on that host, over SSH, what follows [default: what LIBVIRT_DEFAULT_URI says, or qemu:///system]' -r
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from show" -l config -d 'Configuration file to read instead of the usual one in /etc; /dev/null for none' -r -F
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from show" -l defaults -d 'Print the file that changes nothing, with all options explained'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from show" -s q -l quiet -d 'Print nothing but errors'
@@ -427,23 +554,30 @@ complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; an
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "check" -d 'Check the configuration file, and tell what it and the environment set, and where'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "show" -d 'Print all options as they hold, and where that is said, as a configuration file'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "vm" -d 'Sync domains of this host to another host, each as a new generation there'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "generations" -d 'List the generations of replicas, here or on another host'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "status" -d 'How all replications stand that this host has a part in'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "check" -d 'The same for Nagios and its like: exit code 0 if all is well, 1 after a failed run, 2 if a generation is too old, 3 if that cannot be told'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "report" -d 'Write the status of all replications as one HTML file, to be looked at or printed'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "doctor" -d 'Look for what is unfinished, broken or missing on this host'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "setup" -d 'Make a key for the runs to another host that serves nothing but them there'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "prune" -d 'Drop generations that are not to be kept, here or on another host'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "pin" -d 'Keep a generation from being pruned'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "unpin" -d 'Let a generation be pruned again'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "failover" -d 'Make the replica on this host the domain, because its source is lost'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "test-failover" -d 'Boot a clone of a generation of a replica on this host, without any network, and remove it'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "verify" -d 'Read a generation again and compare it with what was sealed, here or on another host'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "migrate" -d 'Move a domain to another host that has, or gets, a replica of it'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "boot-check" -d 'Before this host starts its domains: ask the other hosts whether they have taken one over, and keep that off here'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "failback" -d 'Bring a domain back to the host that it was taken over from, or moved from'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "config" -d 'Check or show the configuration: /etc/virt-blocksync/virt-blocksync.toml and the environment'
-complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify migrate boot-check failback config help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify job schedule migrate boot-check failback config help" -f -a "vm" -d 'Sync domains of this host to another host, each as a new generation there'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify job schedule migrate boot-check failback config help" -f -a "generations" -d 'List the generations of replicas, here or on another host'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify job schedule migrate boot-check failback config help" -f -a "status" -d 'How all replications stand that this host has a part in'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify job schedule migrate boot-check failback config help" -f -a "check" -d 'The same for Nagios and its like: exit code 0 if all is well, 1 after a failed run, 2 if a generation is too old, 3 if that cannot be told'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify job schedule migrate boot-check failback config help" -f -a "report" -d 'Write the status of all replications as one HTML file, to be looked at or printed'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify job schedule migrate boot-check failback config help" -f -a "doctor" -d 'Look for what is unfinished, broken or missing on this host'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify job schedule migrate boot-check failback config help" -f -a "setup" -d 'Make a key for the runs to another host that serves nothing but them there'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify job schedule migrate boot-check failback config help" -f -a "prune" -d 'Drop generations that are not to be kept, here or on another host'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify job schedule migrate boot-check failback config help" -f -a "pin" -d 'Keep a generation from being pruned'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify job schedule migrate boot-check failback config help" -f -a "unpin" -d 'Let a generation be pruned again'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify job schedule migrate boot-check failback config help" -f -a "failover" -d 'Make the replica on this host the domain, because its source is lost'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify job schedule migrate boot-check failback config help" -f -a "test-failover" -d 'Boot a clone of a generation of a replica on this host, without any network, and remove it'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify job schedule migrate boot-check failback config help" -f -a "verify" -d 'Read a generation again and compare it with what was sealed, here or on another host'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify job schedule migrate boot-check failback config help" -f -a "job" -d 'Run or check jobs: what is in /etc/virt-blocksync/jobs.d'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify job schedule migrate boot-check failback config help" -f -a "schedule" -d 'Let domains be synced regularly, by systemd'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify job schedule migrate boot-check failback config help" -f -a "migrate" -d 'Move a domain to another host that has, or gets, a replica of it'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify job schedule migrate boot-check failback config help" -f -a "boot-check" -d 'Before this host starts its domains: ask the other hosts whether they have taken one over, and keep that off here'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify job schedule migrate boot-check failback config help" -f -a "failback" -d 'Bring a domain back to the host that it was taken over from, or moved from'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify job schedule migrate boot-check failback config help" -f -a "config" -d 'Check or show the configuration: /etc/virt-blocksync/virt-blocksync.toml and the environment'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and not __fish_seen_subcommand_from vm generations status check report doctor setup prune pin unpin failover test-failover verify job schedule migrate boot-check failback config help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and __fish_seen_subcommand_from job" -f -a "run" -d 'Run a job now: all VMs that its file names'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and __fish_seen_subcommand_from job" -f -a "check" -d 'Check the file of a job, or of all jobs, and tell which VMs they come to'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and __fish_seen_subcommand_from schedule" -f -a "add" -d 'Let VMs be synced regularly: writes a job file and a systemd timer'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and __fish_seen_subcommand_from schedule" -f -a "list" -d 'All jobs: when they run next, what came of the last run, and how old their replicas are'
+complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and __fish_seen_subcommand_from schedule" -f -a "remove" -d 'Take a schedule away, with its job file; replicas stay'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "check" -d 'Check the configuration file, and tell what it and the environment set, and where'
 complete -c virt-blocksync -n "__fish_virt_blocksync_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "show" -d 'Print all options as they hold, and where that is said, as a configuration file'

@@ -142,6 +142,15 @@ const VIRT_BLOCKSYNC: Text = Text {
             "libvirt asks it whether a domain may start or arrive here. Without the program it says yes to everything.",
         ),
         (
+            "/etc/virt-blocksync/jobs.d/NAME.toml",
+            "A job: which domains go where and when. An example with all fields is in \
+             /usr/share/doc/virt-blocksync/examples. It must belong to root, and nobody else may write it.",
+        ),
+        (
+            "/etc/virt-blocksync/notify",
+            "If it is there and executable, it is called with the name of each job that has failed.",
+        ),
+        (
             "/etc/virt-blocksync/hook.toml",
             "Sizes of disks that are made when a domain arrives by virsh migrate.",
         ),
@@ -173,7 +182,7 @@ const VIRT_BLOCKSYNC: Text = Text {
             "virt-blocksync failover web01",
         ),
     ],
-    see: &["rblocksync(1)", "pvesync(1)", "virsh(1)"],
+    see: &["rblocksync(1)", "pvesync(1)", "virsh(1)", "systemd.timer(5)"],
 };
 
 /// For the page of this title.
@@ -283,6 +292,11 @@ fn examples(title: &str) -> &'static [(&'static str, &'static str)] {
             "pvesync schedule add night --all --to host3 --on-calendar 'Sat 03:00' --keep-within 28d",
         )],
         "pvesync-job-run" => &[("Now, instead of at its time:", "pvesync job run nightly")],
+        "virt-blocksync-schedule-add" => &[(
+            "All domains, on Saturdays:",
+            "virt-blocksync schedule add night --all --to host3 --on-calendar 'Sat 03:00' --keep-within 28d",
+        )],
+        "virt-blocksync-job-run" => &[("Now, instead of at its time:", "virt-blocksync job run nightly")],
         "virt-blocksync-migrate" => &[
             (
                 "Shut the domain down here and start it there:",

@@ -52,6 +52,20 @@ impl IdList {
     }
 }
 
+/// Lists in job files: one text for all of them.
+pub(super) mod joined {
+    use super::IdList;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(lists: &[IdList], serializer: S) -> Result<S::Ok, S::Error> {
+        IdList::join(lists).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IdList>, D::Error> {
+        IdList::deserialize(from).map(|list| vec![list])
+    }
+}
+
 impl FromStr for IdList {
     type Err = Error;
 

@@ -1,27 +1,17 @@
 //! Which VMs a selection comes to on this node.
 
-use super::ids::{IdList, Ids};
+use super::ids::Ids;
 use super::SelectionArgs;
 use crate::node::{Guest, PveTree};
 use crate::replica_config::{pair_of, GUARD_LOCK};
 use crate::vm_config::VmConfig;
 use crate::volid::Vmid;
 use rblocksync::error::{Error, Kind, Result};
+use rblocksync::verbs::jobs::Chosen;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Ids that are named for one reason.
 const NAMED_MAX: usize = 20;
-
-/// What a selection has come to.
-#[derive(Debug, Default)]
-pub struct Chosen {
-    /// VMs to be synced, by id.
-    pub vms: Vec<Vmid>,
-    /// Those that may belong to it, but cannot be read.
-    pub failed: Vec<(Vmid, Error)>,
-    /// Who is not among them, and why; a line for each reason.
-    pub left_out: Vec<String>,
-}
 
 /// Finds the VMs of a selection.
 ///
@@ -61,7 +51,7 @@ pub fn pick(selection: &SelectionArgs, tree: &PveTree) -> Result<Chosen> {
             Err(e) => {
                 // Of another node's guest nobody needs to know.
                 if guest.node == local && !guest.is_container {
-                    failed.push((vmid, e));
+                    failed.push((vmid.to_string(), e));
                 }
                 continue;
             }
@@ -74,11 +64,11 @@ pub fn pick(selection: &SelectionArgs, tree: &PveTree) -> Result<Chosen> {
                 vms.insert(vmid);
             }
             Ok(Some(why)) => left_out.entry(why).or_default().push(vmid),
-            Err(e) => failed.push((vmid, e.context(format!("VM {vmid}")))),
+            Err(e) => failed.push((vmid.to_string(), e.context(format!("VM {vmid}")))),
         }
     }
     Ok(Chosen {
-        vms: vms.into_iter().collect(),
+        vms: vms.iter().map(Vmid::to_string).collect(),
         failed,
         left_out: left_out.iter().map(|(why, ids)| line(why, ids)).collect(),
     })
@@ -150,11 +140,6 @@ fn pool_members(user_cfg: &str, wanted: &[String]) -> Result<BTreeSet<Vmid>> {
         }
     }
     Ok(members)
-}
-
-/// The selection of a list, for job files.
-pub(super) fn lists(vms: Option<&IdList>) -> Vec<IdList> {
-    vms.cloned().into_iter().collect()
 }
 
 #[cfg(test)]

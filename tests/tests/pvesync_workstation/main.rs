@@ -13,10 +13,11 @@ mod server;
 mod world;
 
 use pvesync::volid::Vmid;
-use pvesync::workstation::{self, ApiArgs, Output};
+use pvesync::workstation::{self, ApiArgs};
 use rblocksync::error::{Kind, Result};
 use rblocksync::remote::{agent_id, HostSpec, SshOptions};
 use rblocksync::stop::Stop;
+use rblocksync::verbs::elsewhere::Output;
 use rblocksync::wire::VERSION;
 use server::Server;
 use std::ffi::{OsStr, OsString};

@@ -1,6 +1,6 @@
 //! What is in a configuration file.
 
-use super::options::{check, command_at, nearest, options_at, takes_many, verbs};
+use super::options::{check, command_at, nearest, options_at, takes_many, values, verbs, Values};
 use super::Program;
 use crate::cli::output_file::parent;
 use crate::error::{Error, Kind, Result};
@@ -204,41 +204,6 @@ impl Reader<'_> {
             }
         }
         known
-    }
-}
-
-/// A value as the command line has it: one word, or several.
-enum Values {
-    One(String),
-    Many(Vec<String>),
-}
-
-fn values(value: &DeValue) -> std::result::Result<Values, String> {
-    match value {
-        DeValue::Array(list) => {
-            let list = list.iter().map(|item| word(item.get_ref()));
-            Ok(Values::Many(list.collect::<std::result::Result<_, _>>()?))
-        }
-        DeValue::Table(table) => {
-            let mut words = Vec::new();
-            for (key, value) in table {
-                words.push(format!("{}={}", key.get_ref(), word(value.get_ref())?));
-            }
-            Ok(Values::Many(words))
-        }
-        other => word(other).map(Values::One),
-    }
-}
-
-fn word(value: &DeValue) -> std::result::Result<String, String> {
-    match value {
-        DeValue::String(text) => Ok(text.to_string()),
-        DeValue::Boolean(flag) => Ok(flag.to_string()),
-        DeValue::Integer(number) if number.radix() == 10 => Ok(number.as_str().to_owned()),
-        other => Err(format!(
-            "write it in quotes, as on the command line, not as {}",
-            other.type_str()
-        )),
     }
 }
 

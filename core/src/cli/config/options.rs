@@ -4,19 +4,24 @@ use crate::error::{Error, Kind, Result};
 use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, Command};
 use std::ffi::OsStr;
+use toml::de::DeValue;
 
 /// An option, and how many words of its verb lead to where it is defined.
-pub(super) struct Place<'a> {
+pub(crate) struct Place<'a> {
     pub arg: &'a Arg,
     pub depth: usize,
 }
 
-/// All options that may be given with a verb. Global ones are where they are defined.
-pub(super) fn options_at<'a>(built: &'a Command, verb: &[&str]) -> Vec<Place<'a>> {
+/// Heading of options that another verb has lent: what is configured for them there holds anyway when that one runs.
+pub(crate) const LENT: &str = "For each run, as with vm";
+
+/// All options that may be given with a verb, but those that are lent. Global ones are where they are defined.
+pub(crate) fn options_at<'a>(built: &'a Command, verb: &[&str]) -> Vec<Place<'a>> {
     let mut places: Vec<Place<'a>> = Vec::new();
     for depth in 0..=verb.len() {
         for arg in command_at(built, &verb[..depth]).get_arguments() {
-            if arg.get_long().is_some() && places.iter().all(|p| p.arg.get_id() != arg.get_id()) {
+            let is_own = arg.get_long().is_some() && arg.get_help_heading() != Some(LENT);
+            if is_own && places.iter().all(|p| p.arg.get_id() != arg.get_id()) {
                 places.push(Place { arg, depth });
             }
         }
@@ -25,14 +30,14 @@ pub(super) fn options_at<'a>(built: &'a Command, verb: &[&str]) -> Vec<Place<'a>
 }
 
 /// The subcommand at a path, as far as there is one.
-pub(super) fn command_at<'a>(built: &'a Command, path: &[&str]) -> &'a Command {
+pub(crate) fn command_at<'a>(built: &'a Command, path: &[&str]) -> &'a Command {
     let inner = path.split_first();
     let inner = inner.and_then(|(first, rest)| Some((built.find_subcommand(first)?, rest)));
     inner.map_or(built, |(inner, rest)| command_at(inner, rest))
 }
 
 /// Paths of the verbs that do something: that have no verbs of their own. Without the one about the configuration.
-pub(super) fn verbs(built: &Command) -> Vec<Vec<String>> {
+pub(crate) fn verbs(built: &Command) -> Vec<Vec<String>> {
     let inner: Vec<&Command> = built
         .get_subcommands()
         .filter(|c| !["help", "config"].contains(&c.get_name()) && !c.is_hide_set())
@@ -51,7 +56,7 @@ pub(super) fn verbs(built: &Command) -> Vec<Vec<String>> {
 }
 
 /// Whether an option and the one with the other's id must not be given together.
-pub(super) fn excludes(at: &Command, arg: &Arg, other: &str) -> bool {
+pub(crate) fn excludes(at: &Command, arg: &Arg, other: &str) -> bool {
     let named = |arg: &Arg, id: &str| {
         let conflicts = at.get_arg_conflicts_with(arg);
         conflicts.iter().any(|c| c.get_id() == id)
@@ -64,17 +69,17 @@ pub(super) fn excludes(at: &Command, arg: &Arg, other: &str) -> bool {
 }
 
 /// False for flags.
-pub(super) fn takes_values(arg: &Arg) -> bool {
+pub(crate) fn takes_values(arg: &Arg) -> bool {
     arg.get_action().takes_values()
 }
 
 /// Whether an option may be given more than once.
-pub(super) fn takes_many(arg: &Arg) -> bool {
+pub(crate) fn takes_many(arg: &Arg) -> bool {
     matches!(arg.get_action(), ArgAction::Append)
 }
 
 /// What holds if nobody says anything; nothing for an option without a default.
-pub(super) fn built_in(arg: &Arg) -> Vec<String> {
+pub(crate) fn built_in(arg: &Arg) -> Vec<String> {
     match takes_values(arg) {
         true => arg
             .get_default_values()
@@ -85,8 +90,44 @@ pub(super) fn built_in(arg: &Arg) -> Vec<String> {
     }
 }
 
+/// A value as the command line has it: one word, or several.
+pub(crate) enum Values {
+    One(String),
+    Many(Vec<String>),
+}
+
+/// A value of a file, as words of a command line. A table is `KEY=VALUE` for each of its keys.
+pub(crate) fn values(value: &DeValue) -> std::result::Result<Values, String> {
+    match value {
+        DeValue::Array(list) => {
+            let list = list.iter().map(|item| word(item.get_ref()));
+            Ok(Values::Many(list.collect::<std::result::Result<_, _>>()?))
+        }
+        DeValue::Table(table) => {
+            let mut words = Vec::new();
+            for (key, value) in table {
+                words.push(format!("{}={}", key.get_ref(), word(value.get_ref())?));
+            }
+            Ok(Values::Many(words))
+        }
+        other => word(other).map(Values::One),
+    }
+}
+
+fn word(value: &DeValue) -> std::result::Result<String, String> {
+    match value {
+        DeValue::String(text) => Ok(text.to_string()),
+        DeValue::Boolean(flag) => Ok(flag.to_string()),
+        DeValue::Integer(number) if number.radix() == 10 => Ok(number.as_str().to_owned()),
+        other => Err(format!(
+            "write it in quotes, as on the command line, not as {}",
+            other.type_str()
+        )),
+    }
+}
+
 /// Says why an option does not take a value, in the words of the command line.
-pub(super) fn check(arg: &Arg, value: &str) -> std::result::Result<(), String> {
+pub(crate) fn check(arg: &Arg, value: &str) -> std::result::Result<(), String> {
     let long = arg.get_long().unwrap_or_default();
     if !takes_values(arg) {
         return match value {
@@ -121,7 +162,7 @@ pub(super) fn check(arg: &Arg, value: &str) -> std::result::Result<(), String> {
 }
 
 /// The values of an option from a variable: one, also for an option that may be given more than once.
-pub(super) fn from_variable(arg: &Arg, name: &str, value: &OsStr) -> Result<Vec<String>> {
+pub(crate) fn from_variable(arg: &Arg, name: &str, value: &OsStr) -> Result<Vec<String>> {
     let bad = |why: String| Error::new(Kind::Usage, format!("{name}: {why}"));
     let text = value
         .to_str()
@@ -136,7 +177,7 @@ pub(super) fn from_variable(arg: &Arg, name: &str, value: &OsStr) -> Result<Vec<
 }
 
 /// The name that is most like a word, if one is like it at all.
-pub(super) fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase().replace('_', "-");
     names
         .map(|name| (edits(&word, name), name))

@@ -1,5 +1,6 @@
 //! `virt-blocksync`: replicas of libvirt's domains on other hosts.
 
+mod away;
 mod fleets;
 mod syncs;
 
@@ -11,7 +12,8 @@ use rblocksync::job::{keeper, Patient, SourceDisk, TargetService};
 use rblocksync::replica::{state_dir, Generation, Layout};
 use rblocksync::snapshot::DiskSource;
 use rblocksync::stop::on_signals;
-use rblocksync::verbs::{self, CheckArgs, DoctorArgs, Place, ReportArgs};
+use rblocksync::verbs::elsewhere::{self, Output, RELAYED};
+use rblocksync::verbs::{self, jobs, CheckArgs, DoctorArgs, Place, Promised, ReportArgs};
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -50,17 +52,23 @@ fn main() -> ExitCode {
             let code = keeper::keep(args, &layout, &target);
             ExitCode::from(u8::try_from(code).unwrap_or(1))
         }
-        _ => {
-            let line: Vec<OsString> = std::env::args_os().collect();
-            let matches = match CONFIGURED.matches(&line) {
-                Ok(matches) => matches,
-                Err(failed) => return verbs::misconfigured(PROGRAM, &failed),
-            };
-            match Cli::from_arg_matches(&matches) {
-                Ok(cli) => run(cli, &matches),
-                Err(e) => e.exit(),
-            }
+        // What was told on another host, to be done here: see `elsewhere`.
+        Some(RELAYED) => {
+            let words: Vec<OsString> = std::iter::once(PROGRAM.into()).chain(args).collect();
+            parsed(&words, true)
         }
+        _ => parsed(&std::env::args_os().collect::<Vec<_>>(), false),
+    }
+}
+
+fn parsed(line: &[OsString], relayed: bool) -> ExitCode {
+    let matches = match CONFIGURED.matches(line) {
+        Ok(matches) => matches,
+        Err(failed) => return verbs::misconfigured(PROGRAM, &failed),
+    };
+    match Cli::from_arg_matches(&matches) {
+        Ok(cli) => run(cli, &matches, (line, relayed)),
+        Err(e) => e.exit(),
     }
 }
 
@@ -93,17 +101,40 @@ fn host(uri: Option<&str>) -> Arc<dyn Host> {
     Arc::new(Libvirt::new(uri))
 }
 
-fn run(cli: Cli, matches: &ArgMatches) -> ExitCode {
+fn run(cli: Cli, matches: &ArgMatches, (line, relayed): (&[OsString], bool)) -> ExitCode {
     let reporter = Reporter::new(cli.output);
-    let stop = match on_signals() {
+    let signals = on_signals().and_then(|stop| match relayed {
+        true => elsewhere::obey_stdin(&stop).map(|()| stop),
+        false => Ok(stop),
+    });
+    let stop = match signals {
         Ok(stop) => stop,
         Err(error) => {
             reporter.fail(PROGRAM, &error);
             return ExitCode::FAILURE;
         }
     };
+    // There, where somebody has sent us, it would go in a circle. A configuration is this machine's.
+    if !relayed && !matches!(cli.verb, Verb::Config(_)) {
+        let sent = away::host_and_words(&cli, matches, line).and_then(|found| {
+            found.map_or(Ok(None), |(host, words)| {
+                let ssh = cli.ssh.options(&stop);
+                let output = Output::inherited()?;
+                elsewhere::run(PROGRAM, &host, &words, &ssh, output, &stop).map(Some)
+            })
+        });
+        match (sent, &cli.verb) {
+            (Ok(None), _) => {}
+            (Ok(Some(code)), _) => return ended(Ok(code), PROGRAM, &reporter, &stop),
+            (Err(e), Verb::Check(_)) => {
+                let (line, code) = verbs::unknown(&e);
+                return verbs::answered(&line, code);
+            }
+            (Err(e), _) => return ended(Err(e), PROGRAM, &reporter, &stop),
+        }
+    }
     let layout = Layout::new(state_dir());
-    let host = host(cli.connect.as_deref());
+    let host = host(cli.libvirt.connect.as_deref());
     let target = VirtTarget::new(host.clone(), layout.clone());
     let place = Place {
         program: PROGRAM,
@@ -118,14 +149,22 @@ fn run(cli: Cli, matches: &ArgMatches) -> ExitCode {
         target: &target,
         host: &host,
     };
+    let promised = || fleets::promised(&host);
     let result = match &cli.verb {
-        Verb::Vm(args) => match (args.vms.as_slice(), args.all) {
-            ([name], false) => vm(name, args, &us),
-            _ => {
-                let done = fleets::vms(args, &us, matches, cli.output.quiet);
+        Verb::Vm(args) => match args.selection.single() {
+            Some(name) => vm(name, args, &us),
+            None => {
+                let done = fleets::front(&cli, matches, &us, |front| fleets::vms(args, front));
                 return ended(done, PROGRAM, &reporter, &stop);
             }
         },
+        Verb::Job(args) => {
+            let done = fleets::front(&cli, matches, &us, |front| jobs::job(args, front));
+            return ended(done, PROGRAM, &reporter, &stop);
+        }
+        Verb::Schedule(args) => {
+            fleets::front(&cli, matches, &us, |front| jobs::schedule(args, front))
+        }
         Verb::Migrate(args) => moving((&args.vm, &args.sync), &args.migrate, &us, |migration| {
             verbs::migrate(&args.undo, migration)
         }),
@@ -140,9 +179,9 @@ fn run(cli: Cli, matches: &ArgMatches) -> ExitCode {
         Verb::Verify(args) => verbs::verify(args, &place, &|vm: &str| source::disks_of(&host, vm)),
         Verb::Failover(args) => verbs::failover(args, &place, &target, &name_of),
         Verb::TestFailover(args) => verbs::test_failover(args, &place, &target),
-        Verb::Status(args) => verbs::status(args, &layout, &reporter, &|| Ok(Vec::new())),
-        Verb::Check(args) => return check(args, &layout),
-        Verb::Report(args) => report(args, &place),
+        Verb::Status(args) => verbs::status(args, &layout, &reporter, &promised),
+        Verb::Check(args) => return check(args, &layout, &promised),
+        Verb::Report(args) => report(args, &place, &promised),
         Verb::Doctor(args) => doctor(args, &us),
         Verb::Setup(args) => verbs::setup(args, &place),
         Verb::Config(args) => {
@@ -156,8 +195,8 @@ fn run(cli: Cli, matches: &ArgMatches) -> ExitCode {
 }
 
 /// The line is the answer, whatever was said about output.
-fn check(args: &CheckArgs, layout: &Layout) -> ExitCode {
-    let (line, code) = verbs::check(args, layout, &|| Ok(Vec::new()));
+fn check(args: &CheckArgs, layout: &Layout, promised: Promised) -> ExitCode {
+    let (line, code) = verbs::check(args, layout, promised);
     verbs::answered(&line, code)
 }
 
@@ -174,13 +213,13 @@ fn boot_check(args: &BootArgs, us: &syncs::Us) -> Result<()> {
     }
 }
 
-fn report(args: &ReportArgs, place: &Place) -> Result<()> {
+fn report(args: &ReportArgs, place: &Place, promised: Promised) -> Result<()> {
     let writer = verbs::Writer {
         program: PROGRAM,
         layout: place.layout,
         hypervisor: place.hypervisor,
         name_of: &name_of,
-        promised: &|| Ok(Vec::new()),
+        promised,
         reporter: place.reporter,
     };
     verbs::report(args, &writer)

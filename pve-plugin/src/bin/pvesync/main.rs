@@ -4,24 +4,23 @@ mod fleets;
 mod syncs;
 
 use clap::{ArgMatches, FromArgMatches};
-use fleets::{front, promised, vms, FLEETS_OWN};
+use fleets::{front, promised, vms};
 use pvesync::args::{Cli, Verb, CONFIGURED};
 use pvesync::disks::Choice;
-use pvesync::fleet;
 use pvesync::guest::ours;
 use pvesync::node::PveTree;
 use pvesync::source::{self, PROGRAM};
 use pvesync::target::PveTarget;
 use pvesync::vm_config::VmConfig;
-use pvesync::workstation::{self, Output, RELAYED};
+use pvesync::workstation::{self, ApiArgs};
 use rblocksync::cli::{config, ended, run_agent, Reporter};
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::job::{keeper, Patient, SourceDisk, TargetService};
-use rblocksync::remote::SshOptions;
 use rblocksync::replica::{state_dir, Generation, Layout};
 use rblocksync::snapshot::watchdog;
 use rblocksync::stop::{on_signals, Stop};
-use rblocksync::verbs::{self, CheckArgs, DoctorArgs, Place, ReportArgs};
+use rblocksync::verbs::elsewhere::{self, Output, RELAYED};
+use rblocksync::verbs::{self, jobs, CheckArgs, DoctorArgs, Place, ReportArgs};
 use std::ffi::OsString;
 use std::process::ExitCode;
 use syncs::{moving, vm};
@@ -47,7 +46,7 @@ fn main() -> ExitCode {
             let code = keeper::keep(args, &layout, &target);
             ExitCode::from(u8::try_from(code).unwrap_or(1))
         }
-        // What a workstation has started here: see `workstation`.
+        // What a workstation has started here: see `elsewhere`.
         Some(RELAYED) => {
             let words: Vec<OsString> = std::iter::once(PROGRAM.into()).chain(args).collect();
             parsed(&words, true)
@@ -70,7 +69,7 @@ fn parsed(line: &[OsString], relayed: bool) -> ExitCode {
 fn run(cli: Cli, matches: &ArgMatches, relayed: bool) -> ExitCode {
     let reporter = Reporter::new(cli.output);
     let signals = on_signals().and_then(|stop| match relayed {
-        true => workstation::obey_stdin(&stop).map(|()| stop),
+        true => elsewhere::obey_stdin(&stop).map(|()| stop),
         false => Ok(stop),
     });
     let stop = match signals {
@@ -83,39 +82,23 @@ fn run(cli: Cli, matches: &ArgMatches, relayed: bool) -> ExitCode {
     let result = match &cli.verb {
         // On the node, where a workstation has sent us, it would go in a circle.
         verb if cli.api.api.is_some() && !relayed => {
-            return ended(elsewhere(verb, &cli, &stop), PROGRAM, &reporter, &stop)
+            return ended(on_node(verb, &cli, &stop), PROGRAM, &reporter, &stop)
         }
         Verb::Vm(args) => match args.selection.single() {
             Some(vmid) => vm(vmid, args, &cli, &reporter, &stop),
             None => {
-                let without = &FLEETS_OWN;
-                let done = front(
-                    &cli,
-                    (matches, &["vm"], without),
-                    &reporter,
-                    &stop,
-                    |front| vms(args, front),
-                );
+                let done = front(&cli, matches, &reporter, &stop, |front| vms(args, front));
                 return ended(done, PROGRAM, &reporter, &stop);
             }
         },
         Verb::Job(args) => {
-            let verb = match matches.subcommand() {
-                Some((_, job)) => job.subcommand_name().unwrap_or_default(),
-                None => "",
-            };
-            let without = &["dry_run", "json", "quiet", "progress"];
-            let done = front(
-                &cli,
-                (matches, &["job", verb], without),
-                &reporter,
-                &stop,
-                |front| fleet::job(args, front),
-            );
+            let done = front(&cli, matches, &reporter, &stop, |front| {
+                jobs::job(args, front)
+            });
             return ended(done, PROGRAM, &reporter, &stop);
         }
-        Verb::Schedule(args) => front(&cli, (matches, &[], &[]), &reporter, &stop, |front| {
-            fleet::schedule(args, front)
+        Verb::Schedule(args) => front(&cli, matches, &reporter, &stop, |front| {
+            jobs::schedule(args, front)
         }),
         Verb::Migrate(args) => moving(
             (args.vmid, &args.sync),
@@ -171,19 +154,15 @@ fn run(cli: Cli, matches: &ArgMatches, relayed: bool) -> ExitCode {
 }
 
 /// Runs the verb on the node that has the VM, and gives the exit code of that run.
-fn elsewhere(verb: &Verb, cli: &Cli, stop: &Stop) -> Result<u8> {
+fn on_node(verb: &Verb, cli: &Cli, stop: &Stop) -> Result<u8> {
     let Verb::Vm(args) = verb else {
         return Err(
             Error::new(Kind::Usage, "with --api there is only the verb vm")
                 .advise("for the others, log in on the node"),
         );
     };
-    let words = workstation::words_for_node(std::env::args_os())?;
-    let ssh = SshOptions {
-        // Those serve only an agent.
-        keys: None,
-        ..cli.ssh.options(stop)
-    };
+    let (words, _) = elsewhere::parted::<ApiArgs>(std::env::args_os())?;
+    let ssh = cli.ssh.options(stop);
     let output = Output::inherited()?;
     let Some(vmid) = args.selection.single() else {
         return Err(

@@ -47,8 +47,7 @@ fn selection(words: &str) -> SelectionArgs {
 
 fn picked(tree: &PveTree, words: &str) -> (String, Vec<String>) {
     let chosen = pick(&selection(words), tree).unwrap();
-    let ids: Vec<String> = chosen.vms.iter().map(Vmid::to_string).collect();
-    (ids.join(" "), chosen.left_out)
+    (chosen.vms.join(" "), chosen.left_out)
 }
 
 #[test]

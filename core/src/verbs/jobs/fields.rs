@@ -1,8 +1,8 @@
 //! Values in job files: checked where they are read, so that a mistake is told with its line.
 
-use rblocksync::cli::units::{parse_rate, parse_time};
-use rblocksync::error::{Error, Result};
-use rblocksync::remote::HostSpec;
+use crate::cli::units::{parse_rate, parse_time};
+use crate::error::{Error, Result};
+use crate::remote::HostSpec;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;

@@ -1,17 +1,8 @@
+use super::testing::{make_dir, Names, KIND};
 use super::*;
+use crate::error::Kind;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-
-/// Takes all but what a test wants refused.
-fn takes(words: &[OsString]) -> Result<()> {
-    let bad = words
-        .iter()
-        .any(|w| w.to_str().is_some_and(|w| w.ends_with("=bad")));
-    match bad {
-        true => Err(Error::new(Kind::Usage, "it is auto, off or a level")),
-        false => Ok(()),
-    }
-}
 
 struct World {
     dir: tempfile::TempDir,
@@ -21,15 +12,12 @@ impl World {
     fn new() -> World {
         let dir = tempfile::tempdir().unwrap();
         let world = World { dir };
-        fs::create_dir_all(world.jobs().dir).unwrap();
-        for dir in ["etc/pvesync", "etc/pvesync/jobs.d"] {
-            world.chmod(dir, 0o755);
-        }
+        make_dir(world.dir.path());
         world
     }
 
-    fn jobs(&self) -> JobsDir<'static> {
-        JobsDir::new(self.dir.path(), &takes)
+    fn jobs(&self) -> JobsDir<'static, Names> {
+        JobsDir::new(self.dir.path(), &KIND)
     }
 
     fn chmod(&self, path: &str, mode: u32) {
@@ -53,10 +41,7 @@ impl World {
 }
 
 const FULL: &str = r#"# a comment
-vms = "101,105-110"
-tags = ["prod"]
-pools = ["shop"]
-exclude_vms = "107"
+vms = ["a", "b"]
 to = ["host2", "root@host3"]
 schedule = "*:0/15"
 rpo = "30m"
@@ -67,13 +52,12 @@ keep_within = "14d"
 bwlimit = "100M"
 compress = "auto"
 in_place = true
-cpu = "x86-64-v2-AES"
+verify = false
+exclude = ["scsi1", "scsi2"]
+ssh_config = "/root/a config"
 
 [storage]
 local-lvm = "fast"
-
-[bridge]
-vmbr0 = "vmbr1"
 "#;
 
 #[test]
@@ -81,31 +65,40 @@ fn a_full_file_is_read_and_written() {
     let world = World::new();
     world.put("nightly", FULL);
     let job = world.jobs().load("nightly").unwrap();
-    assert_eq!(job.to.hosts(), ["host2", "root@host3"]);
-    assert_eq!(job.rpo.as_ref().unwrap().get().as_secs(), 1800);
-    let options: Vec<_> = job
-        .options()
-        .into_iter()
-        .map(|(_, o)| o.into_string().unwrap())
-        .collect();
-    assert_eq!(
-        options,
-        [
-            "--keep=7",
-            "--keep-within=14d",
-            "--bwlimit=100M",
-            "--compress=auto",
-            "--storage=local-lvm=fast",
-            "--bridge=vmbr0=vmbr1",
-            "--cpu=x86-64-v2-AES",
-            "--in-place"
-        ]
-    );
+    let plan = &job.plan;
+    assert_eq!(plan.to.hosts(), ["host2", "root@host3"]);
+    assert_eq!(plan.rpo.as_ref().unwrap().get().as_secs(), 1800);
+    let words = |job: &Job<Names>, stronger: &[&str]| {
+        let stronger: Vec<OsString> = stronger.iter().map(Into::into).collect();
+        let words = job.options.words(&stronger).into_iter();
+        words.map(|w| w.into_string().unwrap()).collect::<Vec<_>>()
+    };
+    let want = [
+        "--bwlimit=100M",
+        "--compress=auto",
+        "--exclude=scsi1",
+        "--exclude=scsi2",
+        "--in-place",
+        "--keep=7",
+        "--keep-within=14d",
+        "--ssh-config=/root/a config",
+        "--storage=local-lvm=fast",
+    ];
+    assert_eq!(words(&job, &[]), want);
+    // What is given to this run is stronger.
+    let left = words(&job, &["--ssh-config=/x", "--keep=1", "--exclude=scsi7"]);
+    assert_eq!(left.len(), want.len() - 4);
+
     assert!(!world.jobs().write("nightly", &job, false).unwrap());
     assert!(world.jobs().write("copy", &job, false).unwrap());
-    assert_eq!(world.jobs().load("copy").unwrap(), job);
+    let copy = world.jobs().load("copy").unwrap();
+    assert_eq!((&copy.plan, &copy.options), (plan, &job.options));
+    assert_eq!(copy.selection, job.selection);
     assert_eq!(world.jobs().names().unwrap(), ["copy", "nightly"]);
-    let other = JobFile { keep: None, ..job };
+    let other = Job {
+        options: Options::default(),
+        ..job
+    };
     let refused = world.jobs().write("copy", &other, false).unwrap_err();
     assert_eq!(refused.kind(), Kind::Refused);
     assert!(world.jobs().write("copy", &other, true).unwrap());
@@ -113,27 +106,29 @@ fn a_full_file_is_read_and_written() {
     assert!(!world.jobs().remove("copy").unwrap());
 }
 
+/// A new option of `vm` is one of jobs, or somebody has said that it is not.
 #[test]
-fn the_example_is_a_job() {
-    let world = World::new();
-    world.put(
-        "nightly",
-        include_str!("../../../packaging/examples/nightly.toml"),
-    );
-    let job = world.jobs().load("nightly").unwrap();
-    assert_eq!(job.storage["local-lvm"], "fast");
-    // What is in it as a comment is allowed, too.
-    let all: String = include_str!("../../../packaging/examples/nightly.toml")
-        .lines()
-        .filter(|line| !line.starts_with("# to ="))
-        .map(|line| match line.strip_prefix("# ") {
-            Some(rest) if rest.contains(" = ") => format!("{rest}\n"),
-            _ => format!("{line}\n"),
-        })
-        .collect();
-    world.put("all", &all);
-    let job = world.jobs().load("all").unwrap();
-    assert!(job.all && !job.in_place && job.hold_max == Some(8));
+fn every_option_of_vm_is_one_of_jobs_or_is_known_not_to_be() {
+    let built = KIND.built();
+    let vm = built.find_subcommand("vm").unwrap();
+    let keys = KIND.keys();
+    let longs: Vec<&str> = vm.get_arguments().filter_map(|a| a.get_long()).collect();
+    for long in &longs {
+        let is_out = NOT_IN_JOBS.contains(long)
+            || KIND.not_in_jobs.contains(long)
+            || Names::FIELDS.contains(long);
+        let key = long.replace('-', "_");
+        assert_ne!(keys.contains(&key), is_out, "{long}");
+    }
+    for long in NOT_IN_JOBS.iter().filter(|long| **long != "config") {
+        assert!(longs.contains(long), "vm has no --{long} any more");
+    }
+    let add = built.find_subcommand("schedule").unwrap();
+    let add = add.find_subcommand("add").unwrap();
+    for key in &keys {
+        let found = add.get_arguments().any(|arg| arg.get_id() == key.as_str());
+        assert!(found, "schedule add has no --{key}");
+    }
 }
 
 #[test]
@@ -141,56 +136,75 @@ fn mistakes_are_told_with_file_and_line() {
     let world = World::new();
     let cases = [
         (
-            "vms = \"101\"\nto = \"h\"\nkeeep = 3\n",
-            "x.toml:3: unknown field `keeep`",
+            "vms = [\"a\"]\nto = \"h\"\nkeeep = 3\n",
+            "x.toml:3: unknown field `keeep`; did you mean keep?",
         ),
         (
-            "vms = \"101\"\n\nto = \"h\"\nkeep = \"3\"\n",
-            "x.toml:4: invalid type",
+            "vms = [\"a\"]\nto = \"h\"\nkeep-within = \"3d\"\n",
+            "x.toml:3: unknown field `keep-within`; did you mean keep_within?",
         ),
         (
-            "vms = \"101\"\nto = \"h\"\nrpo = \"15\"\n",
+            "vms = [\"a\"]\nto = \"h\"\ndry_run = true\n",
+            "x.toml:3: unknown field `dry_run`",
+        ),
+        (
+            "vms = [\"a\"]\n\nto = \"h\"\nkeep = 3.5\n",
+            "x.toml:4: keep: write it in quotes",
+        ),
+        (
+            "vms = [\"a\"]\nto = \"h\"\nkeep = [1, 2]\n",
+            "x.toml:3: keep: it takes one value",
+        ),
+        (
+            "vms = [\"a\"]\nto = \"h\"\nrpo = \"15\"\n",
             "x.toml:3: 15 is not a time span",
         ),
-        ("vms = \"99\"\nto = \"h\"\n", "x.toml:1: 99 is not a VM id"),
         ("vms = 101\nto = \"h\"\n", "x.toml:1: invalid type: integer"),
         (
-            "to = \"h:1\"\nvms = \"101\"\n",
+            "to = \"h:1\"\nvms = [\"a\"]\n",
             "x.toml:1: \"h:1\" is not a host",
         ),
         (
-            "vms = \"101\"\nto = [\"h\", \"-x\"]\n",
+            "vms = [\"a\"]\nto = [\"h\", \"-x\"]\n",
             "x.toml:2: \"-x\" is not a host",
         ),
         (
-            "to = \"h\"\nvms = \"101\"\nbwlimit = \"0\"\n",
-            "x.toml:3: a limit of 0",
+            "to = \"h\"\nvms = [\"a\"]\nbwlimit = \"0\"\n",
+            "x.toml:3: bwlimit: invalid value '0'",
         ),
         (
-            "to = \"h\"\nvms = \"101\"\nschedule = \"a\\nb\"\n",
+            "to = \"h\"\nvms = [\"a\"]\nschedule = \"a\\nb\"\n",
             "x.toml:3: \"a\\nb\" is no calendar",
         ),
         ("to = \"h\"\n", "x.toml:1: vms: it names no VMs"),
-        ("vms = \"101\"\n", "x.toml:1: to: it is not said"),
+        ("vms = [\"a\"]\n", "x.toml:1: to: it is not said"),
         (
             "all = true\nto = \"h\"\nparallel = 0\n",
             "x.toml:3: parallel: it is a number",
         ),
         (
             "all = true\nto = \"h\"\n# c\ncompress = \"bad\"\n",
-            "x.toml:4: compress: it is auto",
+            "x.toml:4: compress: invalid value 'bad'",
         ),
         (
-            "all = true\nto = \"h\"\n[storage]\na = \"bad\"\n",
-            "x.toml:3: storage: it is auto",
+            "all = true\nto = \"h\"\n[storage]\na = \"\"\n",
+            "x.toml:3: storage: invalid value",
+        ),
+        (
+            "all = true\nto = \"h\"\nstorage = [\"a=b\", \"a=c\"]\n",
+            "x.toml:3: storage: a is given twice",
+        ),
+        (
+            "all = true\nto = \"h\"\nscratch = \"here\"\n",
+            "x.toml:3: scratch: write the path from / on",
+        ),
+        (
+            "all = true\nto = \"h\"\nverify = 1\n",
+            "x.toml:3: verify: it is true or false",
         ),
         (
             "all = true\nto = \"h\"\nrpo = \"0s\"\n",
             "x.toml:3: rpo: no replica",
-        ),
-        (
-            "all = true\nto = \"h\"\ntags = [\"\"]\n",
-            "x.toml:3: tags: one of them",
         ),
         ("all = true\nto = \"h\n", "x.toml:2: "),
         (
@@ -217,9 +231,9 @@ fn a_file_that_others_may_write_is_refused() {
         assert!(e.message().contains(why), "{e}");
     };
     for (path, mode) in [
-        ("etc/pvesync/jobs.d/x.toml", 0o644),
-        ("etc/pvesync/jobs.d", 0o755),
-        ("etc/pvesync", 0o755),
+        ("etc/prog/jobs.d/x.toml", 0o644),
+        ("etc/prog/jobs.d", 0o755),
+        ("etc/prog", 0o755),
     ] {
         for bit in [0o020, 0o002] {
             world.chmod(path, mode | bit);
@@ -258,7 +272,7 @@ fn names_and_sizes_have_bounds() {
     world.put("x", &"#".repeat(300_000));
     assert_eq!(world.jobs().load("x").unwrap_err().kind(), Kind::Refused);
     let nowhere = tempfile::tempdir().unwrap();
-    assert!(JobsDir::new(nowhere.path(), &takes)
+    assert!(JobsDir::<Names>::new(nowhere.path(), &KIND)
         .names()
         .unwrap()
         .is_empty());

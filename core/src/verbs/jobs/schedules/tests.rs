@@ -1,19 +1,12 @@
 use super::*;
-use crate::node::PveTree;
-use clap::Parser;
-use rblocksync::cli::{OutputOptions, Reporter};
-use rblocksync::replica::Layout;
-use rblocksync::stop::Stop;
+use crate::cli::{OutputOptions, Reporter};
+use crate::replica::Layout;
+use crate::stop::Stop;
+use crate::verbs::jobs::testing::{pick, Cli, Verb, KIND};
+use clap::FromArgMatches;
 use std::cell::RefCell;
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-
-#[derive(Parser)]
-struct Line {
-    #[command(flatten)]
-    schedule: ScheduleArgs,
-}
 
 /// Notes what it is told, and keeps the one link that systemctl makes.
 #[derive(Default)]
@@ -55,12 +48,6 @@ struct World {
 impl World {
     fn new() -> World {
         let dir = tempfile::tempdir().unwrap();
-        let vms = dir.path().join("etc/pve/nodes/pve1/qemu-server");
-        fs::create_dir_all(&vms).unwrap();
-        for id in [101, 102] {
-            fs::write(vms.join(format!("{id}.conf")), "name: x\n").unwrap();
-        }
-        std::os::unix::fs::symlink("nodes/pve1", dir.path().join("etc/pve/local")).unwrap();
         let fake = Fake {
             root: dir.path().to_owned(),
             ..Fake::default()
@@ -69,29 +56,35 @@ impl World {
     }
 
     fn run(&self, line: &str) -> Result<()> {
-        let words = std::iter::once("x").chain(line.split_whitespace());
-        let args = Line::try_parse_from(words)
-            .map_err(|e| Error::new(Kind::Usage, e.to_string()))?
-            .schedule;
+        let words = ["prog", "schedule"]
+            .into_iter()
+            .chain(line.split_whitespace());
+        let usage = |e: clap::Error| Error::new(Kind::Usage, e.to_string());
+        let matches = (KIND.program.command)()
+            .try_get_matches_from(words)
+            .map_err(usage)?;
+        let Verb::Schedule(args) = Cli::from_arg_matches(&matches).map_err(usage)?.verb else {
+            panic!("{line}");
+        };
         let layout = Layout::new(self.dir.path().join("state"));
         let quiet = OutputOptions {
             quiet: true,
             ..OutputOptions::default()
         };
-        let front = Front {
-            tree: PveTree::new(self.dir.path()),
+        let front = JobFront {
+            kind: &KIND,
             root: self.dir.path().to_owned(),
             layout: &layout,
             reporter: &Reporter::new(quiet),
             quiet: true,
             stop: &Stop::new(),
-            options: Vec::new(),
-            takes: &|_: &[OsString]| Ok(()),
+            matches: &matches,
+            pick: &pick,
         };
         let schedules = Schedules {
             root: self.dir.path().to_owned(),
-            templates: &TEMPLATES,
-            executable: "/usr/bin/pvesync".into(),
+            templates: KIND.templates,
+            executable: "/usr/bin/prog".into(),
             systemd: &self.fake,
         };
         act(&args, &front, &schedules, &Calendar::check)
@@ -109,7 +102,7 @@ impl World {
         }
         let mut found = Vec::new();
         walk(&self.dir.path().join("etc/systemd"), &mut found);
-        walk(&self.dir.path().join("etc/pvesync"), &mut found);
+        walk(&self.dir.path().join("etc/prog"), &mut found);
         found.sort();
         found
     }
@@ -118,7 +111,7 @@ impl World {
         let path = self
             .dir
             .path()
-            .join("etc/pvesync/jobs.d")
+            .join("etc/prog/jobs.d")
             .join(format!("{name}.toml"));
         fs::read_to_string(path).unwrap()
     }
@@ -127,26 +120,28 @@ impl World {
 #[test]
 fn a_schedule_is_a_job_and_a_timer_and_both_go_again() {
     let world = World::new();
-    let add = "add web 101,102 --to host2 --every 15m --rpo 30m --keep 5 --storage a=b";
+    let add = "add web a b --to host2 --every 15m --rpo 30m --keep 5 --storage a=b --verify \
+               --exclude vda --exclude vdb --ssh-config /root/c --format vdc=raw";
     world.run(add).unwrap();
     let files = world.files();
     assert_eq!(
         files,
         [
-            "pvesync-job@.service",
-            "pvesync-job@web.timer",
-            "pvesync-job@web.timer",
-            "pvesync-notify@.service",
+            "prog-job@.service",
+            "prog-job@web.timer",
+            "prog-job@web.timer",
+            "prog-notify@.service",
             "web.toml"
         ]
     );
-    let text = "vms = \"101,102\"\nto = \"host2\"\nschedule = \"*:0/15\"\nrpo = \"1800s\"\nparallel = 2\nkeep = 5\n\n\
-                [storage]\na = \"b\"\n";
+    let text = "vms = [\"a\", \"b\"]\nparallel = 2\nrpo = \"1800s\"\nschedule = \"*:0/15\"\nto = \"host2\"\n\
+                exclude = [\"vda\", \"vdb\"]\nkeep = 5\nssh_config = \"/root/c\"\nverify = true\n\n\
+                [format]\nvdc = \"raw\"\n\n[storage]\na = \"b\"\n";
     assert_eq!(world.job("web"), text);
     // Once more changes nothing; something else needs to be asked for.
     world.run(add).unwrap();
     assert_eq!(world.files(), files);
-    let other = "add web 101 --to host2 --on-calendar daily";
+    let other = "add web a --to host2 --on-calendar daily";
     assert_eq!(world.run(other).unwrap_err().kind(), Kind::Refused);
     assert_eq!(world.job("web"), text);
     world.run(&format!("{other} --replace")).unwrap();
@@ -164,18 +159,21 @@ fn a_schedule_is_a_job_and_a_timer_and_both_go_again() {
 fn what_cannot_work_is_refused_before_anything_is_written() {
     let world = World::new();
     for bad in [
-        "add web 101 --to host2",
+        "add web a --to host2",
         "add web --to host2 --every 15m",
-        "add web 101 --every 15m",
-        "add web 101 --to host2 --every 17m",
-        "add web 101 --to host2 --every 15m --on-calendar daily",
-        "add web 101 --to host2 --on-calendar 25:00",
-        "add web 101 --to -oProxyCommand=x --every 15m",
-        "add web 101 --to h --every 15m --rpo 0s",
-        "add we/b 101 --to host2 --every 15m",
-        "add web --pool none --to host2 --every 15m",
-        "add web 101 --to h --every 15m --storage a=b --storage a=c",
-        "add web 101 --to h --every 15m --bwlimit 0",
+        "add web a --every 15m",
+        "add web a --to host2 --every 17m",
+        "add web a --to host2 --every 15m --on-calendar daily",
+        "add web a --to host2 --on-calendar 25:00",
+        "add web a --to -oProxyCommand=x --every 15m",
+        "add web a --to h --every 15m --rpo 0s",
+        "add we/b a --to host2 --every 15m",
+        "add web none --to host2 --every 15m",
+        "add web a --to h --every 15m --storage a=b --storage a=c",
+        "add web a --to h --every 15m --bwlimit 0",
+        "add web a --to h --every 15m --scratch here",
+        "add web a --to h --every 15m --dry-run",
+        "add web a --to h --every 15m --target-name x",
     ] {
         world.run(bad).unwrap_err();
         assert!(world.files().is_empty(), "{bad}: {:?}", world.files());
@@ -186,8 +184,8 @@ fn what_cannot_work_is_refused_before_anything_is_written() {
 #[test]
 fn a_job_file_that_is_broken_is_listed_and_an_error() {
     let world = World::new();
-    world.run("add web 101 --to host2 --every 15m").unwrap();
-    let path = world.dir.path().join("etc/pvesync/jobs.d/web.toml");
+    world.run("add web a --to host2 --every 15m").unwrap();
+    let path = world.dir.path().join("etc/prog/jobs.d/web.toml");
     fs::write(path, "vms = 1\n").unwrap();
     assert_eq!(world.run("list").unwrap_err().kind(), Kind::Usage);
     world.run("remove web").unwrap();

@@ -1,38 +1,28 @@
 //! `schedule add`, `list` and `remove`: a job file and the timer that runs it.
 
-use super::ids::IdList;
-use super::jobs::promises;
-use super::{Front, SelectionArgs};
-use crate::jobs_file::{Hosts, JobFile, JobsDir, Rate, TimeSpan};
+use super::job::promises;
+use super::{Hosts, Job, JobFront, JobsDir, Options, Plan, Selection, TimeSpan};
+use crate::error::{Error, Kind, Result};
+use crate::job::fleet::{with_status, Ages};
+use crate::job::{statuses, Verdict};
+use crate::remote::is_brought;
+use crate::verbs::schedule::{Calendar, HostSystemd, Schedules, Systemd, TimerState};
+use crate::verbs::FleetArgs;
 use jiff::Timestamp;
-use rblocksync::error::{Error, Kind, Result};
-use rblocksync::job::fleet::{with_status, Ages};
-use rblocksync::job::{statuses, Verdict};
-use rblocksync::verbs::schedule::{
-    Calendar, HostSystemd, Schedules, Systemd, Templates, TimerState,
-};
-use rblocksync::verbs::FleetArgs;
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet};
-
-/// The units, as they are packaged.
-const TEMPLATES: Templates = Templates {
-    program: crate::source::PROGRAM,
-    job: include_str!("../../../packaging/systemd/pvesync-job@.service"),
-    notify: include_str!("../../../packaging/systemd/pvesync-notify@.service"),
-};
+use std::collections::BTreeSet;
 
 /// What to do with schedules.
 #[derive(Debug, clap::Args)]
-pub struct ScheduleArgs {
+pub struct ScheduleArgs<S: clap::Args> {
     #[command(subcommand)]
-    verb: ScheduleVerb,
+    verb: ScheduleVerb<S>,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum ScheduleVerb {
+enum ScheduleVerb<S: clap::Args> {
     /// Let VMs be synced regularly: writes a job file and a systemd timer
-    Add(Box<AddArgs>),
+    Add(Box<AddArgs<S>>),
     /// All jobs: when they run next, what came of the last run, and how old their replicas are
     List,
     /// Take a schedule away, with its job file; replicas stay
@@ -43,11 +33,11 @@ enum ScheduleVerb {
 }
 
 #[derive(Debug, clap::Args)]
-struct AddArgs {
+struct AddArgs<S: clap::Args> {
     /// Name of the job: letters, digits, - and _
     name: String,
     #[command(flatten)]
-    selection: SelectionArgs,
+    selection: S,
     /// Host to keep the replicas on; may be given more than once
     #[arg(long, value_name = "HOST", required = true)]
     to: Vec<String>,
@@ -62,37 +52,26 @@ struct AddArgs {
     random_delay: Option<TimeSpan>,
     #[command(flatten)]
     fleet: FleetArgs,
-    /// Generations to keep there
-    #[arg(long, value_name = "N")]
-    keep: Option<u32>,
-    /// Keep also all taken within this time before the newest: 7d
-    #[arg(long, value_name = "TIME")]
-    keep_within: Option<TimeSpan>,
-    /// Send at most this many bytes of data a second (K, M, G)
-    #[arg(long, value_name = "RATE")]
-    bwlimit: Option<Rate>,
-    /// Put disks of storage SRC on storage DST there; may be given more than once
-    #[arg(long, value_name = "SRC=DST", value_parser = parse_map)]
-    storage: Vec<(String, String)>,
     /// Replace a job of this name that says something else
     #[arg(long)]
     replace: bool,
 }
 
-fn parse_map(text: &str) -> std::result::Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((from, to)) if !from.is_empty() && !to.is_empty() => Ok((from.into(), to.into())),
-        _ => Err("write SRC=DST".into()),
-    }
-}
-
 /// Adds, lists or removes schedules of this host.
-pub fn schedule(args: &ScheduleArgs, front: &Front) -> Result<()> {
+pub fn schedule<S: Selection>(args: &ScheduleArgs<S>, front: &JobFront<S>) -> Result<()> {
     let executable =
         std::env::current_exe().map_err(|e| Error::io("cannot tell which program this is", e))?;
+    if matches!(args.verb, ScheduleVerb::Add(_)) && is_brought(&executable) {
+        let what = format!(
+            "{} was brought here for this run, and goes with it",
+            executable.display()
+        );
+        return Err(Error::new(Kind::Refused, what)
+            .advise("a timer needs a program that stays: install the package on this host"));
+    }
     let schedules = Schedules {
         root: front.root.clone(),
-        templates: &TEMPLATES,
+        templates: front.kind.templates,
         executable,
         systemd: &HostSystemd as &dyn Systemd,
     };
@@ -100,13 +79,13 @@ pub fn schedule(args: &ScheduleArgs, front: &Front) -> Result<()> {
 }
 
 /// The same with any systemd; `check` tells whether that one understands an expression.
-fn act(
-    args: &ScheduleArgs,
-    front: &Front,
+fn act<S: Selection>(
+    args: &ScheduleArgs<S>,
+    front: &JobFront<S>,
     schedules: &Schedules,
     check: &dyn Fn(&Calendar) -> Result<()>,
 ) -> Result<()> {
-    let jobs = JobsDir::new(&front.root, front.takes);
+    let jobs = front.jobs();
     match &args.verb {
         ScheduleVerb::Add(args) => add(args, front, (&jobs, schedules), check),
         ScheduleVerb::List => list(front, (&jobs, schedules)),
@@ -114,44 +93,28 @@ fn act(
     }
 }
 
-impl AddArgs {
-    fn job(&self, calendar: Calendar) -> Result<JobFile> {
-        let mut storage = BTreeMap::new();
-        for (from, to) in &self.storage {
-            if storage
-                .insert(from.clone(), to.clone())
-                .is_some_and(|old| old != *to)
-            {
-                let what = format!("--storage {from} is given twice");
-                return Err(Error::new(Kind::Usage, what));
-            }
-        }
+impl<S: Selection> AddArgs<S> {
+    fn job(&self, calendar: Calendar, options: Options) -> Result<Job<S>> {
         let rpo = self.fleet.rpo.map(|rpo| format!("{}s", rpo.as_secs()));
-        Ok(JobFile {
-            vms: IdList::join(&self.selection.vms),
-            all: self.selection.all,
-            tags: self.selection.tag.clone(),
-            pools: self.selection.pool.clone(),
-            exclude_vms: IdList::join(&self.selection.exclude_vm),
-            to: Hosts::new(self.to.clone())?,
-            schedule: Some(calendar),
-            random_delay: self.random_delay.clone(),
-            rpo: rpo.map(TimeSpan::try_from).transpose()?,
-            parallel: Some(self.fleet.parallel),
-            per_host: self.fleet.per_host,
-            keep: self.keep,
-            keep_within: self.keep_within.clone(),
-            bwlimit: self.bwlimit.clone(),
-            storage,
-            ..JobFile::default()
+        Ok(Job {
+            selection: self.selection.clone(),
+            plan: Plan {
+                to: Hosts::new(self.to.clone())?,
+                schedule: Some(calendar),
+                random_delay: self.random_delay.clone(),
+                rpo: rpo.map(TimeSpan::try_from).transpose()?,
+                parallel: Some(self.fleet.parallel),
+                per_host: self.fleet.per_host,
+            },
+            options,
         })
     }
 }
 
-fn add(
-    args: &AddArgs,
-    front: &Front,
-    (jobs, schedules): (&JobsDir, &Schedules),
+fn add<S: Selection>(
+    args: &AddArgs<S>,
+    front: &JobFront<S>,
+    (jobs, schedules): (&JobsDir<S>, &Schedules),
     check: &dyn Fn(&Calendar) -> Result<()>,
 ) -> Result<()> {
     let period = args.every.as_ref().map(TimeSpan::get);
@@ -165,9 +128,10 @@ fn add(
         Some(delay) => delay.get(),
         None => Calendar::delay(period),
     };
-    let job = args.job(calendar.clone())?;
-    // Before anything is written: a pool that is not there, a file tree that is no node's.
-    let chosen = super::jobs::chosen(&job, &front.tree)?;
+    let options = Options::given(front.kind, front.matches)?;
+    let job = args.job(calendar.clone(), options)?;
+    // Before anything is written: a selection that cannot be carried out here.
+    let chosen = (front.pick)(&job.selection)?;
     let written = jobs.write(&args.name, &job, args.replace)?;
     schedules.add(&args.name, &calendar, delay).map_err(|e| {
         e.followed_by(format!(
@@ -198,7 +162,11 @@ fn add(
     Ok(())
 }
 
-fn remove(name: &str, front: &Front, (jobs, schedules): (&JobsDir, &Schedules)) -> Result<()> {
+fn remove<S: Selection>(
+    name: &str,
+    front: &JobFront<S>,
+    (jobs, schedules): (&JobsDir<S>, &Schedules),
+) -> Result<()> {
     // The timer first: without its file a job would fail each time.
     let timer = schedules.remove(name)?;
     let file = jobs.remove(name)?;
@@ -213,7 +181,10 @@ fn remove(name: &str, front: &Front, (jobs, schedules): (&JobsDir, &Schedules)) 
     Ok(())
 }
 
-fn list(front: &Front, (jobs, schedules): (&JobsDir, &Schedules)) -> Result<()> {
+fn list<S: Selection>(
+    front: &JobFront<S>,
+    (jobs, schedules): (&JobsDir<S>, &Schedules),
+) -> Result<()> {
     let mut names: BTreeSet<String> = jobs.names()?.into_iter().collect();
     let timers = schedules.timers()?;
     names.extend(timers.iter().cloned());
@@ -234,9 +205,9 @@ fn list(front: &Front, (jobs, schedules): (&JobsDir, &Schedules)) -> Result<()> 
         };
         let mut text = match &job {
             Ok(job) => {
-                let when = job.schedule.as_ref().map(Calendar::to_string);
+                let when = job.plan.schedule.as_ref().map(Calendar::to_string);
                 let when = when.unwrap_or_else(|| "no schedule".to_owned());
-                format!("{name}: {when}, to {}", job.to.hosts().join(", "))
+                format!("{name}: {when}, to {}", job.plan.to.hosts().join(", "))
             }
             Err(e) => format!("{name}: {e}"),
         };
@@ -246,10 +217,10 @@ fn list(front: &Front, (jobs, schedules): (&JobsDir, &Schedules)) -> Result<()> 
                 bad.push((name.clone(), e.kind()));
                 text.push_str(&format!("\n  its timer cannot be asked about: {e}"));
             }
-            None if job.as_ref().is_ok_and(|j| j.schedule.is_none()) => {}
+            None if job.as_ref().is_ok_and(|j| j.plan.schedule.is_none()) => {}
             None => text.push_str("\n  it has no timer: nothing runs it"),
         }
-        let promises = job.as_ref().map(|job| promises(job, &front.tree));
+        let promises = job.as_ref().map(|job| promises(job, front.pick));
         let mut rpo = Vec::new();
         match promises {
             Ok(Ok(promises)) => {
@@ -274,7 +245,7 @@ fn list(front: &Front, (jobs, schedules): (&JobsDir, &Schedules)) -> Result<()> 
         }
         let timer = state.as_ref().and_then(|s| s.as_ref().ok());
         let fault = job.as_ref().err().map(ToString::to_string);
-        let schedule = job.as_ref().ok().and_then(|j| j.schedule.clone());
+        let schedule = job.as_ref().ok().and_then(|j| j.plan.schedule.clone());
         front.reporter.say(
             text,
             json!({
@@ -318,5 +289,4 @@ fn told(state: &TimerState) -> String {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-#[path = "schedules/tests.rs"]
 mod tests;
