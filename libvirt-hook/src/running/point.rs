@@ -12,7 +12,7 @@ mod place;
 mod xml;
 
 use super::disks::{self, LiveDisk};
-use crate::connect::{code_of, Connection, Domain, Job};
+use crate::connect::{code_of, over_restarts, Connection, Domain, Job};
 use crate::ffi;
 use checkpoints::Checkpoints;
 use place::Place;
@@ -56,6 +56,8 @@ pub(super) struct BackupPoint {
     bitmaps: String,
     place: Place,
     asked: Vec<Asked>,
+    /// The checkpoints since which what changed is asked for: they are needed until this is sealed.
+    since: Vec<String>,
     /// All disks that the guest writes, for the checkpoint: libvirt wants to hear of each.
     all: Vec<LiveDisk>,
     guard: Option<Guard>,
@@ -127,6 +129,10 @@ impl BackupPoint {
             bitmaps: bitmaps.to_owned(),
             place,
             asked: Vec::new(),
+            since: wanted
+                .iter()
+                .filter_map(|disk| disk.since.clone())
+                .collect(),
             guard: None,
             begun: false,
             released: false,
@@ -142,14 +148,8 @@ impl BackupPoint {
 
     fn ready(&mut self, all: &[LiveDisk], wanted: &[Wanted], space: &ScratchSpace) -> Result<()> {
         let domain = self.domain.clone();
-        let keep: Vec<&str> = wanted
-            .iter()
-            .filter_map(|disk| disk.since.as_deref())
-            .collect();
         let checkpoints = Checkpoints::list(&domain)?;
-        let checkpoints = checkpoints.sweep(&domain, |name| {
-            name.starts_with(&self.bitmaps) && !keep.contains(&name)
-        })?;
+        let checkpoints = checkpoints.sweep(&domain, |name| self.is_past(name, false))?;
         for disk in wanted {
             let name = match disks::of_path(all, &disk.path, disk.format) {
                 Ok(found) => found.name.clone(),
@@ -268,6 +268,29 @@ impl BackupPoint {
         })
     }
 
+    /// Ends the backup, and removes the checkpoints that nobody needs any more.
+    fn end(&self, domain: &Domain, sealed: bool) -> Result<()> {
+        if self.is_under_way(domain)? {
+            end_backup(domain)?;
+        }
+        if !domain.is_active()? {
+            return Ok(());
+        }
+        let goes = |name: &str| self.is_past(name, sealed);
+        Checkpoints::list(domain)?.sweep(domain, goes).map(drop)
+    }
+
+    /// Whether a checkpoint is of no use any more: all of ours but the one that begins with this, once it is `sealed`, and
+    /// until then those that were asked for.
+    fn is_past(&self, name: &str, sealed: bool) -> bool {
+        let is_asked = self.since.iter().any(|since| since == name);
+        let is_next = |disk: &Asked| disk.next.as_ref().is_some_and(|next| next.name == name);
+        match sealed {
+            true => name.starts_with(&self.bitmaps) && !self.asked.iter().any(is_next),
+            false => name.starts_with(&self.bitmaps) && !is_asked,
+        }
+    }
+
     /// Whether the backup that is under way is this one.
     fn is_under_way(&self, domain: &Domain) -> Result<bool> {
         let ours = self.socket();
@@ -281,6 +304,12 @@ fn again(domain: &Domain) -> Result<Option<Domain>> {
         true => Ok(Some(domain.clone())),
         false => Connection::open(domain.connection().uri())?.find_uuid(domain.uuid()),
     }
+}
+
+/// Does what can be done twice to the domain, over a new connection if libvirt was restarted since or is meanwhile. It is
+/// given nothing if the domain was transient, and is gone.
+fn patiently<T>(domain: &Domain, mut act: impl FnMut(Option<Domain>) -> Result<T>) -> Result<T> {
+    over_restarts(|| act(again(domain)?))
 }
 
 fn untracked() -> String {
@@ -381,7 +410,7 @@ impl Keeper for BackupPoint {
             let domain = self.domain.clone();
             // Ends exports and copying at once.
             let give_up = move || {
-                let _ = again(&domain).and_then(|domain| domain.map_or(Ok(()), |d| end_backup(&d)));
+                let _ = patiently(&domain, |domain| domain.map_or(Ok(()), |d| end_backup(&d)));
             };
             self.guard = Some(Guard::start(files, give_up)?);
         }
@@ -416,8 +445,8 @@ impl Keeper for BackupPoint {
         if let Some(guard) = &self.guard {
             guard.check()?;
         }
-        let kept = |domain: Domain| self.is_under_way(&domain);
-        if !self.begun || again(&self.domain)?.map_or(Ok(false), kept)? {
+        let kept = |domain: Option<Domain>| domain.map_or(Ok(false), |d| self.is_under_way(&d));
+        if !self.begun || patiently(&self.domain, kept)? {
             return Ok(());
         }
         Err(Error::new(
@@ -435,29 +464,10 @@ impl Keeper for BackupPoint {
             return Ok(());
         }
         self.guard = None;
-        let Some(domain) = again(&self.domain)? else {
-            // Gone with its QEMU.
-            self.asked.clear();
-            self.released = true;
-            return self.place.clear();
-        };
-        self.domain = domain;
-        if self.is_under_way(&self.domain)? {
-            end_backup(&self.domain)?;
-        }
-        if self.domain.is_active()? {
-            let keep = self
-                .asked
-                .iter()
-                .find_map(|disk| match (&disk.next, &disk.since) {
-                    (Some(next), _) if sealed => Some(next.name.clone()),
-                    (_, Some(Ok(since))) if !sealed => Some(since.clone()),
-                    _ => None,
-                });
-            let goes =
-                |name: &str| name.starts_with(&self.bitmaps) && Some(name) != keep.as_deref();
-            Checkpoints::list(&self.domain)?.sweep(&self.domain, goes)?;
-        }
+        // A begin whose answer was lost may have happened: libvirt is asked.
+        patiently(&self.domain, |domain| {
+            domain.map_or(Ok(()), |domain| self.end(&domain, sealed))
+        })?;
         self.asked.clear();
         self.place.clear()?;
         self.released = true;
