@@ -12,6 +12,7 @@
 //! Both connections, to the other libvirt and for the memory, lead through ours: see [`Incoming`].
 
 mod fits;
+mod records;
 mod relay;
 mod seeded;
 mod send;

@@ -8,7 +8,9 @@ mod held;
 mod point;
 
 pub use held::watchdog_main;
-pub(crate) use point::{end_leftover as end_own_backup, forget_checkpoints};
+pub(crate) use point::{
+    end_leftover as end_own_backup, forget_checkpoints, remove_checkpoints, taken_name,
+};
 
 use crate::connect::{over_restarts, Connection, Domain};
 use held::Grip;

@@ -9,11 +9,15 @@
 
 mod checkpoints;
 mod place;
+mod taken;
 mod xml;
+
+pub(crate) use taken::taken_name;
 
 use super::disks::{self, LiveDisk};
 use crate::connect::{code_of, over_restarts, Connection, Domain, Job};
 use crate::ffi;
+use crate::xml::Element;
 use checkpoints::Checkpoints;
 use place::Place;
 use rblocksync::error::{Error, Kind, Result};
@@ -96,9 +100,10 @@ pub(super) fn dirty_bytes(
     format: ImageFormat,
     name: &str,
 ) -> Result<std::result::Result<u64, String>> {
-    let all = disks::disks(domain.connection(), &disks::live(domain)?)?;
+    let xml = disks::live(domain)?;
+    let all = disks::disks(domain.connection(), &xml)?;
     let disk = disks::of_path(&all, path, format)?;
-    let checkpoints = Checkpoints::list(domain)?;
+    let checkpoints = taken::make_known(domain, &xml, &tracked(&all), &[name])?;
     Ok(checkpoints.trusted(domain, name)?.and_then(|sizes| {
         let size = sizes.into_iter().find(|(of, _)| *of == disk.name);
         size.map(|(_, size)| size)
@@ -137,7 +142,7 @@ impl BackupPoint {
             begun: false,
             released: false,
         };
-        match point.ready(&all, wanted, space) {
+        match point.ready((&xml, &all), wanted, space) {
             Ok(()) => Ok(point),
             Err(e) => Err(match point.release(false) {
                 Ok(()) => e,
@@ -146,9 +151,15 @@ impl BackupPoint {
         }
     }
 
-    fn ready(&mut self, all: &[LiveDisk], wanted: &[Wanted], space: &ScratchSpace) -> Result<()> {
+    fn ready(
+        &mut self,
+        (xml, all): (&Element, &[LiveDisk]),
+        wanted: &[Wanted],
+        space: &ScratchSpace,
+    ) -> Result<()> {
         let domain = self.domain.clone();
-        let checkpoints = Checkpoints::list(&domain)?;
+        let since: Vec<&str> = self.since.iter().map(String::as_str).collect();
+        let checkpoints = taken::make_known(&domain, xml, &tracked(all), &since)?;
         let checkpoints = checkpoints.sweep(&domain, |name| self.is_past(name, false))?;
         for disk in wanted {
             let name = match disks::of_path(all, &disk.path, disk.format) {
@@ -286,6 +297,7 @@ impl BackupPoint {
         let is_asked = self.since.iter().any(|since| since == name);
         let is_next = |disk: &Asked| disk.next.as_ref().is_some_and(|next| next.name == name);
         match sealed {
+            true if is_asked && taken::is_taken(name) => true,
             true => name.starts_with(&self.bitmaps) && !self.asked.iter().any(is_next),
             false => name.starts_with(&self.bitmaps) && !is_asked,
         }
@@ -310,6 +322,14 @@ fn again(domain: &Domain) -> Result<Option<Domain>> {
 /// given nothing if the domain was transient, and is gone.
 fn patiently<T>(domain: &Domain, mut act: impl FnMut(Option<Domain>) -> Result<T>) -> Result<T> {
     over_restarts(|| act(again(domain)?))
+}
+
+/// The disks of which libvirt keeps records.
+fn tracked(all: &[LiveDisk]) -> Vec<&str> {
+    let qcow2 = all
+        .iter()
+        .filter(|disk| !disk.read_only && disk.format == Some(ImageFormat::Qcow2));
+    qcow2.map(|disk| disk.name.as_str()).collect()
 }
 
 fn untracked() -> String {
@@ -339,6 +359,15 @@ fn backup_socket(domain: &Domain) -> Result<Option<PathBuf>> {
 /// being removed.
 pub(crate) fn forget_checkpoints(domain: &Domain) -> Result<()> {
     Checkpoints::list(domain)?.forget(domain, |name| name.starts_with(PREFIX))
+}
+
+/// Removes our checkpoints of a domain that runs, with their bitmaps; also those of `names` that libvirt has not been told of.
+pub(crate) fn remove_checkpoints(domain: &Domain, names: &[String]) -> Result<()> {
+    let xml = disks::live(domain)?;
+    let all = disks::disks(domain.connection(), &xml)?;
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let all = taken::make_known(domain, &xml, &tracked(&all), &names)?;
+    all.sweep(domain, |name| name.starts_with(PREFIX)).map(drop)
 }
 
 /// Ends a backup of ours, as a killed run has left it, and waits for the end of anything else that libvirt does to the domain.
