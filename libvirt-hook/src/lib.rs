@@ -24,6 +24,7 @@ pub mod running;
 pub mod source;
 pub mod standstill;
 pub mod target;
+pub mod tpm;
 pub mod trials;
 pub mod work;
 

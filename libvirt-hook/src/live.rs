@@ -316,10 +316,11 @@ impl VirtTarget {
                     .advise("it was started in spite of its guard: stop it, and run this again"));
             }
         }
-        let (mut domain, notes) = self.rendered_replica(pair, generation, present.as_ref())?;
+        let (mut domain, mut notes) = self.rendered_replica(pair, generation, present.as_ref())?;
         if !runs {
             // Before it can be started: from then on they are the domain's own.
             self.cut_vars(name, generation)?;
+            notes.extend(self.place_tpm(&domain, generation)?);
         }
         let note = format!(
             "Taken over in epoch {} from generation {}, of {}: until then it was {} on {}.",

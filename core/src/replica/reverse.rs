@@ -244,6 +244,7 @@ fn generation_there(
         excluded: Vec::new(),
         config: config.to_owned(),
         described,
+        state: taken.state.clone(),
     })
 }
 

@@ -160,6 +160,7 @@ fn take_how(
         notes: Vec::new(),
         taken_at: crate::clock::now(),
         held_ms: 0,
+        state: None,
         vm,
         run: request.run.to_owned(),
         owner: request.owner.clone(),
@@ -345,6 +346,7 @@ impl PointInTime {
                 .and_then(|()| self.take_one(request.run, (index, disk), plan, numbers[index]))
                 .map_err(|e| e.context(format!("disk {}", disk.source)));
         }
+        snapshots = snapshots.and_then(|()| self.read_state());
         crash::point("held");
         // Before anything else, also before the error of a snapshot.
         let thawed = hold.thaw();
@@ -372,9 +374,18 @@ impl PointInTime {
             self.take_one(request.run, (index, disk), plan, None)
                 .map_err(|e| e.context(format!("disk {}", disk.source)))?;
         }
+        self.read_state()?;
         if !(self.vm.stopped)()? {
             return Err(started());
         }
+        Ok(())
+    }
+
+    fn read_state(&mut self) -> Result<()> {
+        self.state = match &self.vm.state {
+            Some(read) => read()?,
+            None => None,
+        };
         Ok(())
     }
 

@@ -74,6 +74,7 @@ fn replica(layout: &Layout, dir: &Path, vm: &str, source: &str, count: u64, ever
     for number in 1..=count {
         let ago = every / 2 + every * u32::try_from(count - number).unwrap();
         let generation = Generation {
+            state: None,
             version: Generation::VERSION,
             pair,
             epoch: 1,
