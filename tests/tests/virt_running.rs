@@ -8,7 +8,7 @@
 use std::process::ExitCode;
 use tests::cli::virt_blocksync;
 use tests::named;
-use tests::virt::{repetitions, suite, Bed, Medium, Node, Result, Vm};
+use tests::virt::{repetitions, suite, Bed, Medium, Result, Vm};
 
 /// Where disks go that have no pool of their own, and the disk that the guest boots from, which all nodes have.
 const HOW: &str = "--pool vdc=default --exclude vdz";
@@ -24,7 +24,6 @@ fn main() -> ExitCode {
         a_guest_that_may_not_come_in_stays,
         a_killed_move_leaves_one_guest,
         a_restarted_daemon_does_not_end_a_sync,
-        a_tpm_goes_with_its_domain,
     ])
 }
 
@@ -280,36 +279,6 @@ fn a_guest_that_may_not_come_in_stays(bed: &Bed) -> Result<()> {
     b.wait_for_writes(&vm, known + 12)?;
     b.virsh_ok("destroy web07")?;
     assert!(b.replica_writes(&vm)? >= known + 12);
-    a.forget(&vm)?;
-    b.forget(&vm)
-}
-
-/// The state of an emulated TPM is the same on the other host, where the emulator can use it.
-fn a_tpm_goes_with_its_domain(bed: &Bed) -> Result<()> {
-    install(bed)?;
-    let (a, b) = (bed.a(), bed.b());
-    let mut vm = Vm::new("web10").disk(Medium::Qcow2);
-    vm.devices = "    <tpm model='tpm-tis'><backend type='emulator' version='2.0'/></tpm>\n".into();
-    a.make_disks(&vm)?;
-    a.define_of_its_own(&vm)?;
-    a.virsh_ok("start web10")?;
-    a.wait_for_writes(&vm, 6)?;
-    let said = a.run_ok("virt-blocksync vm web10 --to kvb")?;
-    assert!(said.contains("the state of its TPM is a part of"), "{said}");
-    let refused = a.run("virt-blocksync migrate web10 --to kvb --live")?;
-    assert!(!refused.success(), "{refused:?}");
-    assert!(refused.stderr.contains("TPM"), "{refused:?}");
-    a.virsh_ok("destroy web10")?;
-    a.run_ok("virt-blocksync migrate web10 --to kvb")?;
-    let file = format!("/var/lib/libvirt/swtpm/{}/tpm2/tpm2-00.permall", vm.uuid);
-    let state = |node: &Node| node.read_file(&file);
-    assert_eq!(state(a)?, state(b)?);
-    b.virsh_ok("start web10")?;
-    b.wait_for_writes(&vm, a.writes(&vm) + 3)?;
-    // Back, shut down by the move and started by it.
-    b.run_ok("virt-blocksync migrate web10 --to kva --max-downtime 60s")?;
-    assert!(a.is_running(&vm)?);
-    a.virsh_ok("destroy web10")?;
     a.forget(&vm)?;
     b.forget(&vm)
 }
