@@ -1,6 +1,7 @@
 //! The state of an emulated TPM on the way of its domain.
 
 use super::{world, World};
+use crate::host::Host;
 use crate::source;
 use rblocksync::hypervisor::{RoleHypervisor, TrialHypervisor};
 use rblocksync::replica::{Generation, Role};
@@ -79,7 +80,7 @@ fn a_point_in_time_reads_the_state_unless_it_is_left_out() {
     world.write_state(UUID, b"now");
     let text = world.with_tpm(&world.source_text());
     world.memory.define(&text).unwrap();
-    let host: Arc<dyn crate::host::Host> = world.memory.clone();
+    let host: Arc<dyn Host> = world.memory.clone();
     let read = |excluded: &[String]| {
         let runtime = source::runtime(&host, "web01", excluded).unwrap();
         runtime.state.and_then(|read| read().unwrap())
