@@ -105,6 +105,12 @@ pub trait RoleHypervisor: TargetHypervisor {
     /// The configuration that the VM has here.
     fn config(&self, vm: &str) -> Result<String>;
 
+    /// What else belongs to the VM here, beside its disks and its configuration: the state of its TPM, where that is no disk.
+    fn state(&self, vm: &str) -> Result<Option<String>> {
+        let _ = vm;
+        Ok(None)
+    }
+
     /// What a configuration of this hypervisor's says in the form of no hypervisor in particular. `None`: no other kind of
     /// hypervisor can take its VMs.
     fn described(&self, config: &str) -> Option<Described> {

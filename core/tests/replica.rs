@@ -186,6 +186,7 @@ fn fill(prepared: &Prepared, byte: u8) {
 
 fn generation(pair: Uuid, prepared: &Prepared) -> Generation {
     Generation {
+        state: None,
         version: Generation::VERSION,
         pair,
         epoch: 1,

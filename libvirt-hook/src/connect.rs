@@ -7,6 +7,7 @@
 
 mod domain;
 mod error;
+mod restart;
 mod state;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -14,6 +15,7 @@ mod tests;
 
 pub use domain::{Domain, Job};
 pub(crate) use error::{code_of, explain};
+pub(crate) use restart::over_restarts;
 pub use state::{DomainState, State};
 
 use rblocksync::error::{Error, Kind, Result};
@@ -23,6 +25,8 @@ use std::time::Duration;
 use uuid::Uuid;
 use virt::connect::Connect;
 use virt::domain::Domain as VirDomain;
+use virt::storage_pool::StoragePool;
+use virt::storage_vol::StorageVol;
 
 /// How long opening a connection may take, an SSH login included.
 const OPEN_TIME: Duration = Duration::from_secs(40);
@@ -209,6 +213,16 @@ impl Connection {
         all.into_iter()
             .map(|domain| Domain::new(self, domain))
             .collect()
+    }
+
+    /// The path of a volume in a pool.
+    pub fn volume_path(&self, pool: &str, volume: &str) -> Result<String> {
+        let what = format!("find the volume {volume} of the pool {pool}");
+        let (pool, volume) = (pool.to_owned(), volume.to_owned());
+        self.call(&what, move |c| {
+            let pool = StoragePool::lookup_by_name(c, &pool)?;
+            StorageVol::lookup_by_name(&pool, &volume)?.get_path()
+        })
     }
 
     /// Defines a domain, or changes the definition of the one with its name and UUID. The XML is checked against

@@ -10,6 +10,7 @@ pub(crate) use hidden::hostdev;
 mod tests;
 
 use crate::domain::{disk_key, Domain};
+use crate::tpm;
 use crate::xml::Element;
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::image::ImageFormat;
@@ -98,16 +99,7 @@ pub fn decide(domain: &Domain, choice: &Choice) -> Result<Decided> {
         decided.disk(disk, choice)?;
     }
     decided.nvram(domain, choice)?;
-    if domain.has_emulated_tpm() {
-        let what = "the state of its emulated TPM cannot be replicated yet";
-        decided.leave(
-            TPM,
-            what,
-            choice,
-            "the replica gets a new TPM: what the guest has sealed with this one, like the key of \
-             its encrypted disk, it will not find there",
-        )?;
-    }
+    decided.tpm(domain, choice)?;
     for what in hidden::hidden(domain) {
         decided.leave(
             what.key,
@@ -191,6 +183,26 @@ impl Decided {
             format,
         });
         Ok(())
+    }
+
+    /// The state of an emulated TPM, which is no disk, and goes with the generation all the same.
+    fn tpm(&mut self, domain: &Domain, choice: &Choice) -> Result<()> {
+        let Some(backend) = tpm::emulated(domain) else {
+            return Ok(());
+        };
+        match (tpm::out_of_reach(backend), choice.excludes(TPM)) {
+            (None, false) => {
+                self.notes.extend(tpm::notes(backend));
+                Ok(())
+            }
+            (why, _) => self.leave(
+                TPM,
+                why.unwrap_or("the state of its emulated TPM is left out"),
+                choice,
+                "the replica gets a new TPM: what the guest has sealed with this one, like the key of \
+                 its encrypted disk, it will not find there",
+            ),
+        }
     }
 
     /// Something that cannot be replicated, and is a part of the VM.

@@ -122,16 +122,6 @@ impl Domain {
             None => nvram.set_text(path),
         }
     }
-
-    /// Whether a TPM is emulated, which keeps its state on this host.
-    pub fn has_emulated_tpm(&self) -> bool {
-        self.devices().any(|device| {
-            device.name == "tpm"
-                && device
-                    .child("backend")
-                    .is_some_and(|b| b.attribute("type") == Some("emulator"))
-        })
-    }
 }
 
 impl std::fmt::Display for Domain {

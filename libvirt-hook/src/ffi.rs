@@ -16,7 +16,7 @@ mod job;
 pub(crate) use backup::{backup_begin, backup_xml};
 pub(crate) use block::{commit_begin, commit_cancel, commit_pivot};
 pub(crate) use checkpoint::{
-    checkpoint_delete, checkpoint_names, checkpoint_xml, CheckpointDelete,
+    checkpoint_delete, checkpoint_names, checkpoint_redefine, checkpoint_xml, CheckpointDelete,
 };
 pub(crate) use events::{run_events, watch_lifecycle, Lifecycle};
 pub(crate) use guest::{abort_job, fs_freeze, fs_thaw, set_agent_timeout};

@@ -10,6 +10,7 @@ pub use libvirt::Libvirt;
 pub use stored::Stored;
 
 use crate::connect::Connection;
+use crate::tpm::TpmStore;
 use rblocksync::error::Result;
 use rblocksync::snapshot::GuestManager;
 use std::sync::Arc;
@@ -137,6 +138,11 @@ pub trait Host: Send + Sync {
 
     /// The connection itself, for what only libvirt can do.
     fn connection(&self) -> Result<Connection>;
+
+    /// Where the states of emulated TPMs are.
+    fn tpms(&self) -> TpmStore {
+        TpmStore::default()
+    }
 
     /// Names of the networks.
     fn networks(&self) -> Result<Vec<String>>;

@@ -19,13 +19,13 @@ pub mod marks;
 pub mod overlay;
 pub mod placement;
 pub mod pools;
-
 pub mod replica_xml;
 pub mod roles;
 pub mod running;
 pub mod source;
 pub mod standstill;
 pub mod target;
+pub mod tpm;
 pub mod trials;
 mod volumes;
 pub mod whereabouts;

@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod tpm;
+
 use crate::domain::Domain;
 use crate::host::memory::Memory;
 use crate::host::{Host, State};
 use crate::target::VirtTarget;
+use crate::tpm::TpmStore;
 use crate::{marks, standstill};
 use rblocksync::digest::{Digest, HashKind};
 use rblocksync::error::Kind;
@@ -41,6 +44,7 @@ fn world() -> World {
         .with_dir_pool("default", &dir.path().join("images"))
         .with_dir_pool("fast", &dir.path().join("fast"));
     memory.networks = vec!["default".into(), "lab".into()];
+    memory.tpms = TpmStore::below(dir.path());
     let memory = Arc::new(memory);
     let layout = Layout::new(dir.path().join("state"));
     let target = VirtTarget::new(memory.clone(), layout);
@@ -138,6 +142,7 @@ impl World {
             }
         });
         Generation {
+            state: None,
             version: Generation::VERSION,
             pair: PAIR,
             epoch: 1,
@@ -164,6 +169,20 @@ impl World {
         self.target.hold(&pair).unwrap();
         let notes = self.target.publish(&pair, &published).unwrap();
         (generation, notes)
+    }
+
+    fn trial(&self, generation: &Generation) -> Trial {
+        let name = self.target.spare_vm(None).unwrap();
+        let formats = [ImageFormat::Qcow2, ImageFormat::Raw, ImageFormat::Raw];
+        let placed = self.target.place_clones(&name, generation, &formats);
+        Trial {
+            id: Uuid::from_u128(9),
+            pair: PAIR,
+            generation: 3,
+            replica: "web01".into(),
+            disks: placed.unwrap(),
+            vm: name,
+        }
     }
 
     fn xml(&self, name: &str) -> String {
@@ -389,20 +408,9 @@ fn a_clone_reaches_nothing_and_goes_again() {
     let world = world();
     let request = world.request(None, &[]);
     let (generation, _) = world.publish(&request);
-    let name = world.target.spare_vm(None).unwrap();
     assert!(world.target.spare_vm(Some("web01")).is_err());
-    let formats = [ImageFormat::Qcow2, ImageFormat::Raw, ImageFormat::Raw];
-    let trial = Trial {
-        id: Uuid::from_u128(9),
-        pair: PAIR,
-        generation: 3,
-        replica: "web01".into(),
-        disks: world
-            .target
-            .place_clones(&name, &generation, &formats)
-            .unwrap(),
-        vm: name.clone(),
-    };
+    let trial = world.trial(&generation);
+    let name = trial.vm.clone();
     let pair = world.pair(&request, Role::Replica);
     world.target.show_clone(&pair, &generation, &trial).unwrap();
     insta::assert_snapshot!("clone", world.shown(&world.xml(&name)));

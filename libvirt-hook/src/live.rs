@@ -12,6 +12,7 @@
 //! Both connections, to the other libvirt and for the memory, lead through ours: see [`Incoming`].
 
 mod fits;
+mod records;
 mod relay;
 mod seeded;
 mod send;
@@ -318,11 +319,12 @@ impl VirtTarget {
                     .advise("it was started in spite of its guard: stop it, and run this again"));
             }
         }
-        let (mut domain, notes) = self.rendered_replica(pair, generation, present.as_ref())?;
+        let (mut domain, mut notes) = self.rendered_replica(pair, generation, present.as_ref())?;
         if !runs {
             // Before it can be started: from then on they are the domain's own.
             self.cut_vars(name, generation)?;
             volumes::activate(generation)?;
+            notes.extend(self.place_tpm(&domain, generation)?);
         }
         let note = format!(
             "Taken over in epoch {} from generation {}, of {}: until then it was {} on {}.",

@@ -66,6 +66,11 @@ impl RoleHypervisor for VirtTarget {
         source::config_now(self.host.as_ref(), vm)
     }
 
+    fn state(&self, vm: &str) -> Result<Option<String>> {
+        let found = source::found(self.host.as_ref(), vm)?;
+        self.host.tpms().read(&source::definition(&found)?)
+    }
+
     fn described(&self, config: &str) -> Option<Described> {
         Some(describe(config))
     }

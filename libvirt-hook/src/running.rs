@@ -8,9 +8,11 @@ mod held;
 mod point;
 
 pub use held::watchdog_main;
-pub(crate) use point::{end_leftover as end_own_backup, forget_checkpoints};
+pub(crate) use point::{
+    end_leftover as end_own_backup, forget_checkpoints, remove_checkpoints, taken_name,
+};
 
-use crate::connect::{Connection, Domain};
+use crate::connect::{over_restarts, Connection, Domain};
 use held::Grip;
 use point::BackupPoint;
 use rblocksync::error::Result;
@@ -31,16 +33,17 @@ pub fn manager(uri: &str, uuid: Uuid) -> Arc<dyn GuestManager> {
     })
 }
 
-/// A domain whose QEMU is libvirt's. It connects anew for whatever is asked of it: a connection from before may have been
-/// lost when libvirt was restarted.
+/// A domain whose QEMU is libvirt's. It connects anew for whatever is asked of it, and waits for a libvirt that is restarted.
 struct Managed {
     uri: String,
     uuid: Uuid,
 }
 
 impl Managed {
-    fn domain(&self) -> Result<Domain> {
-        Connection::open(&self.uri)?.domain(&self.uuid.to_string())
+    /// Does what can be done twice.
+    fn with<T>(&self, act: impl Fn(Domain) -> Result<T>) -> Result<T> {
+        let uuid = self.uuid.to_string();
+        over_restarts(|| act(Connection::open(&self.uri)?.domain(&uuid)?))
     }
 }
 
@@ -56,7 +59,7 @@ impl GuestManager for Managed {
     }
 
     fn check(&self, wanted: &[Wanted], space: &ScratchSpace) -> Result<()> {
-        point::check(&self.domain()?, wanted, space)
+        self.with(|domain| point::check(&domain, wanted, space))
     }
 
     fn prepare(
@@ -66,7 +69,8 @@ impl GuestManager for Managed {
         wanted: &[Wanted],
         space: &ScratchSpace,
     ) -> Result<Box<dyn Keeper>> {
-        let point = BackupPoint::prepare(self.domain()?, run, bitmaps, wanted, space)?;
+        let point =
+            self.with(|domain| BackupPoint::prepare(domain, run, bitmaps, wanted, space))?;
         Ok(Box::new(point))
     }
 
@@ -76,6 +80,6 @@ impl GuestManager for Managed {
         format: ImageFormat,
         name: &str,
     ) -> Result<std::result::Result<u64, String>> {
-        point::dirty_bytes(&self.domain()?, path, format, name)
+        self.with(|domain| point::dirty_bytes(&domain, path, format, name))
     }
 }

@@ -3,19 +3,20 @@
 #[cfg(test)]
 mod tests;
 
-use crate::disks::{self, Choice, Decided, Disk, Place, NVRAM};
+use crate::disks::{self, Choice, Decided, Disk, Place, NVRAM, TPM};
 use crate::domain::{check_name, Domain};
 use crate::host::{Found, Host, State};
 use crate::marks::{self, mark_of, Mark};
 use crate::overlay;
 use crate::pools;
 use crate::standstill;
+use crate::tpm;
 use libvirt_domain::guest::describe;
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::image::ImageFormat;
 use rblocksync::job::{Needed, SourceDisk, SourceVm};
 use rblocksync::replica::DiskSpec;
-use rblocksync::snapshot::{self, VmRuntime, WatchdogLauncher};
+use rblocksync::snapshot::{self, StateReader, VmRuntime, WatchdogLauncher};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -293,13 +294,18 @@ fn is_laid_over(found: &Found) -> Result<bool> {
     }
 }
 
-/// How to hold the domain still, by whether it runs now: one whose disks stand still need not be held.
-pub fn runtime(host: &Arc<dyn Host>, name: &str) -> Result<VmRuntime> {
+/// How to hold the domain still, by whether it runs now: one whose disks stand still need not be held. What `excluded` names
+/// is left out.
+pub fn runtime(host: &Arc<dyn Host>, name: &str, excluded: &[String]) -> Result<VmRuntime> {
     let before = found(host.as_ref(), name)?;
     let laid_over = is_laid_over(&before)?;
     let manager = match before.state.is_active() && !laid_over {
         true => Some(host.manager(before.uuid)?),
         false => None,
+    };
+    let state = match excluded.iter().any(|key| key == TPM) {
+        true => None,
+        false => Some(tpm_reader(host.as_ref(), &before)?),
     };
     let (host, name) = (host.clone(), name.to_owned());
     Ok(VmRuntime {
@@ -319,8 +325,29 @@ pub fn runtime(host: &Arc<dyn Host>, name: &str) -> Result<VmRuntime> {
                 .advise("run again")),
             }
         }),
+        state,
         launcher: WatchdogLauncher::this_executable(),
     })
+}
+
+/// Reads the state of the domain's TPM, if one is emulated. Only before its first start there is none.
+fn tpm_reader(host: &dyn Host, found: &Found) -> Result<StateReader> {
+    let (tpms, domain) = (host.tpms(), definition(found)?);
+    let has_one = found.state.is_active() && tpm::emulated(&domain).is_some();
+    Ok(Box::new(move || match tpms.read(&domain)? {
+        None if has_one => Err(Error::new(
+            Kind::NotFound,
+            format!(
+                "the state of the TPM of domain {} is not below {}",
+                domain.name(),
+                tpms.dir.display()
+            ),
+        )
+        .advise(format!(
+            "only libvirt's system daemon is supported; without it: --exclude {TPM}"
+        ))),
+        state => Ok(state),
+    }))
 }
 
 /// The format of a disk of this host, by whatever domain has it.

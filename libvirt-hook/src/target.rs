@@ -164,6 +164,18 @@ impl VirtTarget {
         cut_vars(Path::new(&disk.target), &file, bytes)
     }
 
+    /// Makes the state of the domain's TPM what it was in `generation`. Returns notes.
+    pub(crate) fn place_tpm(
+        &self,
+        domain: &Domain,
+        generation: &Generation,
+    ) -> Result<Vec<String>> {
+        match &generation.state {
+            Some(state) => self.host.tpms().write(domain, state),
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// The same for the replica of `pair`, which is `present` already or not.
     pub(crate) fn rendered_replica(
         &self,

@@ -100,6 +100,7 @@ impl TrialHypervisor for VirtTarget {
         self.cut_vars(&trial.vm, &of_clone)?;
         volumes::activate(&of_clone)?;
         self.host.define(&domain.to_string())?;
+        notes.extend(self.place_tpm(&domain, generation)?);
         Ok(notes)
     }
 
@@ -110,6 +111,7 @@ impl TrialHypervisor for VirtTarget {
         self.stop(&trial.vm)?;
         match self.is_clone(trial)? {
             true => {
+                self.host.tpms().remove(trial.id)?;
                 self.host.undefine(&trial.vm)?;
                 // Only a clone of another kind of hypervisor's VM has one of its own.
                 let vars = self.vars_file(&trial.vm);

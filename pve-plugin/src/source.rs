@@ -116,6 +116,7 @@ pub fn runtime(tree: &PveTree, vmid: Vmid) -> Result<VmRuntime> {
                 .advise("run again")),
             }
         }),
+        state: None,
         launcher: WatchdogLauncher::this_executable(),
     })
 }

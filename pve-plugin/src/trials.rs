@@ -290,6 +290,7 @@ mod tests {
                         lock: migrate\nname: web\nnet0: virtio=AA:BB:CC:DD:EE:FF,bridge=vmbr0,link_down=0,firewall=1\nnet11: e1000\n\
                         onboot: 0\nprotection: 1\nscsi0: st:vm-90000-disk-0,size=8M\ntags: a;rblocksync-replica\n";
         let generation = Generation {
+            state: None,
             version: Generation::VERSION,
             pair: Uuid::nil(),
             epoch: 1,

@@ -108,6 +108,7 @@ fn pair(role: Role, epoch: u64) -> TargetPair {
 fn generation(number: u64, config: &str) -> Generation {
     let lv = |name: &str| rblocksync::lvm::LvId::new("pve", name).unwrap();
     Generation {
+        state: None,
         version: Generation::VERSION,
         pair: PAIR,
         epoch: 1,

@@ -140,26 +140,51 @@ fn a_killed_driver_leaves_the_guest_running(bed: &Bed) -> Result<()> {
     b.forget(&vm)
 }
 
+/// Restarted while the disks are read, just before a point in time begins, and when it has begun and the guest is still held:
+/// then it is undone and taken again.
 fn a_restarted_daemon_does_not_end_a_sync(bed: &Bed) -> Result<()> {
     install(bed)?;
     let (a, b, vm) = (bed.a(), bed.b(), Vm::with_all_kinds("web05"));
     a.boot(&vm)?;
-    let sync = a.spawn(&format!(
-        "RBLOCKSYNC_STOP_AT='journal transfer' virt-blocksync vm web05 --to kvb {HOW}"
-    ))?;
-    a.until("the driver to stop", || {
-        let states = a.run_ok("ps -o stat= -C virt-blocksync || true")?;
-        Ok(states.lines().any(|s| s.trim_start().starts_with('T')))
-    })?;
-    a.end_daemon("KILL")?;
-    a.start_daemon()?;
-    sync.signal("CONT")?;
-    let done = sync.wait()?;
-    assert_eq!(done.status, 0, "{done:?}");
-    assert!(b.replica_writes(&vm)? > 0);
-    assert!(a.is_running(&vm)?);
-    let left = a.run_ok("find /var/lib/rblocksync/scratch -type f | wc -l")?;
-    assert_eq!(left, "0", "scratch files");
+    for (moment, is_again) in [("journal transfer", false), ("begin", true), ("held", true)] {
+        let known = a.writes(&vm);
+        let sync = a.spawn(&format!(
+            "RBLOCKSYNC_STOP_AT='{moment}' virt-blocksync vm web05 --to kvb --hold-max 60 {HOW}"
+        ))?;
+        let until_it_stops = || {
+            a.until(&format!("the driver to stop at {moment}"), || {
+                let states = a.run_ok("ps -o stat= -C virt-blocksync || true")?;
+                Ok(states.lines().any(|s| s.trim_start().starts_with('T')))
+            })
+        };
+        until_it_stops()?;
+        a.end_daemon("KILL")?;
+        a.start_daemon()?;
+        sync.signal("CONT")?;
+        if is_again {
+            // It gets there a second time.
+            until_it_stops()?;
+            sync.signal("CONT")?;
+        }
+        let done = sync.wait()?;
+        assert_eq!(done.status, 0, "{moment}: {done:?}");
+        assert_eq!(
+            done.stdout.contains("was taken again"),
+            is_again,
+            "{done:?}"
+        );
+        // What was begun twice has left one record, which can be relied on.
+        let first = moment == "journal transfer";
+        let compared = done.stdout.contains("vda: everything is compared");
+        assert!(first || !compared, "{moment}: {done:?}");
+        let names = a.virsh_ok("checkpoint-list web05 --name")?;
+        assert_eq!(names.lines().count(), 1, "{moment}: {names}");
+        assert!(b.replica_writes(&vm)? >= known);
+        assert!(a.is_running(&vm)?);
+        let left = a.run_ok("find /var/lib/rblocksync/scratch -type f | wc -l")?;
+        assert_eq!(left, "0", "{moment}: scratch files");
+        a.wait_for_writes(&vm, known + 6)?;
+    }
     a.forget(&vm)?;
     b.forget(&vm)
 }

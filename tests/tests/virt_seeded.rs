@@ -54,16 +54,48 @@ fn ends(here: &Node, there: &Node, vm: &Vm) -> Result<()> {
 fn a_guest_moves_without_a_pause(bed: &Bed) -> Result<()> {
     install(bed)?;
     let (a, b) = (bed.a(), bed.b());
-    let vm = a.boot_of_its_own("web21")?;
+    let vm = Vm::new("web21").disk(Medium::Qcow2).disk(Medium::Raw);
+    a.make_disks(&vm)?;
+    let (path, data) = (&vm.disks[0].path, "write -P 7 16M 32M");
+    a.run_ok(&format!("qemu-io -f qcow2 -c '{data}' '{path}'"))?;
+    a.define_of_its_own(&vm)?;
+    a.virsh_ok("start web21")?;
+    a.wait_for_writes(&vm, 6)?;
+    // The checkpoint of a sync does not go along.
+    a.run_ok("virt-blocksync vm web21 --to kvb")?;
     for _ in 0..repetitions() {
         for (from, to) in [(a, b), (b, a)] {
             let said = from.moves(to, &vm, "--live")?;
             assert!(!said.contains("paused"), "{said}");
+            assert!(!said.contains("vda: the first sync back"), "{said}");
             to.until_settled(&vm)?;
             assert_eq!(from.overlays()?, "");
+            for _ in 0..2 {
+                comes_back_by_its_record(to, from, &vm)?;
+            }
         }
     }
     ends(a, b, &vm)
+}
+
+/// A sync of a guest that has come `here` reads of its qcow2 disk what it has written since, and not the 32 MiB that it has not.
+fn comes_back_by_its_record(here: &Node, there: &Node, vm: &Vm) -> Result<()> {
+    let (name, to) = (&vm.name, there.name());
+    let known = here.writes(vm);
+    let said = here.run_ok(&format!("virt-blocksync --json vm {name} --to {to}"))?;
+    assert!(!said.contains("vda: everything is compared"), "{said}");
+    let sealed = said
+        .lines()
+        .find(|line| line.contains("\"event\":\"sealed\""));
+    let sealed: serde_json::Value = serde_json::from_str(sealed.unwrap_or_default()).expect("JSON");
+    let compared = sealed["disks"][0]["summary"]["compared"].as_u64();
+    println!("{name}, back to {to}: {compared:?} bytes compared of vda");
+    assert!(compared.is_some_and(|bytes| bytes < 24 << 20), "{sealed}");
+    assert!(there.replica_writes(vm)? >= known);
+    let names = here.virsh_ok(&format!("checkpoint-list {name} --name"))?;
+    assert_eq!(names.lines().count(), 1, "{names}");
+    assert!(!names.contains("-taken"), "{names}");
+    Ok(())
 }
 
 /// One byte of the replica is another one when what lies over it is about to come.

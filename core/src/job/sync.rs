@@ -716,6 +716,7 @@ impl Job<'_> {
             excluded: request.excluded.clone(),
             config: request.config.clone(),
             described: request.described.clone(),
+            state: point.state.clone(),
         }
     }
 }

@@ -71,6 +71,16 @@ pub fn overlay(path: &Path, backing: &Path, format: ImageFormat) -> Result<()> {
         .map(drop)
 }
 
+/// Has QEMU note from now on in a bitmap `name` of the qcow2 image at `path`, which nobody has open, what is written to it.
+pub fn begin_bitmap(path: &Path, name: &str) -> Result<()> {
+    Cmd::new(Tool::QemuImg)
+        .args(["bitmap", "--add", "-f", "qcow2", "--"])
+        .arg(absolute(path)?)
+        .arg(name)
+        .run()
+        .map(drop)
+}
+
 /// Gives the qcow2 image at `path`, whose disk has `now` bytes, a disk of `size` bytes. What is new reads as zeros.
 pub fn resize(path: &Path, now: u64, size: u64) -> Result<()> {
     check_size(size)?;

@@ -258,7 +258,8 @@ fn become_replica(
         read.extend(was_read.then(|| disk.key.clone()));
         disks.push(record);
     }
-    let generation = work.generation(disks, &read);
+    let mut generation = work.generation(disks, &read);
+    generation.state = hypervisor.state(&order.target_vm)?;
     super::proof::note(layout, &generation, &Listing::default())?;
     write_json(&layout.generation(order.pair, number), &generation)?;
     crash::point("adopt manifest");
@@ -509,6 +510,7 @@ impl Work<'_> {
             excluded: self.order.excluded.clone(),
             config: self.order.config.clone(),
             described: self.order.described.clone(),
+            state: None,
         }
     }
 }

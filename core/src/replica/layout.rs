@@ -207,6 +207,12 @@ impl Layout {
         self.generations(pair).join(name)
     }
 
+    /// What QEMU's bitmap is called that tells what the VM has changed of that disk since it was taken over.
+    pub fn taken_bitmap(&self, pair: Uuid, number: u64, index: usize) -> PathBuf {
+        let name = format!("{number:012}-{index}.bitmap");
+        self.generations(pair).join(name)
+    }
+
     /// When the volume of disk `index` in a sealed generation was written last.
     pub fn stamp(&self, pair: Uuid, number: u64, index: usize) -> PathBuf {
         let name = format!("{number:012}-{index}.stamp");

@@ -40,6 +40,9 @@ pub struct Generation {
     /// The same in the form of no hypervisor in particular.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub described: Option<Box<Described>>,
+    /// What else belongs to the VM, as its hypervisor's front end writes it down: the state of its TPM, where that is no disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
 }
 
 /// One disk of a generation.

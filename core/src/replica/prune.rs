@@ -230,6 +230,7 @@ fn drop_generation(
     for index in 0..old.disks.len() {
         store::remove(&layout.table(pair.pair, old.number, index))?;
         store::remove(&layout.stamp(pair.pair, old.number, index))?;
+        store::remove(&layout.taken_bitmap(pair.pair, old.number, index))?;
     }
     let kept = store::generations(layout, pair.pair)?;
     let is_kept = |location: &Location| kept.iter().any(|g| g.has_place(location));

@@ -54,6 +54,7 @@ mod tests {
 
     fn taken(number: u64, second: i64) -> Generation {
         Generation {
+            state: None,
             version: Generation::VERSION,
             pair: Uuid::nil(),
             epoch: 1,

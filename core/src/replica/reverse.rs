@@ -244,10 +244,12 @@ fn generation_there(
         excluded: Vec::new(),
         config: config.to_owned(),
         described,
+        state: taken.state.clone(),
     })
 }
 
-/// Keeps of each disk what was taken over: the table of its segments' digests, and of a thin volume a snapshot.
+/// Keeps of each disk what was taken over: the table of its segments' digests, and of a thin volume a snapshot, or what
+/// QEMU's bitmap is called that began with it.
 fn keep_bases(layout: &Layout, vm: &str, order: &BeginReverse, taken: &Generation) -> Result<()> {
     let owner = OwnerTag::new(order.pair);
     for (index, disk) in taken.disks.iter().enumerate() {
@@ -255,6 +257,11 @@ fn keep_bases(layout: &Layout, vm: &str, order: &BeginReverse, taken: &Generatio
         if from.exists() {
             let to = layout.sent_table(vm, order.host, order.number, index);
             store::copy(&from, &to)?;
+        }
+        let bitmap = layout.taken_bitmap(taken.pair, taken.number, index);
+        if bitmap.exists() {
+            let to = layout.sent_bitmap(vm, order.host, order.number, index);
+            store::copy(&bitmap, &to)?;
         }
         if let Location::ThinLv { lv, .. } = &disk.location {
             let sealed = super::thin::generation_of(lv, taken.number)?;
@@ -282,11 +289,18 @@ fn has_base(
     index: usize,
 ) -> bool {
     let table = layout.sent_table(vm, order.host, order.number, index);
-    let Location::ThinLv { lv, .. } = &taken.disks[index].location else {
-        return false;
+    let is_known = match &taken.disks[index].location {
+        Location::ThinLv { lv, .. } => {
+            let base = snapshot::base_of(lv, &OwnerTag::new(order.pair), order.number);
+            base.is_ok_and(|base| base.is_some())
+        }
+        // Whether it can be relied on is seen when it is asked for.
+        Location::File { .. } => layout
+            .sent_bitmap(vm, order.host, order.number, index)
+            .exists(),
+        Location::ThickLv { .. } => false,
     };
-    let base = snapshot::base_of(lv, &OwnerTag::new(order.pair), order.number);
-    table.exists() && base.is_ok_and(|base| base.is_some())
+    is_known && table.exists()
 }
 
 /// What a target is told that is not to take a VM over any more.

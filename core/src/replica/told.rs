@@ -127,6 +127,7 @@ mod tests {
             changed: 0,
         };
         Generation {
+            state: None,
             version: Generation::VERSION,
             pair,
             epoch: 1,

@@ -59,6 +59,9 @@ pub struct Held {
 pub struct Released {
     /// Why the guest may have run in between; then what was taken is no point in time.
     pub broken: Option<String>,
+    /// It is only that: the connection to who has the guest broke, so that nobody can tell.
+    #[serde(default)]
+    pub lost: bool,
     /// Why the guest may still be paused or frozen.
     pub problem: Option<String>,
 }

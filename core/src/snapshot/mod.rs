@@ -73,6 +73,10 @@ impl fmt::Display for DiskSource {
 /// Tells whether the VM is stopped, by asking its hypervisor anew each time.
 pub type StoppedCheck = Box<dyn Fn() -> Result<bool> + Send + Sync>;
 
+/// Reads what belongs to the VM beside disks and configuration, if there is something: see
+/// [`Generation::state`](crate::replica::Generation::state).
+pub type StateReader = Box<dyn Fn() -> Result<Option<String>> + Send + Sync>;
+
 /// How to get at the VM.
 pub struct VmRuntime {
     /// The monitor socket of its QEMU; `None` if the VM is stopped, or has a manager.
@@ -83,6 +87,8 @@ pub struct VmRuntime {
     pub manager: Option<Arc<dyn GuestManager>>,
     /// Whether it is stopped. Asked before and after, where it is said to be.
     pub stopped: StoppedCheck,
+    /// Reads what else belongs to a point in time, while the guest is held still.
+    pub state: Option<StateReader>,
     /// How to start the process that guards the guest.
     pub launcher: WatchdogLauncher,
 }
@@ -156,6 +162,8 @@ pub struct PointInTime {
     pub taken_at: jiff::Timestamp,
     /// How long the guest was held still, in milliseconds; 0 if it was not running.
     pub held_ms: u64,
+    /// What else belongs to the VM.
+    pub state: Option<String>,
     vm: VmRuntime,
     run: String,
     owner: OwnerTag,

@@ -14,6 +14,9 @@ use crate::qemu::{self, QemuPoint, ScratchSpace};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// How often a point in time is taken again that was cut off.
+const RETAKEN_MAX: u32 = 2;
+
 /// What is wanted of one disk.
 #[derive(Debug, Clone)]
 pub struct Wanted {
@@ -157,6 +160,7 @@ fn take_how(
         notes: Vec::new(),
         taken_at: crate::clock::now(),
         held_ms: 0,
+        state: None,
         vm,
         run: request.run.to_owned(),
         owner: request.owner.clone(),
@@ -165,22 +169,28 @@ fn take_how(
         fingerprints: Vec::new(),
         behind: Vec::new(),
         active: Vec::new(),
-        bases,
+        bases: bases.clone(),
         at_once,
         copies: None,
     };
-    let taken = if point.vm.runs() {
-        point.take_live(request, &plans)
-    } else {
-        point.take_offline(request, &plans)
-    };
-    // The guest runs again: now there is time.
-    match taken.and_then(|()| point.activate()) {
-        Ok(()) => Ok(point),
-        Err(e) => Err(match point.release() {
-            Ok(()) => e,
-            Err(left) => e.context(format!("{left}; before that")),
-        }),
+    let mut left = RETAKEN_MAX;
+    loop {
+        let taken = match point.vm.runs() {
+            true => point.take_live(request, &plans),
+            false => point.take_offline(request, &plans),
+        };
+        // The guest runs again: now there is time.
+        let Err(e) = taken.and_then(|()| point.activate()) else {
+            return Ok(point);
+        };
+        if let Err(undone) = point.release() {
+            return Err(e.context(format!("{undone}; before that")));
+        }
+        if left == 0 || !point.is_worth_another(&e) {
+            return Err(e);
+        }
+        left -= 1;
+        point.begin_anew(&bases, &e);
     }
 }
 
@@ -279,6 +289,21 @@ fn asked_of_qemu(request: &Request, plans: &[Plan]) -> (Vec<Option<usize>>, Vec<
 }
 
 impl PointInTime {
+    /// Whether it failed because the manager of a running guest went away in the middle of it, as when its daemon is
+    /// restarted. What was begun has been found and undone.
+    fn is_worth_another(&self, error: &Error) -> bool {
+        self.vm.manager.is_some() && error.kind() == Kind::Remote
+    }
+
+    fn begin_anew(&mut self, bases: &[LvId], lost: &Error) {
+        self.qemu = None;
+        self.bases = bases.to_vec();
+        self.notes = vec![format!(
+            "the point in time was taken again, as the first one was cut off: {}",
+            lost.message()
+        )];
+    }
+
     fn take_live(&mut self, request: &Request, plans: &[Plan]) -> Result<()> {
         let Some(door) = Door::to(&self.vm) else {
             return Ok(());
@@ -307,6 +332,7 @@ impl PointInTime {
         self.notes.extend(held.notes);
         let mut snapshots = match &mut self.qemu {
             Some(keeper) => {
+                crash::point("begin");
                 keeper.instant(&mut |command, arguments| hold.execute(command, arguments))
             }
             None => Ok(()),
@@ -320,6 +346,7 @@ impl PointInTime {
                 .and_then(|()| self.take_one(request.run, (index, disk), plan, numbers[index]))
                 .map_err(|e| e.context(format!("disk {}", disk.source)));
         }
+        snapshots = snapshots.and_then(|()| self.read_state());
         crash::point("held");
         // Before anything else, also before the error of a snapshot.
         let thawed = hold.thaw();
@@ -347,9 +374,18 @@ impl PointInTime {
             self.take_one(request.run, (index, disk), plan, None)
                 .map_err(|e| e.context(format!("disk {}", disk.source)))?;
         }
+        self.read_state()?;
         if !(self.vm.stopped)()? {
             return Err(started());
         }
+        Ok(())
+    }
+
+    fn read_state(&mut self) -> Result<()> {
+        self.state = match &self.vm.state {
+            Some(read) => read()?,
+            None => None,
+        };
         Ok(())
     }
 

@@ -151,6 +151,7 @@ impl World {
     fn generation(&self, prepared: &Prepared, summary: &Summary) -> Generation {
         let fork = &prepared.forks[0];
         Generation {
+            state: None,
             version: Generation::VERSION,
             pair: self.pair,
             epoch: 1,

@@ -314,6 +314,7 @@ impl World {
             });
         }
         let sealed = target.seal(Generation {
+            state: None,
             version: Generation::VERSION,
             pair: PAIR,
             epoch: 1,

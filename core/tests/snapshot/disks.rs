@@ -78,6 +78,7 @@ fn byte_at(path: &Path, offset: usize) -> u8 {
 fn stopped_vm(stopped: &Arc<AtomicBool>) -> VmRuntime {
     let stopped = stopped.clone();
     VmRuntime {
+        state: None,
         qmp: None,
         manager: None,
         agent: None,

@@ -131,6 +131,7 @@ fn qemu_img(dir: &Path, args: &[&str]) -> bool {
 
 fn stopped() -> VmRuntime {
     VmRuntime {
+        state: None,
         qmp: None,
         manager: None,
         agent: None,

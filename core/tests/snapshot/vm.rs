@@ -117,6 +117,7 @@ impl Vm {
     /// How the library gets at it.
     pub fn runtime(&self, agent: bool) -> VmRuntime {
         VmRuntime {
+            state: None,
             qmp: Some(self.qmp_path()),
             manager: None,
             agent: agent.then(|| self.agent_path()),

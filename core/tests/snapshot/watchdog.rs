@@ -314,6 +314,7 @@ fn a_qemu_that_dies_meanwhile_is_an_error_and_not_waited_for() {
 fn nothing_is_touched_when_there_is_nothing_to_hold() {
     let dir = tempfile::tempdir().unwrap();
     let runtime = VmRuntime {
+        state: None,
         qmp: Some(dir.path().join("gone")),
         manager: None,
         agent: None,

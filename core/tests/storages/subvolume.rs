@@ -140,6 +140,7 @@ fn sync(layout: &Layout, fake: &Fake, byte: Option<u8>) -> Result<Vec<u64>> {
     }
     let forks = prepared.forks.iter();
     let generation = Generation {
+        state: None,
         version: Generation::VERSION,
         pair: request.pair,
         epoch: 1,

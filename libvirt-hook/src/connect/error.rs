@@ -1,7 +1,7 @@
 //! What libvirt's errors mean for us.
 
 use rblocksync::error::{Error, Kind};
-use virt::error::{Error as VirError, ErrorNumber};
+use virt::error::{Error as VirError, ErrorDomain, ErrorNumber};
 
 /// The kind of a failure, and what can be done about it.
 fn meaning(code: ErrorNumber) -> (Kind, Option<&'static str>) {
@@ -48,12 +48,22 @@ fn meaning(code: ErrorNumber) -> (Kind, Option<&'static str>) {
 
 /// An error that says what could not be done (`what` completes "cannot ...") and what libvirt says of it.
 pub(crate) fn explain(what: &str, error: &VirError) -> Error {
-    let (kind, advice) = meaning(error.code());
+    let (kind, advice) = match is_lost(error) {
+        true => meaning(ErrorNumber::Rpc),
+        false => meaning(error.code()),
+    };
     let explained = Error::new(kind, format!("cannot {what}")).because(error.message().to_owned());
     match advice {
         Some(advice) => explained.advise(advice),
         None => explained,
     }
+}
+
+/// Whether it is the way to the daemon that failed, not what the daemon was to do. A socket that is closed or cannot be
+/// connected to is an ordinary error of the system for libvirt; only the part of its library says that it was the socket.
+fn is_lost(error: &VirError) -> bool {
+    let general = [ErrorNumber::SystemError, ErrorNumber::InternalError];
+    error.domain() == ErrorDomain::Rpc && general.contains(&error.code())
 }
 
 /// What kind of failure it is for libvirt.

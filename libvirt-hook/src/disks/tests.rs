@@ -99,7 +99,9 @@ fn what_cannot_be_replicated_is_refused_and_can_be_left_out() {
 #[test]
 fn what_is_no_disk_and_holds_data_all_the_same() {
     let base = disk("");
-    let tpm = format!("{base}<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>");
+    let tpm = format!(
+        "{base}<tpm model='tpm-crb'><backend type='emulator'><source type='dir' path='/t'/></backend></tpm>"
+    );
     let dimm = format!("{base}<memory model='nvdimm'><source><path>/d/n</path></source></memory>");
     for (devices, key) in [(tpm, TPM), (dimm, NVDIMM)] {
         let domain = domain(&devices);
@@ -112,6 +114,12 @@ fn what_is_no_disk_and_holds_data_all_the_same() {
         assert_eq!(without.excluded[0].0, key);
         assert_eq!(without.notes.len(), 1);
     }
+    // What swtpm keeps where libvirt has it keep it is replicated, unless it is left out.
+    let tpm = format!("{base}<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>");
+    let with = decide(&domain(&tpm), &Choice::default()).unwrap();
+    assert!(with.excluded.is_empty() && with.notes[0].contains("TPM"));
+    let without = decide(&domain(&tpm), &Choice::without(&[TPM.into()])).unwrap();
+    assert_eq!(without.excluded[0].0, TPM);
     let text = "<domain xmlns:qemu='q'><name>w</name><devices><disk><driver type='raw'/><source file='/a'/><target dev='vda'/></disk></devices>\
                 <qemu:commandline><qemu:arg value='-drive'/><qemu:arg value='file=/x'/></qemu:commandline></domain>";
     let refused = decide(&Domain::parse(text).unwrap(), &Choice::default()).unwrap_err();

@@ -69,6 +69,17 @@ pub(crate) fn checkpoint_xml(domain: &VirDomain, name: &str, size: bool) -> VirR
     taken(unsafe { sys::virDomainCheckpointGetXMLDesc(checkpoint.0, flags) })
 }
 
+/// Has libvirt know a checkpoint whose bitmaps are in the disks already. Fails with `CheckpointInconsistent` if they are not,
+/// or have missed something.
+pub(crate) fn checkpoint_redefine(domain: &VirDomain, xml: &str) -> VirResult<()> {
+    let xml = text(xml);
+    let flags = sys::VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE
+        | sys::VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE_VALIDATE;
+    // SAFETY: the domain is valid, and the text lives until the call returns; the handle that is returned is ours.
+    let made = unsafe { sys::virDomainCheckpointCreateXML(domain.as_ptr(), xml.as_ptr(), flags) };
+    Checkpoint::new(made).map(drop)
+}
+
 /// What goes with a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CheckpointDelete {

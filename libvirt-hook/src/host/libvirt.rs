@@ -1,7 +1,7 @@
 //! The same, asked of libvirt itself.
 
 use super::{Found, Host, PoolFound, State};
-use crate::connect::{self, Connection, Domain};
+use crate::connect::{self, over_restarts, Connection, Domain};
 use crate::running;
 use crate::whereabouts::{self, Whereabouts};
 use rblocksync::error::{Error, Kind, Result};
@@ -11,7 +11,6 @@ use std::time::Duration;
 use uuid::Uuid;
 use virt::domain::Domain as VirDomain;
 use virt::storage_pool::StoragePool;
-use virt::storage_vol::StorageVol;
 
 /// libvirt on this host, connected to when it is asked something for the first time.
 pub struct Libvirt {
@@ -28,27 +27,31 @@ impl Libvirt {
         }
     }
 
-    /// The connection. One that broke is made anew by the next who asks.
+    /// The connection. One that broke is made anew by the next who asks, who waits for a daemon that is restarted.
     pub fn connection(&self) -> Result<Connection> {
         check_local(&self.uri)?;
         let mut kept = self
             .connection
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if let Some(connection) = kept.as_ref() {
-            if connection.is_alive() {
-                return Ok(connection.clone());
-            }
-        }
-        let connection = Connection::open(&self.uri)?;
+        let connection = match kept.as_ref() {
+            Some(connection) if connection.is_alive() => return Ok(connection.clone()),
+            Some(_) => over_restarts(|| Connection::open(&self.uri))?,
+            None => Connection::open(&self.uri)?,
+        };
         *kept = Some(connection.clone());
         Ok(connection)
     }
 
+    /// Asks what can be asked twice, again if the connection is lost meanwhile.
+    fn ask<T>(&self, ask: impl Fn(&Connection) -> Result<T>) -> Result<T> {
+        // If there is no libvirt at all, that is said at once.
+        self.connection()?;
+        over_restarts(|| ask(&self.connection()?))
+    }
+
     fn named(&self, name: &str) -> Result<Option<Domain>> {
-        let found = self.connection()?.find(name)?;
-        // It takes UUIDs as well, which are names to us.
-        Ok(found.filter(|domain| domain.name() == name))
+        self.ask(|connection| named(connection, name))
     }
 
     fn present(&self, name: &str) -> Result<Domain> {
@@ -60,6 +63,12 @@ impl Libvirt {
             .advise("'virsh list --all' shows them")
         })
     }
+}
+
+fn named(connection: &Connection, name: &str) -> Result<Option<Domain>> {
+    let found = connection.find(name)?;
+    // It takes UUIDs as well, which are names to us.
+    Ok(found.filter(|domain| domain.name() == name))
 }
 
 /// The disks that libvirt tells of must be those of this host.
@@ -109,11 +118,11 @@ fn found(domain: &Domain) -> Result<Found> {
 
 impl Host for Libvirt {
     fn name(&self) -> Result<String> {
-        self.connection()?.host_name()
+        self.ask(Connection::host_name)
     }
 
     fn version(&self) -> Result<u64> {
-        self.connection()?.version().map(u64::from)
+        self.ask(Connection::version).map(u64::from)
     }
 
     fn qemu(&self) -> Option<(u32, u32)> {
@@ -123,12 +132,11 @@ impl Host for Libvirt {
     }
 
     fn domain(&self, name: &str) -> Result<Option<Found>> {
-        self.named(name)?.as_ref().map(found).transpose()
+        self.ask(|connection| named(connection, name)?.as_ref().map(found).transpose())
     }
 
     fn domain_of(&self, uuid: Uuid) -> Result<Option<Found>> {
-        let domain = self.connection()?.find_uuid(uuid)?;
-        domain.as_ref().map(found).transpose()
+        self.ask(|connection| connection.find_uuid(uuid)?.as_ref().map(found).transpose())
     }
 
     fn uri(&self) -> &str {
@@ -144,31 +152,34 @@ impl Host for Libvirt {
     }
 
     fn domains(&self) -> Result<Vec<Found>> {
-        let mut all = Vec::new();
-        for domain in self.connection()?.domains()? {
-            match found(&domain) {
-                // It went meanwhile.
-                Err(e) if e.kind() == Kind::NotFound => {}
-                other => all.push(other?),
+        self.ask(|connection| {
+            let mut all = Vec::new();
+            for domain in connection.domains()? {
+                match found(&domain) {
+                    // It went meanwhile.
+                    Err(e) if e.kind() == Kind::NotFound => {}
+                    other => all.push(other?),
+                }
             }
-        }
-        Ok(all)
+            Ok(all)
+        })
     }
 
     fn define(&self, xml: &str) -> Result<()> {
-        let xml = xml.to_owned();
         // Not checked against libvirt's schema: what was defined once may not fit in all respects.
-        let defined = self
-            .connection()?
-            .call("define a domain", move |c| VirDomain::define_xml(c, &xml));
-        defined.map(drop)
+        self.ask(|connection| {
+            let xml = xml.to_owned();
+            let defined =
+                connection.call("define a domain", move |c| VirDomain::define_xml(c, &xml));
+            defined.map(drop)
+        })
     }
 
     fn undefine(&self, name: &str) -> Result<()> {
-        match self.named(name)? {
+        self.ask(|connection| match named(connection, name)? {
             Some(domain) => domain.undefine(),
             None => Ok(()),
-        }
+        })
     }
 
     fn set_autostart(&self, name: &str, autostart: bool) -> Result<()> {
@@ -184,10 +195,10 @@ impl Host for Libvirt {
     }
 
     fn destroy(&self, name: &str) -> Result<()> {
-        match self.named(name)? {
+        self.ask(|connection| match named(connection, name)? {
             Some(domain) => domain.destroy(),
             None => Ok(()),
-        }
+        })
     }
 
     fn agent_answers(&self, name: &str, limit: Duration) -> bool {
@@ -197,41 +208,42 @@ impl Host for Libvirt {
     }
 
     fn pools(&self) -> Result<Vec<PoolFound>> {
-        self.connection()?.call("list the pools", |c| {
-            let pools = if_driven(c.list_all_storage_pools(0))?;
-            let of = |pool: &StoragePool| {
-                Ok(PoolFound {
-                    name: pool.get_name()?,
-                    xml: pool.get_xml_desc(0)?,
-                    active: pool.is_active()?,
-                })
-            };
-            pools.iter().map(of).collect()
+        self.ask(|connection| {
+            connection.call("list the pools", |c| {
+                let pools = if_driven(c.list_all_storage_pools(0))?;
+                let of = |pool: &StoragePool| {
+                    Ok(PoolFound {
+                        name: pool.get_name()?,
+                        xml: pool.get_xml_desc(0)?,
+                        active: pool.is_active()?,
+                    })
+                };
+                pools.iter().map(of).collect()
+            })
         })
     }
 
     fn volume_path(&self, pool: &str, volume: &str) -> Result<String> {
-        let what = format!("find the volume {volume} of pool {pool}");
-        let (pool, volume) = (pool.to_owned(), volume.to_owned());
-        self.connection()?.call(&what, move |c| {
-            let pool = StoragePool::lookup_by_name(c, &pool)?;
-            StorageVol::lookup_by_name(&pool, &volume)?.get_path()
-        })
+        self.ask(|connection| connection.volume_path(pool, volume))
     }
 
     fn refresh(&self, pool: &str) -> Result<()> {
-        let (what, pool) = (format!("refresh pool {pool}"), pool.to_owned());
-        self.connection()?.call(&what, move |c| {
-            StoragePool::lookup_by_name(c, &pool)?.refresh(0).map(drop)
+        self.ask(|connection| {
+            let (what, pool) = (format!("refresh pool {pool}"), pool.to_owned());
+            connection.call(&what, move |c| {
+                StoragePool::lookup_by_name(c, &pool)?.refresh(0).map(drop)
+            })
         })
     }
 
     fn networks(&self) -> Result<Vec<String>> {
-        self.connection()?.call("list the networks", |c| {
-            if_driven(c.list_all_networks(0))?
-                .iter()
-                .map(|n| n.get_name())
-                .collect()
+        self.ask(|connection| {
+            connection.call("list the networks", |c| {
+                if_driven(c.list_all_networks(0))?
+                    .iter()
+                    .map(|n| n.get_name())
+                    .collect()
+            })
         })
     }
 }

@@ -4,6 +4,7 @@
 
 use super::{Found, Host, PoolFound, State};
 use crate::domain::Domain;
+use crate::tpm::TpmStore;
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::snapshot::GuestManager;
 use std::path::Path;
@@ -16,6 +17,7 @@ pub(crate) struct Memory {
     pub domains: Mutex<Vec<Found>>,
     pub pools: Vec<PoolFound>,
     pub networks: Vec<String>,
+    pub tpms: TpmStore,
 }
 
 impl Memory {
@@ -42,6 +44,10 @@ fn missing(name: &str) -> Error {
 }
 
 impl Host for Memory {
+    fn tpms(&self) -> TpmStore {
+        self.tpms.clone()
+    }
+
     fn name(&self) -> Result<String> {
         Ok("hostb".into())
     }

@@ -3,11 +3,12 @@
 //!
 //! What lies over the disks is in the definition too, so that a domain that is started anew finds all that it has written.
 
-use super::{relay, send};
+use super::{records, relay, send};
 use crate::connect::{Domain as Handle, State};
 use crate::domain::{disk_key, Domain};
 use crate::ffi;
 use crate::overlay::{self, Overlay};
+use crate::running;
 use crate::standstill;
 use crate::target::VirtTarget;
 use libvirt_domain::xml::Element;
@@ -52,8 +53,10 @@ impl SeededHypervisor for VirtTarget {
         }
         self.check_seeding(vm)?;
         // What it still shows of the disks has been read and sealed.
-        crate::running::end_own_backup(&handle)?;
+        running::end_own_backup(&handle)?;
         handle.wait_idle(JOB_MAX, &Stop::new())?;
+        // The bitmaps would go along, and be of no use there. What is sealed next is compared with all of it anyway.
+        running::remove_checkpoints(&handle, &records::known(&self.layout, vm)?)?;
         let live = Domain::parse(&handle.live_xml()?)?;
         let planned = overlay::plan(&live)?;
         // Nobody uses what is left of an earlier move, and it would be in the way.
@@ -127,6 +130,9 @@ impl SeededHypervisor for VirtTarget {
             let format: ImageFormat = overlay.format.parse()?;
             overlay::remove(std::slice::from_ref(&overlay))?;
             qemu::img::overlay(Path::new(&overlay.path), Path::new(&overlay.base), format)?;
+            if format == ImageFormat::Qcow2 {
+                records::begin(&self.layout, pair, generation, &overlay)?;
+            }
         }
         incoming.sockets.push(disks);
         Ok(incoming)

@@ -5,8 +5,6 @@ use crate::xml::Element;
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::image::ImageFormat;
 use std::path::{Path, PathBuf};
-use virt::storage_pool::StoragePool;
-use virt::storage_vol::StorageVol;
 
 /// A disk of a running domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +57,7 @@ fn live_disk(connection: &Connection, disk: &Element) -> Result<LiveDisk> {
         Some("file") => of("file").map(PathBuf::from),
         Some("block") => of("dev").map(PathBuf::from),
         Some("volume") => match (of("pool"), of("volume")) {
-            (Some(pool), Some(volume)) => Some(volume_path(connection, pool, volume)?),
+            (Some(pool), Some(volume)) => Some(connection.volume_path(pool, volume)?.into()),
             _ => None,
         },
         _ => None,
@@ -79,17 +77,6 @@ fn live_disk(connection: &Connection, disk: &Element) -> Result<LiveDisk> {
         read_only: kind != "disk" || disk.child("readonly").is_some(),
         kind: disk.attribute("type").unwrap_or_default().to_owned(),
     })
-}
-
-/// The path of a volume in a pool.
-fn volume_path(connection: &Connection, pool: &str, volume: &str) -> Result<PathBuf> {
-    let (pool, volume) = (pool.to_owned(), volume.to_owned());
-    let what = format!("find the volume {volume} of the pool {pool}");
-    let path = connection.call(&what, move |connect| {
-        let pool = StoragePool::lookup_by_name(connect, &pool)?;
-        StorageVol::lookup_by_name(&pool, &volume)?.get_path()
-    })?;
-    Ok(path.into())
 }
 
 /// The disk in the file or device `path`.

@@ -216,7 +216,7 @@ impl Grip {
                 Ok(state) => {
                     if !looked {
                         looked = true;
-                        released.broken = self.interference(state.state);
+                        (released.broken, released.lost) = self.interference(state.state);
                     }
                     match state.state {
                         State::Paused if self.was_running => self.attempt(Domain::resume),
@@ -235,14 +235,17 @@ impl Grip {
         }
     }
 
-    fn interference(&self, state: State) -> Option<String> {
+    /// Why the guest may have run in between, and whether that is only because nobody listened for a while.
+    fn interference(&self, state: State) -> (Option<String>, bool) {
         let resumed = self.resumed.as_ref().map_or(0, |seen| seen.resumed());
         if state != State::Paused || resumed != self.resumed_before {
-            Some("somebody else made the VM run in the middle of it, or ended it".into())
+            let why = "somebody else made the VM run in the middle of it, or ended it";
+            (Some(why.into()), false)
         } else if self.reconnected {
-            Some("the connection to libvirt broke in the middle of it".into())
+            let why = "the connection to libvirt broke in the middle of it";
+            (Some(why.into()), true)
         } else {
-            None
+            (None, false)
         }
     }
 

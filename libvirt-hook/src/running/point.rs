@@ -9,11 +9,15 @@
 
 mod checkpoints;
 mod place;
+mod taken;
 mod xml;
 
+pub(crate) use taken::taken_name;
+
 use super::disks::{self, LiveDisk};
-use crate::connect::{code_of, Connection, Domain, Job};
+use crate::connect::{code_of, over_restarts, Connection, Domain, Job};
 use crate::ffi;
+use crate::xml::Element;
 use checkpoints::Checkpoints;
 use place::Place;
 use rblocksync::error::{Error, Kind, Result};
@@ -56,6 +60,8 @@ pub(super) struct BackupPoint {
     bitmaps: String,
     place: Place,
     asked: Vec<Asked>,
+    /// The checkpoints since which what changed is asked for: they are needed until this is sealed.
+    since: Vec<String>,
     /// All disks that the guest writes, for the checkpoint: libvirt wants to hear of each.
     all: Vec<LiveDisk>,
     guard: Option<Guard>,
@@ -94,9 +100,10 @@ pub(super) fn dirty_bytes(
     format: ImageFormat,
     name: &str,
 ) -> Result<std::result::Result<u64, String>> {
-    let all = disks::disks(domain.connection(), &disks::live(domain)?)?;
+    let xml = disks::live(domain)?;
+    let all = disks::disks(domain.connection(), &xml)?;
     let disk = disks::of_path(&all, path, format)?;
-    let checkpoints = Checkpoints::list(domain)?;
+    let checkpoints = taken::make_known(domain, &xml, &tracked(&all), &[name])?;
     Ok(checkpoints.trusted(domain, name)?.and_then(|sizes| {
         let size = sizes.into_iter().find(|(of, _)| *of == disk.name);
         size.map(|(_, size)| size)
@@ -127,11 +134,15 @@ impl BackupPoint {
             bitmaps: bitmaps.to_owned(),
             place,
             asked: Vec::new(),
+            since: wanted
+                .iter()
+                .filter_map(|disk| disk.since.clone())
+                .collect(),
             guard: None,
             begun: false,
             released: false,
         };
-        match point.ready(&all, wanted, space) {
+        match point.ready((&xml, &all), wanted, space) {
             Ok(()) => Ok(point),
             Err(e) => Err(match point.release(false) {
                 Ok(()) => e,
@@ -140,16 +151,16 @@ impl BackupPoint {
         }
     }
 
-    fn ready(&mut self, all: &[LiveDisk], wanted: &[Wanted], space: &ScratchSpace) -> Result<()> {
+    fn ready(
+        &mut self,
+        (xml, all): (&Element, &[LiveDisk]),
+        wanted: &[Wanted],
+        space: &ScratchSpace,
+    ) -> Result<()> {
         let domain = self.domain.clone();
-        let keep: Vec<&str> = wanted
-            .iter()
-            .filter_map(|disk| disk.since.as_deref())
-            .collect();
-        let checkpoints = Checkpoints::list(&domain)?;
-        let checkpoints = checkpoints.sweep(&domain, |name| {
-            name.starts_with(&self.bitmaps) && !keep.contains(&name)
-        })?;
+        let since: Vec<&str> = self.since.iter().map(String::as_str).collect();
+        let checkpoints = taken::make_known(&domain, xml, &tracked(all), &since)?;
+        let checkpoints = checkpoints.sweep(&domain, |name| self.is_past(name, false))?;
         for disk in wanted {
             let name = match disks::of_path(all, &disk.path, disk.format) {
                 Ok(found) => found.name.clone(),
@@ -268,6 +279,30 @@ impl BackupPoint {
         })
     }
 
+    /// Ends the backup, and removes the checkpoints that nobody needs any more.
+    fn end(&self, domain: &Domain, sealed: bool) -> Result<()> {
+        if self.is_under_way(domain)? {
+            end_backup(domain)?;
+        }
+        if !domain.is_active()? {
+            return Ok(());
+        }
+        let goes = |name: &str| self.is_past(name, sealed);
+        Checkpoints::list(domain)?.sweep(domain, goes).map(drop)
+    }
+
+    /// Whether a checkpoint is of no use any more: all of ours but the one that begins with this, once it is `sealed`, and
+    /// until then those that were asked for.
+    fn is_past(&self, name: &str, sealed: bool) -> bool {
+        let is_asked = self.since.iter().any(|since| since == name);
+        let is_next = |disk: &Asked| disk.next.as_ref().is_some_and(|next| next.name == name);
+        match sealed {
+            true if is_asked && taken::is_taken(name) => true,
+            true => name.starts_with(&self.bitmaps) && !self.asked.iter().any(is_next),
+            false => name.starts_with(&self.bitmaps) && !is_asked,
+        }
+    }
+
     /// Whether the backup that is under way is this one.
     fn is_under_way(&self, domain: &Domain) -> Result<bool> {
         let ours = self.socket();
@@ -281,6 +316,20 @@ fn again(domain: &Domain) -> Result<Option<Domain>> {
         true => Ok(Some(domain.clone())),
         false => Connection::open(domain.connection().uri())?.find_uuid(domain.uuid()),
     }
+}
+
+/// Does what can be done twice to the domain, over a new connection if libvirt was restarted since or is meanwhile. It is
+/// given nothing if the domain was transient, and is gone.
+fn patiently<T>(domain: &Domain, mut act: impl FnMut(Option<Domain>) -> Result<T>) -> Result<T> {
+    over_restarts(|| act(again(domain)?))
+}
+
+/// The disks of which libvirt keeps records.
+fn tracked(all: &[LiveDisk]) -> Vec<&str> {
+    let qcow2 = all
+        .iter()
+        .filter(|disk| !disk.read_only && disk.format == Some(ImageFormat::Qcow2));
+    qcow2.map(|disk| disk.name.as_str()).collect()
 }
 
 fn untracked() -> String {
@@ -310,6 +359,15 @@ fn backup_socket(domain: &Domain) -> Result<Option<PathBuf>> {
 /// being removed.
 pub(crate) fn forget_checkpoints(domain: &Domain) -> Result<()> {
     Checkpoints::list(domain)?.forget(domain, |name| name.starts_with(PREFIX))
+}
+
+/// Removes our checkpoints of a domain that runs, with their bitmaps; also those of `names` that libvirt has not been told of.
+pub(crate) fn remove_checkpoints(domain: &Domain, names: &[String]) -> Result<()> {
+    let xml = disks::live(domain)?;
+    let all = disks::disks(domain.connection(), &xml)?;
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let all = taken::make_known(domain, &xml, &tracked(&all), &names)?;
+    all.sweep(domain, |name| name.starts_with(PREFIX)).map(drop)
 }
 
 /// Ends a backup of ours, as a killed run has left it, and waits for the end of anything else that libvirt does to the domain.
@@ -381,7 +439,7 @@ impl Keeper for BackupPoint {
             let domain = self.domain.clone();
             // Ends exports and copying at once.
             let give_up = move || {
-                let _ = again(&domain).and_then(|domain| domain.map_or(Ok(()), |d| end_backup(&d)));
+                let _ = patiently(&domain, |domain| domain.map_or(Ok(()), |d| end_backup(&d)));
             };
             self.guard = Some(Guard::start(files, give_up)?);
         }
@@ -416,8 +474,8 @@ impl Keeper for BackupPoint {
         if let Some(guard) = &self.guard {
             guard.check()?;
         }
-        let kept = |domain: Domain| self.is_under_way(&domain);
-        if !self.begun || again(&self.domain)?.map_or(Ok(false), kept)? {
+        let kept = |domain: Option<Domain>| domain.map_or(Ok(false), |d| self.is_under_way(&d));
+        if !self.begun || patiently(&self.domain, kept)? {
             return Ok(());
         }
         Err(Error::new(
@@ -435,29 +493,10 @@ impl Keeper for BackupPoint {
             return Ok(());
         }
         self.guard = None;
-        let Some(domain) = again(&self.domain)? else {
-            // Gone with its QEMU.
-            self.asked.clear();
-            self.released = true;
-            return self.place.clear();
-        };
-        self.domain = domain;
-        if self.is_under_way(&self.domain)? {
-            end_backup(&self.domain)?;
-        }
-        if self.domain.is_active()? {
-            let keep = self
-                .asked
-                .iter()
-                .find_map(|disk| match (&disk.next, &disk.since) {
-                    (Some(next), _) if sealed => Some(next.name.clone()),
-                    (_, Some(Ok(since))) if !sealed => Some(since.clone()),
-                    _ => None,
-                });
-            let goes =
-                |name: &str| name.starts_with(&self.bitmaps) && Some(name) != keep.as_deref();
-            Checkpoints::list(&self.domain)?.sweep(&self.domain, goes)?;
-        }
+        // A begin whose answer was lost may have happened: libvirt is asked.
+        patiently(&self.domain, |domain| {
+            domain.map_or(Ok(()), |domain| self.end(&domain, sealed))
+        })?;
         self.asked.clear();
         self.place.clear()?;
         self.released = true;

@@ -56,7 +56,7 @@ fn a_domain_is_resolved_with_its_volumes() {
 fn a_change_of_the_definition_is_seen() {
     let dir = tempfile::tempdir().unwrap();
     let (memory, host) = world(dir.path());
-    let runtime = runtime(&host, "web01").unwrap();
+    let runtime = runtime(&host, "web01", &[]).unwrap();
     assert!((runtime.stopped)().unwrap());
     memory.change("web01", |d| d.state = State::Running);
     assert!(!(runtime.stopped)().unwrap());

@@ -37,7 +37,7 @@ fn the_example_has_every_field_and_is_a_job() {
         let sets =
             |line: &&str| line.starts_with(&format!("{key} =")) || **line == format!("[{key}]");
         assert!(
-            all.iter().any(|line| sets(line)),
+            all.iter().any(sets),
             "the example has no {key}"
         );
     }

@@ -82,6 +82,7 @@ impl Node {
         source: &str,
     ) -> Vec<String> {
         let generation = Generation {
+            state: None,
             version: Generation::VERSION,
             pair: PAIR,
             epoch: 1,

@@ -90,6 +90,7 @@ fn try_sync(source: &Path, monitor: &Path, config: &Path) -> Result<()> {
         notes: Vec::new(),
     };
     let runtime = VmRuntime {
+        state: None,
         qmp: Some(monitor.to_owned()),
         manager: None,
         agent: None,

@@ -34,6 +34,7 @@ fn status(vmid: u32) -> String {
 
 fn runtime(vmid: u32) -> VmRuntime {
     VmRuntime {
+        state: None,
         qmp: Some(qmp(vmid)),
         manager: None,
         agent: None,
@@ -256,6 +257,7 @@ pub fn a_stopped_vm() {
     start(102, "/dev/pve/vm-102-disk-0");
     sh("qm stop 102; lvchange -qq -an pve/vm-102-disk-0 pve/vm-102-disk-1");
     let stopped = || VmRuntime {
+        state: None,
         qmp: None,
         manager: None,
         stopped: Box::new(|| Ok(sh("qm status 102") == "status: stopped")),
@@ -309,6 +311,7 @@ fn take_held_up(run: &str, deadline: Duration) -> rblocksync::error::Result<Poin
         args: vec!["-c".into(), script.into(), "launch".into()],
     };
     let vm = VmRuntime {
+        state: None,
         launcher,
         ..runtime(102)
     };

@@ -184,6 +184,7 @@ fn vm(folder: &Folder) -> Result<SourceVm> {
 /// There is no QEMU to hold still: to a sync the VM looks as if it were off.
 fn runtime() -> VmRuntime {
     VmRuntime {
+        state: None,
         qmp: None,
         manager: None,
         agent: None,

@@ -120,6 +120,7 @@ fn sources(layout: &Layout, dir: &Path, all: &[Sent]) {
 fn generation(dir: &Path, pair: Uuid, of: [&str; 3], number: u64, at: Timestamp) -> Generation {
     let [vm, name, source] = of;
     Generation {
+        state: None,
         version: Generation::VERSION,
         pair,
         epoch: 1,

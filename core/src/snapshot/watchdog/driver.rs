@@ -177,12 +177,13 @@ impl Hold {
                 if let Some(problem) = outcome.problem {
                     return Err(stuck(&problem));
                 }
+                let not_still = |kind, why: String| {
+                    Err(Error::new(kind, "the VM could not be held still").because(why))
+                };
                 match (reason, outcome.broken) {
                     (Reason::Asked, None) => Ok(held_ms),
-                    (Reason::Asked, Some(broken)) => {
-                        Err(Error::new(Kind::Busy, "the VM could not be held still")
-                            .because(broken))
-                    }
+                    (_, Some(broken)) if outcome.lost => not_still(Kind::Remote, broken),
+                    (Reason::Asked, Some(broken)) => not_still(Kind::Busy, broken),
                     (Reason::Deadline, _) => Err(overrun()),
                     (Reason::Orphaned | Reason::Signal, _) => Err(Error::new(
                         Kind::Cancelled,

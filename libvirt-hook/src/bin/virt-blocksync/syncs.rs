@@ -99,7 +99,7 @@ fn settle(name: &str, us: &Us) -> Result<()> {
 fn look(host: &Arc<dyn Host>, name: &str, args: &SyncArgs) -> Result<(SourceVm, VmRuntime)> {
     let vm = source::resolve(host, name, &Choice::without(&args.common.exclude))?;
     args.common.check_formats(&vm)?;
-    let runtime = source::runtime(host, name)?;
+    let runtime = source::runtime(host, name, &args.common.exclude)?;
     Ok((vm, runtime))
 }
 
@@ -133,7 +133,7 @@ pub fn moving(
             keeper: &launcher,
         }),
         look: &|| look(us.host, name, args),
-        runtime: &|| source::runtime(us.host, name),
+        runtime: &|| source::runtime(us.host, name, &args.common.exclude),
         fitness: &|| fitness::check(us.host.as_ref(), name),
         sync: &args.options(),
         options: &how.get(),

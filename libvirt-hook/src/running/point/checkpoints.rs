@@ -15,6 +15,10 @@ impl Checkpoints {
         Ok(Checkpoints(names))
     }
 
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|known| known == name)
+    }
+
     /// For each disk that checkpoint `name` is of and whose bitmaps are sound: how many bytes changed since. Or why nobody
     /// can tell.
     pub fn trusted(
@@ -22,7 +26,7 @@ impl Checkpoints {
         domain: &Domain,
         name: &str,
     ) -> Result<std::result::Result<Vec<(String, u64)>, String>> {
-        if !self.0.iter().any(|known| known == name) {
+        if !self.has(name) {
             return Ok(Err(
                 "libvirt has no checkpoint of the generation that was sent last".into(),
             ));
