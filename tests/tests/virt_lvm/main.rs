@@ -119,7 +119,7 @@ fn its_guest_moves_with_its_memory(lab: &Lab) -> Result<()> {
 
 fn it_comes_back_by_a_restart(lab: &Lab) -> Result<()> {
     let (a, b) = (lab.a(), lab.b());
-    let migrate = "virt-blocksync migrate lv01 --to hva --max-downtime 10m";
+    let migrate = "virt-blocksync migrate lv01 --to hva --max-downtime 10m --stop off";
     let said = expect(b, migrate, 0, &[])?;
     assert!(!said.contains("vda: everything is compared"), "{said}");
     assert_eq!(state_of(a)?, "running");
