@@ -4,6 +4,7 @@
 mod commands;
 mod files;
 mod links;
+mod packages;
 
 use commands::{options_named, our_commands, Said};
 use std::collections::BTreeSet;
