@@ -94,7 +94,9 @@ fn make_proxmox(node: &Node) -> Result<()> {
 fn follow(page: &str, bed: &Bed, program: &str, built: &Built, suite: Suite) -> Result<()> {
     let package = built.file(program)?;
     let (a, b) = (bed.a(), bed.b());
-    let mut needed = Root::on(&hypervisor(suite)?, suite)?.fetch(&[package.clone()])?;
+    // The files that are fetched are in it.
+    let root = Root::on(&hypervisor(suite)?, suite)?;
+    let mut needed = root.fetch(&[package.clone()])?;
     needed.push(package.clone());
     for node in [a, b] {
         be_new(node, &package, &needed)?;
