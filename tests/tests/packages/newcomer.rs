@@ -1,4 +1,4 @@
-//! The way of somebody who has never had the product, from the package's file to the first replica, as the quick starts tell it:
+//! The way of somebody who has never had the product, from the package's file to the first replica, as the quick start tells it:
 //! on two hosts that are plain installations of Debian with libvirt, in namespaces of this machine.
 //!
 //! What the packages depend on is downloaded before, so that the time that is printed is not the mirror's.
@@ -42,52 +42,6 @@ pub fn to_libvirt(built: &Built, suite: Suite) -> Result<()> {
     assert_eq!(a.state("web01")?.as_deref(), Some("running"));
     a.forget(&vm)?;
     b.forget(&vm)
-}
-
-/// The quick start for Proxmox VE, with the lab's stand-in for its tools.
-pub fn to_proxmox(built: &Built, suite: Suite) -> Result<()> {
-    let bed = Bed::on(&hypervisor(suite)?)?;
-    let (a, b) = (bed.a(), bed.b());
-    for node in [a, b] {
-        make_proxmox(node)?;
-    }
-    let config = include_str!("../../fixtures/pve/101.conf").replace(
-        "scsi0: local-lvm:vm-101-disk-0,",
-        "scsi0: local:101/vm-101-disk-0.qcow2,",
-    );
-    a.run_ok(
-        "mkdir /var/lib/vz/images/101 && cd /var/lib/vz/images/101 \
-         && qemu-img create -q -f qcow2 vm-101-disk-0.qcow2 256M && truncate -s 64M vm-101-disk-0.raw",
-    )?;
-    a.write_file("/etc/pve/qemu-server/101.conf", config, 0o640)?;
-    a.run_ok("qm start 101")?;
-
-    let page = include_str!("../../../docs/quickstart-proxmox.md");
-    follow(page, &bed, "pvesync", built, suite)?;
-    let config = b.run_ok("cat /etc/pve/qemu-server/101.conf")?;
-    assert!(config.contains("lock: "), "{config}");
-    let refused = b.run("qm start 101")?;
-    assert!(!refused.success(), "{}", refused.stdout);
-    assert_eq!(a.run_ok("qm status 101")?, "status: running");
-    a.run_ok("qm stop 101").map(drop)
-}
-
-/// What a node of Proxmox VE outside a cluster has, with one storage, of files.
-fn make_proxmox(node: &Node) -> Result<()> {
-    let name = node.name();
-    let qm = include_str!("../../lab/guest/rootfs/usr/sbin/qm");
-    node.write_file("/usr/sbin/qm", qm, 0o755)?;
-    node.run_ok(&format!(
-        "mkdir -p /etc/pve/nodes/{name}/qemu-server /etc/pve/priv /run/qemu-server /run/lock/qemu-server /usr/share/lab
-         ln -s nodes/{name} /etc/pve/local
-         ln -s nodes/{name}/qemu-server /etc/pve/qemu-server
-         ln -s {BOOT} /usr/share/lab/pattern.img
-         mkdir -p /var/lib/libvirt/images/vz /var/lib/vz
-         mount --bind /var/lib/libvirt/images/vz /var/lib/vz
-         mkdir /var/lib/vz/images /var/lib/vz/snippets"
-    ))?;
-    let storages = "dir: local\n\tpath /var/lib/vz\n\tcontent iso,images,snippets\n";
-    node.write_file("/etc/pve/storage.cfg", storages, 0o640)
 }
 
 /// Carries a page out, and prints how long it took to the first replica.
