@@ -4,8 +4,9 @@
 CARGO  ?= cargo
 TARGET := $(shell uname -m)-unknown-linux-gnu
 OUT    := $(or $(CARGO_TARGET_DIR),target)
-# Static, so that the programs run on any host they are sent to.
-STATIC := --locked --target $(TARGET) --config 'target.$(TARGET).rustflags=["-C","target-feature=+crt-static"]'
+# The wrapper links rblocksync and pvesync statically, so that they run on any host they are sent to. It has no path here, since
+# cargo's digests of it would then depend on where this tree is.
+RELEASE := PATH="$(CURDIR)/packaging:$$PATH" RUSTC_WORKSPACE_WRAPPER=rustc-static.sh $(CARGO) build --release --locked --target $(TARGET)
 export LAB_BINARIES := $(abspath $(OUT))/$(TARGET)/release
 
 # The tests on two hypervisor guests, the longest first.
@@ -32,13 +33,12 @@ deps:
 	tests/lab/deps.sh
 
 # FLAGS are further words for cargo.
-build: static
-# Not static: libvirt's library is there as a shared one only.
-	$(CARGO) build --release --locked $(FLAGS) -p virt-blocksync
+build:
+	$(RELEASE) $(FLAGS) -p rblocksync -p pvesync -p virt-blocksync
 
 # What the guests of the labs run.
 static:
-	$(CARGO) build --release $(STATIC) $(FLAGS) -p rblocksync -p pvesync
+	$(RELEASE) $(FLAGS) -p rblocksync -p pvesync
 
 demo: deps build
 	$(CARGO) run --locked -q -p tests --bin demo
@@ -130,7 +130,7 @@ deb-source:
 # set, or of some that are made of the programs that are here.
 test-packages: build
 	tests/lab/deps.sh $(DEB_TOOLS) debootstrap
-	VIRT_BLOCKSYNC=$(abspath $(OUT))/release/virt-blocksync $(CARGO_TEST) $(ROOTS:%=--test %)
+	VIRT_BLOCKSYNC=$(LAB_BINARIES)/virt-blocksync $(CARGO_TEST) $(ROOTS:%=--test %)
 
 # The two tarballs that they are built from.
 dist:

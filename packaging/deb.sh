@@ -23,10 +23,9 @@ mkdir -p "$tree"
 if [ -n "${DEB_PREBUILT:-}" ]; then
     copy .
 else
-    for part in orig orig-vendor; do
-        tar -xzf "$dir/rblocksync_$version.$part.tar.gz" -C "$build"
-        ln "$dir/rblocksync_$version.$part.tar.gz" "$build/"
-    done
+    tar -xzf "$dir/rblocksync_$version.orig.tar.gz" -C "$build"
+    tar -xzf "$dir/rblocksync_$version.orig-vendor.tar.gz" -C "$tree"
+    ln "$dir/rblocksync_$version.orig.tar.gz" "$dir/rblocksync_$version.orig-vendor.tar.gz" "$build/"
     copy debian
 fi
 

@@ -9,4 +9,4 @@ for package in $packages; do
         exit 1
     }
 done
-echo "the same, built twice:" $packages
+echo "the same, built twice:" "$packages"

@@ -168,15 +168,16 @@ pub fn typed(block: &Block) -> Vec<CodeLine> {
     typed
 }
 
-/// The commands of a page that are to be carried out, and on which host: those of blocks whose fence says `run=HOST`.
-fn steps(text: &str) -> Vec<(String, String)> {
+/// The commands of a page that are to be carried out, and on which host: those of blocks whose fence says `run=HOST`, or one
+/// of these other words. Several hosts are parted by commas.
+fn steps(text: &str, words: &[&str]) -> Vec<(String, String)> {
     let mut steps = Vec::new();
     for block in page(text).blocks {
-        let host = block
-            .info
-            .split(' ')
-            .find_map(|word| word.strip_prefix("run="));
-        if let Some(host) = host {
+        let hosts = block.info.split(' ').find_map(|word| {
+            let (key, hosts) = word.split_once('=')?;
+            words.contains(&key).then(|| hosts.to_owned())
+        });
+        for host in hosts.iter().flat_map(|hosts| hosts.split(',')) {
             let commands = typed(&block).into_iter().map(|line| line.text);
             steps.extend(commands.map(|command| (host.to_owned(), command)));
         }
@@ -192,9 +193,29 @@ fn steps(text: &str) -> Vec<(String, String)> {
 pub fn carry_out<E>(
     page: &str,
     hosts: [&str; 2],
+    run: impl FnMut(&str, &str) -> Result<String, E>,
+) -> Result<(), E> {
+    carry_out_steps(steps(page, &["run"]), hosts, run)
+}
+
+/// The same from the installation on, for hosts that have nothing of the product yet: the steps whose fence says `first=HOST`
+/// are carried out as well.
+///
+/// # Errors
+/// Those of `run`.
+pub fn carry_out_from_installation<E>(
+    page: &str,
+    hosts: [&str; 2],
+    run: impl FnMut(&str, &str) -> Result<String, E>,
+) -> Result<(), E> {
+    carry_out_steps(steps(page, &["first", "run"]), hosts, run)
+}
+
+fn carry_out_steps<E>(
+    steps: Vec<(String, String)>,
+    hosts: [&str; 2],
     mut run: impl FnMut(&str, &str) -> Result<String, E>,
 ) -> Result<(), E> {
-    let steps = steps(page);
     assert!(steps.len() >= 5, "the page has {} steps", steps.len());
     let [first, second] = hosts;
     for (host, command) in steps {
@@ -242,8 +263,11 @@ mod tests {
 
     #[test]
     fn what_is_typed_is_told_from_what_is_said() {
-        let text = "```console run=a\n# one \\\n   two\nsaid\n# three\n```\n\n    # four\n";
-        let host = |command: &str| ("a".to_owned(), command.to_owned());
-        assert_eq!(steps(text), [host("one two"), host("three")]);
+        let text = "```console run=a\n# one \\\n   two\nsaid\n# three\n```\n\n    # four\n\n```console first=a,b\n# five\n```\n";
+        let on = |host: &str, command: &str| (host.to_owned(), command.to_owned());
+        let run = [on("a", "one two"), on("a", "three")];
+        assert_eq!(steps(text, &["run"]), run);
+        let first = [on("a", "five"), on("b", "five")];
+        assert_eq!(steps(text, &["first", "run"]), [run, first].concat());
     }
 }

@@ -36,9 +36,6 @@ fn the_example_has_every_field_and_is_a_job() {
     for key in keys.iter().map(String::as_str).chain(fields) {
         let sets =
             |line: &&str| line.starts_with(&format!("{key} =")) || **line == format!("[{key}]");
-        assert!(
-            all.iter().any(sets),
-            "the example has no {key}"
-        );
+        assert!(all.iter().any(sets), "the example has no {key}");
     }
 }

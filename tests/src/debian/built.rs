@@ -38,13 +38,9 @@ impl Built {
         let temporary = TempDir::new().context(|| "no temporary directory")?;
         let programs = temporary.path().join("programs");
         let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-        for (dir, program) in [
-            (format!("{triple}/release"), binary()),
-            (format!("{triple}/release"), pvesync()),
-            ("release".to_owned(), virt_blocksync()),
-        ] {
-            let dir = programs.join(dir);
-            fs::create_dir_all(&dir).context(|| format!("cannot make {}", dir.display()))?;
+        let dir = programs.join(triple).join("release");
+        fs::create_dir_all(&dir).context(|| format!("cannot make {}", dir.display()))?;
+        for program in [binary(), pvesync(), virt_blocksync()] {
             let name = program.file_name().unwrap_or_default();
             symlink(program, dir.join(name))
                 .context(|| format!("cannot link {}", program.display()))?;

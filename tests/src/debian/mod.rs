@@ -4,4 +4,4 @@ mod built;
 mod root;
 
 pub use built::{listing, lower_version, Built, PACKAGES};
-pub use root::{alone, Root, Suite};
+pub use root::{alone, hypervisor, Root, Suite};

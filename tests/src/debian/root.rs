@@ -12,6 +12,11 @@ use tempfile::TempDir;
 /// How long making a root may take, or one command in it: apt downloads.
 const MAX: Duration = Duration::from_secs(1200);
 
+/// What a host of libvirt's VMs has.
+const HYPERVISOR: &str =
+    "iproute2 libvirt-clients libvirt-daemon-system openssh-client openssh-server procps \
+                          qemu-system-x86 qemu-utils seabios";
+
 /// How old apt's lists may be.
 const LISTS_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 
@@ -25,7 +30,9 @@ pub enum Suite {
 }
 
 impl Suite {
-    fn name(self) -> &'static str {
+    /// Its name on a mirror.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Suite::Bookworm => "bookworm",
             Suite::Trixie => "trixie",
@@ -71,8 +78,15 @@ impl Root {
     /// # Errors
     /// Not root, no debootstrap, no mirror.
     pub fn fresh(suite: Suite) -> Result<Root> {
-        let cache = cache_dir()?.join("roots");
-        let base = base(&cache, suite)?;
+        Root::on(&base(suite)?, suite)
+    }
+
+    /// One that is over the tree of `base`, which stays as it is.
+    ///
+    /// # Errors
+    /// Not root.
+    pub fn on(base: &Path, suite: Suite) -> Result<Root> {
+        let cache = roots()?;
         let dir = TempDir::new().context(|| "no temporary directory")?;
         for name in ["upper", "work", "root"] {
             let path = dir.path().join(name);
@@ -195,6 +209,36 @@ impl Root {
     /// # Errors
     /// apt does not.
     pub fn install(&self, packages: &[PathBuf]) -> Result<String> {
+        let names = self.take_in(packages)?;
+        self.run_ok(&format!(
+            "cd /tmp && apt-get install -y --no-install-recommends{names}"
+        ))
+    }
+
+    /// Has apt download what package files depend on or recommend and what is not there, and gives those packages' files.
+    ///
+    /// # Errors
+    /// apt does not.
+    pub fn fetch(&self, packages: &[PathBuf]) -> Result<Vec<PathBuf>> {
+        let names = self.take_in(packages)?;
+        self.run_ok(&format!(
+            "mkdir -p /fetched/partial && cd /tmp \
+             && apt-get install -y --download-only -o Dir::Cache::archives=/fetched{names}"
+        ))?;
+        let dir = self.path("/fetched");
+        let failed = || format!("cannot list {}", dir.display());
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&dir).context(failed)? {
+            let path = entry.context(failed)?.path();
+            if path.extension().is_some_and(|extension| extension == "deb") {
+                found.push(path);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Copies package files to /tmp, and gives their names for apt, each after a blank.
+    fn take_in(&self, packages: &[PathBuf]) -> Result<String> {
         let mut names = String::new();
         for package in packages {
             let name = package.file_name().and_then(|n| n.to_str()).unwrap_or("");
@@ -203,9 +247,7 @@ impl Root {
             names.push_str(" ./");
             names.push_str(name);
         }
-        self.run_ok(&format!(
-            "cd /tmp && apt-get install -y --no-install-recommends{names}"
-        ))
+        Ok(names)
     }
 }
 
@@ -218,8 +260,41 @@ impl Drop for Root {
     }
 }
 
+/// The tree of a host of libvirt's VMs with nothing of the product on it, made now or earlier. It is shared: nothing may be
+/// written to it.
+///
+/// # Errors
+/// As of [`Root::fresh`], or apt does not install libvirt.
+pub fn hypervisor(suite: Suite) -> Result<PathBuf> {
+    let made = roots()?.join(format!("{}.hypervisor", suite.name()));
+    if made.exists() {
+        return Ok(made);
+    }
+    let root = Root::fresh(suite)?;
+    root.run_ok(&format!(
+        "apt-get install -y --no-install-recommends {HYPERVISOR}"
+    ))?;
+    let new = made.with_extension("new");
+    if new.exists() {
+        fs::remove_dir_all(&new).context(|| format!("cannot remove {}", new.display()))?;
+    }
+    // What is mounted in it is none of it.
+    run(Command::new("cp")
+        .args(["--archive", "--one-file-system", "--"])
+        .arg(root.path("").join("."))
+        .arg(&new))?;
+    fs::rename(&new, &made).context(|| format!("cannot rename {}", new.display()))?;
+    Ok(made)
+}
+
+/// Where all roots are kept.
+fn roots() -> Result<PathBuf> {
+    Ok(cache_dir()?.join("roots"))
+}
+
 /// What debootstrap made, now or earlier.
-fn base(cache: &Path, suite: Suite) -> Result<PathBuf> {
+fn base(suite: Suite) -> Result<PathBuf> {
+    let cache = roots()?;
     let name = suite.name();
     let base = cache.join(name);
     if base.exists() {
@@ -236,7 +311,7 @@ fn base(cache: &Path, suite: Suite) -> Result<PathBuf> {
     if new.exists() {
         fs::remove_dir_all(&new).context(|| format!("cannot remove {}", new.display()))?;
     }
-    fs::create_dir_all(cache).context(|| format!("cannot make {}", cache.display()))?;
+    fs::create_dir_all(&cache).context(|| format!("cannot make {}", cache.display()))?;
     let mirror = mirror()?;
     let mut command = Command::new("debootstrap");
     command

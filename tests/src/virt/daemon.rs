@@ -20,7 +20,7 @@ const SSHD_CONF: &str = "ListenAddress 0.0.0.0
 PidFile none
 PermitRootLogin yes
 StrictModes no
-PasswordAuthentication no
+PasswordAuthentication yes
 KbdInteractiveAuthentication no
 UsePAM no
 LogLevel ERROR

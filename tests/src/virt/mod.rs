@@ -58,6 +58,15 @@ impl Bed {
     /// This is not root, a program is missing (tests/lab/deps.sh libvirt-daemon-system libvirt-clients), or a daemon
     /// does not come up.
     pub fn up() -> Result<Bed> {
+        Bed::on(Path::new("/"))
+    }
+
+    /// The same of nodes that are like another system than this machine's: one whose tree is in `base`, which stays as it
+    /// is. It must have libvirtd, virsh, QEMU, sshd and ip.
+    ///
+    /// # Errors
+    /// As of [`up`](Self::up).
+    pub fn on(base: &Path) -> Result<Bed> {
         if !rustix::process::geteuid().is_root() {
             return Err(Error::new(
                 "the libvirt bed needs namespaces: run it as root",
@@ -68,7 +77,7 @@ impl Bed {
         make_keys(&keys, &keys.join("own"), &NODES)?;
         writer::make(&keys.join("own"))?;
         let keeper = Arc::new(Keeper::new()?);
-        let start = |(name, number)| Node::start(name, number, run.path(), &keys, &keeper);
+        let start = |(name, number)| Node::start(name, number, base, run.path(), &keys, &keeper);
         let (a, b) = std::thread::scope(|scope| {
             let a = scope.spawn(|| start(NODES[0]));
             let b = start(NODES[1]);

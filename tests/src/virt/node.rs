@@ -33,10 +33,12 @@ pub struct Node {
 }
 
 impl Node {
-    /// Makes the namespaces and the files, with what is under `own` in `keys` among them. Nothing runs yet.
+    /// Makes the namespaces and the files over those of `base`, with what is under `own` in `keys` among them. Nothing runs
+    /// yet.
     pub(super) fn start(
         name: &'static str,
         number: u8,
+        base: &Path,
         run: &Path,
         keys: &Path,
         keeper: &Arc<Keeper>,
@@ -51,6 +53,7 @@ impl Node {
                 .args(["--kill-child", "--", "/bin/sh", "-c", INIT, "node"])
                 .arg(&dir)
                 .args([name, &number.to_string()])
+                .arg(base)
                 .env_clear()
                 .env("PATH", PATH)
                 .stdin(Stdio::null())

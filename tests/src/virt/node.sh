@@ -1,20 +1,20 @@
-# The first process of a node of the libvirt bed; arguments: DIRECTORY NAME NUMBER. It runs in namespaces of its own.
+# The first process of a node of the libvirt bed; arguments: DIRECTORY NAME NUMBER BASE. It runs in namespaces of its own.
 #
-# The node's root is an overlay over this machine's, so it has all programs of this machine, and whatever is written is
-# the node's own and gone with it. Images of disks are not in the overlay: they lie in DIRECTORY/images, on a file
+# The node's root is an overlay over BASE, mostly this machine's own, so it has all programs of this machine, and whatever is
+# written is the node's own and gone with it. Images of disks are not in the overlay: they lie in DIRECTORY/images, on a file
 # system that can do direct I/O and that the test sees too.
 #
 # It stays to reap what others leave behind. libvirtd must not be the first process: it would not do that, and wait
 # 40 s for each QEMU that it only asks what it can do.
 set -eu
-dir=$1 name=$2 number=$3
+dir=$1 name=$2 number=$3 base=$4
 top=$dir/top root=$dir/top/root
 mkdir -p "$top" "$dir/images" "$dir/run" "$dir/log"
 mount --make-rprivate /
 # Not on the file system of the lower layer, which may not hold the upper one.
 mount -t tmpfs -o mode=755 tmpfs "$top"
 mkdir "$top/upper" "$top/work" "$root"
-mount -t overlay -o "lowerdir=/,upperdir=$top/upper,workdir=$top/work" overlay "$root"
+mount -t overlay -o "lowerdir=$base,upperdir=$top/upper,workdir=$top/work" overlay "$root"
 
 mount -t proc proc "$root/proc"
 mount -t sysfs sysfs "$root/sys"

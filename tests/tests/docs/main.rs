@@ -4,6 +4,7 @@
 mod commands;
 mod files;
 mod links;
+mod packages;
 mod units;
 
 use commands::{options_named, our_commands, Said};

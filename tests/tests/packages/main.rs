@@ -3,6 +3,8 @@
 //! With LAB_DEBS they are those that `make deb` has built; else they are put together from the programs that the other tests
 //! use, and how cargo builds them for packages is not tested here.
 
+mod newcomer;
+
 use libtest_mimic::{Arguments, Failed, Trial};
 use pvesync::guard;
 use rblocksync::replica::Layout;
@@ -77,6 +79,9 @@ const TESTS: &[(&str, Test)] = &[
         a_purge_keeps_what_is_about_vms,
     ),
     ("a_purge_removes_history", a_purge_removes_history),
+    ("a_newcomer_to_libvirt_on_debian_12", |built| {
+        newcomer::to_libvirt(built, Suite::Bookworm)
+    }),
 ];
 
 fn files(built: &Built, names: &[&str]) -> Result<Vec<PathBuf>> {
