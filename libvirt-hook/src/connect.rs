@@ -108,8 +108,8 @@ impl Connection {
         let what = format!("connect to libvirt at {uri}");
         let opened = bounded(&what, OPEN_TIME, move || Connect::open(Some(&name)));
         let connect = opened.map_err(|e| match e.advice() {
-            Some(_) => e,
-            None => e.advise(
+            Some(_) if e.kind() != Kind::Remote => e,
+            _ => e.advise(
                 "is its daemon running? 'systemctl status libvirtd.service virtqemud.socket'",
             ),
         })?;
