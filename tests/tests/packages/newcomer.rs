@@ -50,7 +50,7 @@ fn follow(page: &str, bed: &Bed, program: &str, built: &Built, suite: Suite) -> 
     let (a, b) = (bed.a(), bed.b());
     // The files that are fetched are in it.
     let root = Root::on(&hypervisor(suite)?, suite)?;
-    let mut needed = root.fetch(&[package.clone()])?;
+    let mut needed = root.fetch(std::slice::from_ref(&package))?;
     needed.push(package.clone());
     for node in [a, b] {
         be_new(node, &package, &needed)?;
