@@ -212,8 +212,8 @@ pub fn old_generations_go(lab: &Lab) -> Result<()> {
         volumes,
         "snap_vm-101-disk-0_rbs2 snap_vm-101-disk-0_rbs3 vm-101-disk-0\n\
          .vm-101-disk-0.raw.rbs2 .vm-101-disk-0.raw.rbs3 vm-101-disk-0.raw\n\
-         000000000002-0.digests\n000000000002-1.digests\n000000000002-1.stamp\n000000000002.checked\n000000000002.json\n\
-         000000000003-0.digests\n000000000003-1.digests\n000000000003-1.stamp\n000000000003.json"
+         000000000002-0.digests\n000000000002-1.digests\n000000000002-1.stamp\n000000000002.checked\n000000000002.json\n000000000002.map\n\
+         000000000003-0.digests\n000000000003-1.digests\n000000000003-1.stamp\n000000000003.json\n000000000003.map"
     );
     assert_eq!(digests_of(lab, 2)?, second);
     let list = "pvesync generations 101 --to hvb";
