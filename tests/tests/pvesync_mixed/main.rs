@@ -1,10 +1,11 @@
 //! VM 170: a thin volume, a raw file and a qcow2 file, the files where nothing can be cloned, and a guest that numbers
 //! its writes over all three in order. Whatever happens between two syncs, each generation shows one instant.
 
-use serde_json::Value;
+use serde_json::{json, Value};
 use std::process::ExitCode;
+use std::time::Instant;
 use tests::lab::pattern::{self, Report};
-use tests::lab::{suite, Lab, Options, Result};
+use tests::lab::{suite, Guest, Lab, Options, Result, RUN_TIMEOUT};
 use tests::named;
 use tests::pair::*;
 
@@ -199,6 +200,23 @@ fn what_was_sent_can_be_verified(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+/// Waits until VM 171 has written more often than this, by what QEMU has counted since its start: its file cannot be looked
+/// into while it runs.
+fn wait_for_more(guest: &Guest, than: u64) -> Result<u64> {
+    let until = Instant::now() + RUN_TIMEOUT;
+    let mut monitor = guest.qmp(171)?;
+    loop {
+        let told = monitor.execute("query-blockstats", json!({}))?;
+        let drives = told.as_array().into_iter().flatten();
+        let writes = drives.filter_map(|drive| drive["stats"]["wr_operations"].as_u64());
+        let written = writes.sum();
+        if written > than {
+            return Ok(written);
+        }
+        assert!(Instant::now() < until, "stuck at write {written}");
+    }
+}
+
 fn a_running_vms_qcow2_disk_may_become_a_thin_volume(lab: &Lab) -> Result<()> {
     let (a, b) = (lab.a(), lab.b());
     let image = "/var/lib/plain/images/171/vm-171-disk-0.qcow2";
@@ -211,8 +229,9 @@ fn a_running_vms_qcow2_disk_may_become_a_thin_volume(lab: &Lab) -> Result<()> {
          scsihw: virtio-scsi-single\nsmbios1: uuid=6d0f7a52-1f5b-4c1e-9b8e-0a6f6b3d1171\n",
     )?;
     a.run_ok("qm start 171")?;
-    let mut seen = 0;
+    let (mut seen, mut written) = (0, 0);
     for round in 1..=3 {
+        written = wait_for_more(a, written)?;
         let events = sync(lab, "171 --to hvb --storage plain=local-lvm")?;
         let volume = format!("/dev/pve/snap_vm-171-disk-0_rbs{round}");
         let report = one_instant(b, &[&volume])?;
