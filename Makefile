@@ -49,7 +49,7 @@ test: deps check static
 	$(CARGO_TEST) --no-run
 	$(CARGO_TEST) --no-run $(LABS:%=--test %)
 # The program is there: tests of its package run it.
-	VIRT_BLOCKSYNC=$(abspath $(OUT))/debug/virt-blocksync $(MAKE) -j$(JOBS) --output-sync $(LABS) $(SLOW) units quick fuzz-smoke
+	VIRT_BLOCKSYNC=$(abspath $(OUT))/debug/virt-blocksync $(MAKE) -j$(JOBS) --keep-going --output-sync $(LABS) $(SLOW) units quick fuzz-smoke
 
 # Each boots a lab of its own; `make build` first.
 $(LABS) $(SLOW):

@@ -225,12 +225,14 @@ fn wait_until_stopped(guest: &Guest, pid: &str, point: &str) -> Result<()> {
 
 fn a_seal_that_was_cut_off_is_finished(lab: &Lab) -> Result<()> {
     let b = lab.b();
+    // Lost with the power it would be replaced by a program that is brought along, which dies nowhere.
     b.run_ok(
-        "mv /usr/bin/pvesync /usr/bin/pvesync.real && cat > /usr/bin/pvesync <<'EOF' && chmod 755 /usr/bin/pvesync
+        "set -e; mv /usr/bin/pvesync /usr/bin/pvesync.real && cat > /usr/bin/pvesync <<'EOF' && chmod 755 /usr/bin/pvesync
 #!/bin/sh
 export RBLOCKSYNC_CRASH_AT=$(cat /tmp/crash-at) RBLOCKSYNC_STOP_AT=$(cat /tmp/stop-at)
 exec /usr/bin/pvesync.real \"$@\"
-EOF",
+EOF
+sync",
     )?;
     let second = generation_digests(lab, 2)?;
     let heads = small::disks(VMID);
