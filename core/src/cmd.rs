@@ -6,13 +6,14 @@
 //! when it fails, what it said on stderr is in the error.
 
 use crate::error::{Error, Kind, Result};
+use crate::sys;
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::process::{kill_process_group, Pid, Signal};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, PipeReader, Read};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -97,8 +98,8 @@ impl Tool {
         command
             .stdin(Stdio::null())
             .env("LC_ALL", "C")
-            .env("PATH", DIRS.join(":"))
-            .process_group(0);
+            .env("PATH", DIRS.join(":"));
+        sys::apart(&mut command);
         Ok(command)
     }
 
@@ -339,7 +340,7 @@ fn execute_with<T: Send>(
         .env("LVM_SUPPRESS_FD_WARNINGS", "1")
         .env("PATH", DIRS.join(":"))
         .before_spawn(|c| {
-            c.process_group(0);
+            sys::apart(c);
             Ok(())
         })
         .unchecked();

@@ -84,3 +84,14 @@ pub fn spawn_tied(command: &mut Command) -> std::io::Result<Child> {
     // SAFETY: `tie` makes two system calls; it neither allocates nor takes a lock.
     unsafe { command.pre_exec(tie) }.spawn()
 }
+
+/// Has a program run in a process group of its own from its first instant, so that what is sent to ours (Ctrl-C in a
+/// terminal) reaches us alone, and we end what we have begun in order.
+///
+/// With the group alone the standard library would take posix_spawn(3). There a signal that is sent to our group before the child
+/// has left it stays pending, and ends it as soon as our handlers are reset. After a fork our handlers catch it in the child.
+pub fn apart(command: &mut Command) -> &mut Command {
+    command.process_group(0);
+    // SAFETY: it does nothing; that it is there makes the library fork.
+    unsafe { command.pre_exec(|| Ok(())) }
+}

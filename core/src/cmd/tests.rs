@@ -1,4 +1,5 @@
 use super::*;
+use std::os::unix::process::CommandExt;
 
 fn sh(script: &str, timeout: Duration) -> Result<(Vec<u8>, String)> {
     execute(
@@ -139,4 +140,47 @@ fn arguments_are_shown_so_that_one_can_see_where_they_end() {
         .arg("--units")
         .args(["b", "a b", "", "x'y"]);
     assert_eq!(cmd.to_string(), r#"lvs --units b "a b" "" "x'y""#);
+}
+
+/// How often commands are run under fire, to meet the instant in which a child is still in our group.
+const SHOTS: usize = 100;
+
+/// What a signal to our process group interrupts is ours to end: a command that gives something back must not die of it.
+#[test]
+fn a_signal_to_our_group_ends_no_command() {
+    const UNDER_FIRE: &str = "RBLOCKSYNC_TEST_UNDER_FIRE";
+    if std::env::var_os(UNDER_FIRE).is_some() {
+        let heard = std::sync::Arc::default();
+        signal_hook::flag::register(signal_hook::consts::SIGTERM, heard).unwrap();
+        println!("ready");
+        for shot in 0..SHOTS {
+            let done = Cmd::new(Tool::Getent).args(["ahosts", "127.0.0.1"]).run();
+            done.unwrap_or_else(|e| panic!("command {shot}: {e}"));
+        }
+        return;
+    }
+    let mut test = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "cmd::tests::a_signal_to_our_group_ends_no_command",
+        ])
+        .arg("--nocapture")
+        .env(UNDER_FIRE, "")
+        .process_group(0)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let group = Pid::from_child(&test);
+    let stdout = io::BufReader::new(test.stdout.take().unwrap());
+    let mut lines = std::io::BufRead::lines(stdout).map_while(|line| line.ok());
+    assert!(lines.any(|line| line.ends_with("ready")));
+    let rest = std::thread::spawn(move || lines.collect::<Vec<_>>());
+    let ended = loop {
+        if let Some(ended) = test.try_wait().unwrap() {
+            break ended;
+        }
+        kill_process_group(group, Signal::TERM).unwrap();
+        std::thread::yield_now();
+    };
+    assert!(ended.success(), "{ended}: {:?}", rest.join().unwrap());
 }

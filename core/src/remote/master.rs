@@ -19,11 +19,11 @@ use super::words;
 use super::HostSpec;
 use crate::error::{Error, Kind, Result};
 use crate::stop::Stop;
+use crate::sys;
 use rustix::process::{kill_process, kill_process_group, Pid, Signal};
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{mpsc, Mutex, MutexGuard, PoisonError};
@@ -242,17 +242,16 @@ fn run_ssh(
     stderr: File,
     options: &SshOptions,
 ) -> Result<Option<ExitStatus>> {
-    let mut child = Command::new("ssh")
+    let mut command = Command::new("ssh");
+    command
         .args(args)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(stderr)
-        .process_group(0)
-        .spawn()
-        .map_err(|e| {
-            Error::io(format!("cannot run ssh to reach {host}"), e)
-                .advise("install the package openssh-client")
-        })?;
+        .stderr(stderr);
+    let mut child = sys::apart(&mut command).spawn().map_err(|e| {
+        Error::io(format!("cannot run ssh to reach {host}"), e)
+            .advise("install the package openssh-client")
+    })?;
     let group = Pid::from_child(&child);
     let (done, waited) = mpsc::channel();
     thread::spawn(move || done.send(child.wait()));
