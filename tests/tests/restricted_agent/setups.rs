@@ -6,12 +6,25 @@ use rblocksync::remote::{Remote, SshOptions};
 use rblocksync::replica::Layout;
 use std::fs;
 use std::os::unix::fs::{symlink, MetadataExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 use tests::sshd::{Sshd, HOST};
 
 const FOREIGN: &str = "# somebody else's\n";
+
+/// `setup` of the host that `sshd` is, with its own state in `state`.
+pub fn setup(sshd: &Sshd, state: &Path, options: &[&str]) -> Output {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["setup", HOST])
+        .args(options)
+        .arg("--ssh-config")
+        .arg(sshd.client_config())
+        .env("RBLOCKSYNC_STATE_DIR", state)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
 
 struct World {
     sshd: Sshd,
@@ -45,15 +58,7 @@ impl World {
     }
 
     fn setup(&self, options: &[&str]) -> Output {
-        Command::new(std::env::current_exe().unwrap())
-            .args(["setup", HOST])
-            .args(options)
-            .arg("--ssh-config")
-            .arg(self.sshd.client_config())
-            .env("RBLOCKSYNC_STATE_DIR", self.dir.path().join("source-state"))
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
+        setup(&self.sshd, &self.dir.path().join("source-state"), options)
     }
 
     fn set_up(&self, options: &[&str]) -> String {

@@ -4,6 +4,7 @@
 
 use crate::guest::Guest;
 use crate::program::{DISKS, HOSTNAME, PROGRAM, TARGET};
+use crate::setups::setup;
 use rblocksync::replica::{list_generations, Layout};
 use std::fs;
 use std::os::unix::fs::{chown, PermissionsExt};
@@ -165,15 +166,7 @@ impl World {
     }
 
     fn setup(&self, options: &[&str]) -> Output {
-        Command::new(std::env::current_exe().unwrap())
-            .args(["setup", HOST])
-            .args(options)
-            .arg("--ssh-config")
-            .arg(self.sshd.client_config())
-            .env("RBLOCKSYNC_STATE_DIR", self.path("source-state"))
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
+        setup(&self.sshd, &self.path("source-state"), options)
     }
 
     fn keyed(&self) -> String {
@@ -314,6 +307,8 @@ fn refused_before_anything(world: &World) {
     }
     assert!(!world.path("policies").exists());
     assert!(!world.user.home.join(".ssh").exists());
+    let keys = fs::read_dir(Layout::new(world.path("source-state")).keys());
+    assert_eq!(keys.map_or(0, Iterator::count), 0, "of keys");
 }
 
 /// The user asks sudo for more than that one command.
@@ -389,6 +384,18 @@ fn cut_elsewhere(world: &World, program: &str, policy: &str) {
     world.calls();
 }
 
+/// It was the agent that ran, under its policy, and nothing came through to it.
+#[track_caller]
+fn is_the_agent(world: &World, run: &Output, policy: &str) {
+    let answer = String::from_utf8_lossy(&run.stdout);
+    assert!(
+        run.status.success() && answer.ends_with("\nrestricted\n"),
+        "{}",
+        said(run)
+    );
+    is_clean(world, policy);
+}
+
 /// What the program was started with, in calls that were all let through.
 #[track_caller]
 fn is_clean(world: &World, policy: &str) {
@@ -434,13 +441,7 @@ fn environment(world: &World, program: &str, policy: &str) {
         policy,
     ];
     let run = world.user.run(&hostile, &words);
-    let answer = String::from_utf8_lossy(&run.stdout);
-    assert!(
-        run.status.success() && answer.ends_with("\nrestricted\n"),
-        "{}",
-        said(&run)
-    );
-    is_clean(world, policy);
+    is_the_agent(world, &run, policy);
     for asked in [
         "",
         "sh",
@@ -467,13 +468,7 @@ fn by_the_key(world: &World, policy: &str) {
     ];
     for set in &options {
         let run = world.ssh(&["-o", set], "foldervm agent --id");
-        let answer = String::from_utf8_lossy(&run.stdout);
-        assert!(
-            run.status.success() && answer.ends_with("\nrestricted\n"),
-            "{}",
-            said(&run)
-        );
-        is_clean(world, policy);
+        is_the_agent(world, &run, policy);
     }
     for command in [
         "id",

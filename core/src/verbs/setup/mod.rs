@@ -141,26 +141,18 @@ impl There<'_> {
     }
 
     fn add(&self, policy: &str) -> Result<()> {
-        let (public, is_new) = make_key(&self.key())?;
-        let found = Remote::during(&self.host, &self.admin, |session| {
-            let found = self.look(session)?;
-            let sudo = found.sudo.iter().map(|sudo| format!("{sudo} -n "));
-            let line = format!(
-                "restrict,command=\"{}{} agent --restrict {}\" {public} {}\n",
-                sudo.collect::<String>(),
-                found.program,
-                found.policy,
-                self.marker
-            );
-            self.run(session, "add", Some(&format!("{line}{policy}")))?;
-            Ok(found)
-        })?;
+        let key = self.key();
+        let (public, is_new) = make_key(&key)?;
+        let installed = self.install(&public, policy);
+        if installed.is_err() && is_new {
+            // It is good for nothing there, and no run should try it. Why there was nothing to install it for is the error.
+            let _ = remove_key(&key);
+        }
         let Found {
             program,
             policy: file,
             sudo,
-        } = found;
-        let key = self.key();
+        } = installed?;
         let how = match is_new {
             true => "made",
             false => "is there already",
@@ -192,6 +184,23 @@ impl There<'_> {
             json!({"event": "setup", "host": self.keyed.to_string(), "key": key, "policy": file}),
         );
         Ok(())
+    }
+
+    /// Puts the key's line and the policy there.
+    fn install(&self, public: &str, policy: &str) -> Result<Found> {
+        Remote::during(&self.host, &self.admin, |session| {
+            let found = self.look(session)?;
+            let sudo = found.sudo.iter().map(|sudo| format!("{sudo} -n "));
+            let line = format!(
+                "restrict,command=\"{}{} agent --restrict {}\" {public} {}\n",
+                sudo.collect::<String>(),
+                found.program,
+                found.policy,
+                self.marker
+            );
+            self.run(session, "add", Some(&format!("{line}{policy}")))?;
+            Ok(found)
+        })
     }
 
     fn remove(&self) -> Result<()> {
