@@ -87,7 +87,3 @@ impl Selection for SelectionArgs {
         Ok(())
     }
 }
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests;

@@ -4,10 +4,7 @@ use std::process::ExitCode;
 use tests::cli::virt_blocksync;
 use tests::markdown::carry_out;
 use tests::named;
-use tests::virt::{suite, Bed, Medium, Result, Vm};
-
-/// What the bed's VMs boot from.
-const BOOT: &str = "/usr/share/bed/writer.img";
+use tests::virt::{suite, Bed, Result};
 
 fn main() -> ExitCode {
     suite::run(named![the_page_is_true])
@@ -20,12 +17,7 @@ fn the_page_is_true(bed: &Bed) -> Result<()> {
         // The bed has made it, for everybody; a host has none yet.
         node.run_ok("chmod 700 /var/lib/rblocksync")?;
     }
-    let vm = Vm::new("web01").disk(Medium::Qcow2).disk(Medium::Raw);
-    let boot = "/var/lib/libvirt/images/web01-boot.img";
-    a.make_disks(&vm)?;
-    a.run_ok(&format!("cp {BOOT} {boot}"))?;
-    a.virsh_with("define", &vm.xml().replace(BOOT, boot))?;
-    a.virsh_ok("start web01")?;
+    let vm = a.boot_of_its_own("web01")?;
     a.wait_for_writes(&vm, 10)?;
 
     let page = include_str!("../../docs/quickstart-libvirt.md");

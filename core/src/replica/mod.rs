@@ -62,8 +62,9 @@ pub use role::{Role, Standing};
 pub use stand::{give_up, has_given_up, newest_epoch, retire, stand, target_pairs, targets_of};
 pub(crate) use store::remove;
 pub use store::{
-    handovers, host_id, keep_sent_tables, newest_sent, note_sent, read_json, sent, source_pair,
-    source_pairs, source_pairs_to, source_vms, write_json, write_text, SourcePair, TargetPair,
+    handovers, host_id, keep_sent_tables, newest_sent, note_sent, read_json, sent, sent_bitmaps,
+    source_pair, source_pairs, source_pairs_to, source_vms, write_json, write_text, SourcePair,
+    TargetPair,
 };
 pub use takeover::{pending_take_over, take_over, TakeOver, TakenOver};
 pub use target::{Fork, Prepared, Proof, ReplicaTarget, SealReport};

@@ -287,6 +287,19 @@ pub fn note_sent(
     old.iter().try_for_each(|path| remove(path))
 }
 
+/// The records of QEMU's bitmaps that [`keep_sent_tables`] keeps of `vm`, whatever the target.
+pub fn sent_bitmaps(layout: &Layout, vm: &str) -> Result<Vec<BitmapRecord>> {
+    let mut records = Vec::new();
+    for target in paths_in(&layout.source_pairs(vm))? {
+        if target.is_dir() {
+            for path in files_in(&target, "bitmap")? {
+                records.extend(read_json::<BitmapRecord>(&path)?);
+            }
+        }
+    }
+    Ok(records)
+}
+
 /// Keeps what will be needed to send only what changed since what was just sealed as generation `number`: for each disk
 /// the table of its segments' digests, and what QEMU's bitmap is called if there is one. What is older goes.
 pub fn keep_sent_tables(

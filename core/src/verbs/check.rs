@@ -2,7 +2,7 @@
 //! (the monitoring plugins' development guidelines).
 
 use super::Promised;
-use crate::cli::config::Failed;
+use crate::cli::config::{Failed, Program};
 use crate::cli::units::parse_time;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
@@ -10,7 +10,9 @@ use crate::job::fleet::{with_status, Ages};
 use crate::job::{statuses, PairStatus, Verdict};
 use crate::journal::Side;
 use crate::replica::Layout;
+use clap::{ArgMatches, FromArgMatches};
 use jiff::Timestamp;
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -50,8 +52,23 @@ pub fn answered(line: &str, code: u8) -> ExitCode {
     }
 }
 
+/// What a command line says, with the program's name in front, and what clap found in it. Else the exit code, after it was told
+/// that the configuration is wrong. A line that is wrong ends the process.
+pub fn parsed<C: FromArgMatches>(
+    program: &Program,
+    line: &[OsString],
+) -> std::result::Result<(C, ArgMatches), ExitCode> {
+    let matches = program
+        .matches(line)
+        .map_err(|failed| misconfigured(program.name, &failed))?;
+    match C::from_arg_matches(&matches) {
+        Ok(cli) => Ok((cli, matches)),
+        Err(e) => e.exit(),
+    }
+}
+
 /// Tells that the configuration is wrong; of a check that is the answer. Gives the exit code.
-pub fn misconfigured(program: &str, failed: &Failed) -> ExitCode {
+fn misconfigured(program: &str, failed: &Failed) -> ExitCode {
     match failed.verb.as_deref() {
         Some("check") => {
             let (line, code) = unknown(&failed.error);

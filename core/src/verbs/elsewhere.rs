@@ -11,7 +11,7 @@ use crate::cli::config::ConfigFile;
 use crate::cli::{OutputOptions, ProgressMode, SshArgs};
 use crate::error::{Error, Kind, Result};
 use crate::remote::{agent_id, AgentPipe, AgentSpec, Ended, HostSpec, Remote, SshOptions};
-use crate::stop::Stop;
+use crate::stop::{on_signals, Stop};
 use crate::wire::VERSION;
 use rustix::process::Signal;
 use std::ffi::{OsStr, OsString};
@@ -180,8 +180,17 @@ fn copy(from: &mut impl Read, to: &mut impl Write) {
     }
 }
 
+/// What stops this process: its signals, and those that come over the line if it was `relayed` here.
+pub fn stop_of(relayed: bool) -> Result<Stop> {
+    let stop = on_signals()?;
+    if relayed {
+        obey_stdin(&stop)?;
+    }
+    Ok(stop)
+}
+
 /// There: lets what comes on standard input stop the run, like the signal that it stands for.
-pub fn obey_stdin(stop: &Stop) -> Result<()> {
+fn obey_stdin(stop: &Stop) -> Result<()> {
     let stop = stop.clone();
     std::thread::Builder::new()
         .name("line".into())

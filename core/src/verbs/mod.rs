@@ -25,7 +25,7 @@ mod test_failover;
 mod verify;
 
 pub use boot_check::{boot_check, BootCheckArgs};
-pub use check::{answered, check, misconfigured, unknown, CheckArgs};
+pub use check::{answered, check, parsed, unknown, CheckArgs};
 pub use doctor::{doctor, DoctorArgs};
 pub use examples::with_examples;
 pub use failback::{failback, FailbackArgs};

@@ -2,11 +2,10 @@
 
 use crate::overlay::Overlay;
 use crate::running;
-use rblocksync::error::{Error, Result};
+use rblocksync::error::Result;
 use rblocksync::qemu::{img, BitmapRecord};
-use rblocksync::replica::{read_json, write_json, Generation, Layout, TargetPair};
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use rblocksync::replica::{write_json, Generation, Layout, TargetPair};
+use std::path::Path;
 
 /// Has QEMU note what the guest changes of a disk since `generation`, which is what lies below the empty `overlay`: the first
 /// sync back needs to read no more. QEMU merges the record with what lies over the disk; a raw disk cannot keep one.
@@ -28,31 +27,4 @@ pub(super) fn begin(
     img::begin_bitmap(Path::new(&overlay.path), &record.name)?;
     let path = layout.taken_bitmap(pair.pair, generation.number, index);
     write_json(&path, &record)
-}
-
-/// The names of all such records of `vm` as a source, whatever its targets.
-pub(super) fn known(layout: &Layout, vm: &str) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for target in entries(&layout.source_pairs(vm))? {
-        if !target.is_dir() {
-            continue;
-        }
-        for path in entries(&target)? {
-            if path.extension().is_some_and(|e| e == "bitmap") {
-                names.extend(read_json::<BitmapRecord>(&path)?.map(|record| record.name));
-            }
-        }
-    }
-    Ok(names)
-}
-
-fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
-    let cannot = |e| Error::io(format!("cannot list {}", dir.display()), e);
-    match std::fs::read_dir(dir) {
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        listed => listed
-            .map_err(cannot)?
-            .map(|entry| entry.map(|e| e.path()).map_err(cannot))
-            .collect(),
-    }
 }

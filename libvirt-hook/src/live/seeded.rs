@@ -17,6 +17,7 @@ use rblocksync::error::{Error, Kind, Result};
 use rblocksync::hypervisor::{Incoming, LiveProfile, SeededHypervisor};
 use rblocksync::image::ImageFormat;
 use rblocksync::qemu;
+use rblocksync::replica::sent_bitmaps;
 use rblocksync::replica::{Generation, TargetPair};
 use rblocksync::stop::Stop;
 use std::path::{Path, PathBuf};
@@ -56,7 +57,9 @@ impl SeededHypervisor for VirtTarget {
         running::end_own_backup(&handle)?;
         handle.wait_idle(JOB_MAX, &Stop::new())?;
         // The bitmaps would go along, and be of no use there. What is sealed next is compared with all of it anyway.
-        running::remove_checkpoints(&handle, &records::known(&self.layout, vm)?)?;
+        let records = sent_bitmaps(&self.layout, vm)?.into_iter();
+        let names: Vec<String> = records.map(|record| record.name).collect();
+        running::remove_checkpoints(&handle, &names)?;
         let live = Domain::parse(&handle.live_xml()?)?;
         let planned = overlay::plan(&live)?;
         // Nobody uses what is left of an earlier move, and it would be in the way.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Nothing of a host that a namespace lacks: no security driver, no control groups, no log daemon.
-const QEMU_CONF: &str = r#"user = "root"
+pub const QEMU_CONF: &str = r#"user = "root"
 group = "root"
 security_driver = "none"
 cgroup_controllers = []

@@ -31,6 +31,7 @@ mod vm;
 mod writer;
 
 pub use crate::lab::{Background, Error, Output, Result, RUN_TIMEOUT};
+pub use daemon::QEMU_CONF;
 pub use moving::repetitions;
 pub use node::Node;
 pub use vm::{Disk, Medium, Vm};

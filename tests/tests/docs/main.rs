@@ -2,6 +2,7 @@
 //! somewhere, every option that is named exists. docs/contributing.md tells which commands are carried out as well.
 
 mod commands;
+mod examples;
 mod files;
 mod links;
 mod packages;

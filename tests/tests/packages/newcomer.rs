@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tests::debian::{hypervisor, Built, Root, Suite};
 use tests::lab::Result;
 use tests::markdown::carry_out_from_installation;
-use tests::virt::{Bed, Medium, Node, Vm};
+use tests::virt::{Bed, Node};
 
 /// What a newcomer types for root's password on the other host.
 const PASSWORD: &str = "a-newcomers";
@@ -19,19 +19,11 @@ fn answers() -> String {
     format!("#!/bin/sh\ncase $1 in *yes/no*) echo yes ;; *) echo {PASSWORD} ;; esac\n")
 }
 
-/// What the bed's VMs boot from.
-const BOOT: &str = "/usr/share/bed/writer.img";
-
 /// The quick start for libvirt, with a running domain.
 pub fn to_libvirt(built: &Built, suite: Suite) -> Result<()> {
     let bed = Bed::on(&hypervisor(suite)?)?;
     let (a, b) = (bed.a(), bed.b());
-    let vm = Vm::new("web01").disk(Medium::Qcow2).disk(Medium::Raw);
-    let boot = "/var/lib/libvirt/images/web01-boot.img";
-    a.make_disks(&vm)?;
-    a.run_ok(&format!("cp {BOOT} {boot}"))?;
-    a.virsh_with("define", &vm.xml().replace(BOOT, boot))?;
-    a.virsh_ok("start web01")?;
+    let vm = a.boot_of_its_own("web01")?;
     a.wait_for_writes(&vm, 10)?;
 
     let page = include_str!("../../../docs/quickstart-libvirt.md");

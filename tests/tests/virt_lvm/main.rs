@@ -6,12 +6,10 @@ use tests::cli::virt_blocksync;
 use tests::lab::{suite, Error, Guest, Lab, Options, Result};
 use tests::named;
 use tests::pair::{expect, newest_write, one_instant, wait_for_writes};
+use tests::virt::QEMU_CONF;
 
 /// What the domain is made of. Its disk vdz is what it boots from: the writer.
 const DOMAIN: &str = include_str!("domain.xml");
-const QEMU_CONF: &str =
-    "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\ncgroup_controllers = []\n\
-     namespaces = []\nremember_owner = 0\nstdio_handler = \"file\"\n";
 const WRITTEN: [&str; 2] = ["/dev/pve/lv01-vda", "/dev/pve/lv01-vdb"];
 
 fn main() -> ExitCode {

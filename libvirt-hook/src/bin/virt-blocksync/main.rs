@@ -4,7 +4,7 @@ mod away;
 mod fleets;
 mod syncs;
 
-use clap::{ArgMatches, FromArgMatches};
+use clap::ArgMatches;
 use libvirt_domain::guest::{ours, Put};
 use rblocksync::cli::{config, ended, exit_code, run_agent, Reporter};
 use rblocksync::error::Result;
@@ -62,13 +62,9 @@ fn main() -> ExitCode {
 }
 
 fn parsed(line: &[OsString], relayed: bool) -> ExitCode {
-    let matches = match CONFIGURED.matches(line) {
-        Ok(matches) => matches,
-        Err(failed) => return verbs::misconfigured(PROGRAM, &failed),
-    };
-    match Cli::from_arg_matches(&matches) {
-        Ok(cli) => run(cli, &matches, (line, relayed)),
-        Err(e) => e.exit(),
+    match verbs::parsed::<Cli>(&CONFIGURED, line) {
+        Ok((cli, matches)) => run(cli, &matches, (line, relayed)),
+        Err(code) => code,
     }
 }
 
@@ -103,11 +99,7 @@ fn host(uri: Option<&str>) -> Arc<dyn Host> {
 
 fn run(cli: Cli, matches: &ArgMatches, (line, relayed): (&[OsString], bool)) -> ExitCode {
     let reporter = Reporter::new(cli.output);
-    let signals = on_signals().and_then(|stop| match relayed {
-        true => elsewhere::obey_stdin(&stop).map(|()| stop),
-        false => Ok(stop),
-    });
-    let stop = match signals {
+    let stop = match elsewhere::stop_of(relayed) {
         Ok(stop) => stop,
         Err(error) => {
             reporter.fail(PROGRAM, &error);

@@ -3,7 +3,7 @@
 mod fleets;
 mod syncs;
 
-use clap::{ArgMatches, FromArgMatches};
+use clap::ArgMatches;
 use fleets::{front, promised, vms};
 use pvesync::args::{Cli, Verb, CONFIGURED};
 use pvesync::disks::Choice;
@@ -18,7 +18,7 @@ use rblocksync::error::{Error, Kind, Result};
 use rblocksync::job::{keeper, Patient, SourceDisk, TargetService};
 use rblocksync::replica::{state_dir, Generation, Layout};
 use rblocksync::snapshot::watchdog;
-use rblocksync::stop::{on_signals, Stop};
+use rblocksync::stop::Stop;
 use rblocksync::verbs::elsewhere::{self, Output, RELAYED};
 use rblocksync::verbs::{self, jobs, CheckArgs, DoctorArgs, Place, ReportArgs};
 use std::ffi::OsString;
@@ -56,23 +56,15 @@ fn main() -> ExitCode {
 }
 
 fn parsed(line: &[OsString], relayed: bool) -> ExitCode {
-    let matches = match CONFIGURED.matches(line) {
-        Ok(matches) => matches,
-        Err(failed) => return verbs::misconfigured(PROGRAM, &failed),
-    };
-    match Cli::from_arg_matches(&matches) {
-        Ok(cli) => run(cli, &matches, relayed),
-        Err(e) => e.exit(),
+    match verbs::parsed::<Cli>(&CONFIGURED, line) {
+        Ok((cli, matches)) => run(cli, &matches, relayed),
+        Err(code) => code,
     }
 }
 
 fn run(cli: Cli, matches: &ArgMatches, relayed: bool) -> ExitCode {
     let reporter = Reporter::new(cli.output);
-    let signals = on_signals().and_then(|stop| match relayed {
-        true => elsewhere::obey_stdin(&stop).map(|()| stop),
-        false => Ok(stop),
-    });
-    let stop = match signals {
+    let stop = match elsewhere::stop_of(relayed) {
         Ok(stop) => stop,
         Err(error) => {
             reporter.fail(PROGRAM, &error);

@@ -1,19 +1,34 @@
-use super::*;
-use rblocksync::verbs::jobs::JobsDir;
+//! The job files that the packages have as examples: each names all that a job can say.
+#![allow(clippy::unwrap_used)]
+
+use rblocksync::verbs::jobs::{JobKind, JobsDir, Selection};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-/// The packaged example, as it is, and with all that is in it as a comment, but the second `to`.
 #[test]
-fn the_example_has_every_field_and_is_a_job() {
+fn the_example_of_pvesync_has_every_field_and_is_a_job() {
+    let text = include_str!("../../../packaging/examples/nightly.toml");
+    has_every_field_and_is_a_job::<pvesync::fleet::SelectionArgs>(text, &pvesync::fleet::JOBS);
+}
+
+#[test]
+fn the_example_of_virt_blocksync_has_every_field_and_is_a_job() {
+    let text = include_str!("../../../packaging/examples/virt-blocksync/nightly.toml");
+    has_every_field_and_is_a_job::<virt_blocksync::fleet::SelectionArgs>(
+        text,
+        &virt_blocksync::fleet::JOBS,
+    );
+}
+
+/// As it is, and with all that is in it as a comment, but the second `to`.
+fn has_every_field_and_is_a_job<S: Selection>(text: &str, kind: &'static JobKind) {
     let dir = tempfile::tempdir().unwrap();
-    let etc = dir.path().join("etc").join(PROGRAM);
+    let etc = dir.path().join("etc").join(kind.program.name);
     fs::create_dir_all(etc.join("jobs.d")).unwrap();
     for dir in [&etc, &etc.join("jobs.d")] {
         fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
     }
-    let jobs = JobsDir::<SelectionArgs>::new(dir.path(), &JOBS);
-    let text = include_str!("../../../packaging/examples/nightly.toml");
+    let jobs = JobsDir::<S>::new(dir.path(), kind);
     let put = |name: &str, text: &str| {
         let path = jobs.path(name);
         fs::write(&path, text).unwrap();
@@ -31,8 +46,8 @@ fn the_example_has_every_field_and_is_a_job() {
         .collect();
     put("all", &all.join("\n"));
     jobs.load("all").unwrap();
-    let keys = JOBS.keys();
-    let fields = SelectionArgs::FIELDS.iter().copied();
+    let keys = kind.keys();
+    let fields = S::FIELDS.iter().copied();
     for key in keys.iter().map(String::as_str).chain(fields) {
         let sets =
             |line: &&str| line.starts_with(&format!("{key} =")) || **line == format!("[{key}]");
