@@ -6,13 +6,14 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 /// Most that `systemd-analyze security` may say of each, in tenths: what it reaches now, and a little for the versions of it.
-const EXPOSED_MAX: [(&str, u32); 8] = [
+const EXPOSED_MAX: [(&str, u32); 9] = [
     ("pvesync-boot.service", 70),
     ("pvesync-job@.service", 70),
     ("pvesync-metrics.service", 50),
     ("pvesync-notify@.service", 90),
     ("virt-blocksync-boot.service", 55),
     ("virt-blocksync-job@.service", 70),
+    ("virt-blocksync-metrics.service", 50),
     ("virt-blocksync-notify@.service", 90),
     ("virt-blocksync-work.service", 45),
 ];
