@@ -82,6 +82,9 @@ const TESTS: &[(&str, Test)] = &[
     ("a_newcomer_to_libvirt_on_debian_12", |built| {
         newcomer::to_libvirt(built, Suite::Bookworm)
     }),
+    ("a_newcomer_to_libvirt_on_debian_13", |built| {
+        newcomer::to_libvirt(built, Suite::Trixie)
+    }),
 ];
 
 fn files(built: &Built, names: &[&str]) -> Result<Vec<PathBuf>> {
