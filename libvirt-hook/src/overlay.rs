@@ -169,7 +169,7 @@ fn possible(domain: &Domain) -> Vec<Overlay> {
     disks.collect()
 }
 
-/// The same for what is there, as files of this host.
+/// The same where no guest tells what lies over its disks: what is there, as files of this host.
 pub fn impose_present(domain: &mut Domain) {
     let mut possible = possible(domain);
     possible.retain(|overlay| Path::new(&overlay.path).exists());

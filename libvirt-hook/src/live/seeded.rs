@@ -128,7 +128,6 @@ impl SeededHypervisor for VirtTarget {
                 continue;
             }
             let format: ImageFormat = overlay.format.parse()?;
-            overlay::remove(std::slice::from_ref(&overlay))?;
             qemu::img::overlay(Path::new(&overlay.path), Path::new(&overlay.base), format)?;
             if format == ImageFormat::Qcow2 {
                 records::begin(&self.layout, pair, generation, &overlay)?;
