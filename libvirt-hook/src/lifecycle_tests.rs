@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod arrived;
 mod tpm;
 
 use crate::domain::Domain;

@@ -97,6 +97,8 @@ impl VirtTarget {
         let details = Details::parse(&profile.details)?;
         details.check(&self.host.connection()?, &replica)?;
         volumes::activate(generation)?;
+        // What an earlier move has left beside the disks would be taken for this guest's.
+        overlay::remove_all(&replica)?;
         let memory = relay::path(&pair.target_vm)?;
         relay::make_room(&memory)?;
         write_text(
@@ -340,8 +342,11 @@ impl VirtTarget {
         };
         set_mark(&mut domain, Some(&mark));
         if runs {
-            // What the guest has brought, and is not in its disks yet.
-            overlay::impose_present(&mut domain);
+            // What the guest has brought, and is not in its disks yet. If it has ended, only the files tell.
+            match present.as_ref().and_then(|found| found.live.as_ref()) {
+                Some(live) => overlay::impose(&mut domain, &overlay::used(&Domain::parse(live)?)),
+                None => overlay::impose_present(&mut domain),
+            }
         }
         // What the source's said of its start counts here now.
         let starts = match foreign(generation.described.as_deref()) {

@@ -72,14 +72,15 @@ pub fn used(domain: &Domain) -> Vec<Overlay> {
         .collect()
 }
 
-/// Whether something lies over all disks that the guest can write.
+/// Whether something lies over all disks that the guest can write, and none is merged into: they stand still.
 pub fn covers(domain: &Domain) -> bool {
     let mut written = domain
         .disks()
         .filter(|disk| is_disk(disk) && disk.child("readonly").is_none());
     let is_over = |disk: &Element| {
         let path = file_of(disk);
-        path.is_some_and(|path| Overlay::at(disk_key(disk), path).is_some())
+        let is_merged = disk.child("mirror").is_some();
+        !is_merged && path.is_some_and(|path| Overlay::at(disk_key(disk), path).is_some())
     };
     !used(domain).is_empty() && written.all(is_over)
 }
@@ -169,7 +170,7 @@ fn possible(domain: &Domain) -> Vec<Overlay> {
     disks.collect()
 }
 
-/// The same for what is there, as files of this host.
+/// The same where no guest tells what lies over its disks: what is there, as files of this host.
 pub fn impose_present(domain: &mut Domain) {
     let mut possible = possible(domain);
     possible.retain(|overlay| Path::new(&overlay.path).exists());
@@ -274,6 +275,16 @@ mod tests {
         impose(&mut over, &planned[..1]);
         assert!(!covers(&over));
         assert_eq!(used(&over), planned[..1]);
+    }
+
+    #[test]
+    fn a_disk_that_is_merged_into_does_not_stand_still() {
+        let mut over = domain(TWO);
+        let planned = plan(&over).unwrap();
+        impose(&mut over, &planned);
+        let disk = over.disks_mut().next().unwrap();
+        disk.push(Element::new("mirror").with("job", "active-commit"));
+        assert!(!covers(&over));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The agent's part in taking over a VM while its guest lives: the guest waits here for its memory, and then goes on.
 
 use super::messages::HostRequest;
-use super::seeded::seeder;
+use super::seeded::{seeder, settle};
 use super::service::value;
 use crate::agent::while_there;
 use crate::error::{Error, Kind, Result};
@@ -35,7 +35,9 @@ pub(super) fn handle<'a>(
             value(&live.check_incoming(&pair, &profile).map(drop)?)
         }
         HostRequest::Settle { pair } => {
-            value(&seeder(live)?.settle(&pair_of(layout, pair)?.target_vm)?)
+            seeder(live)?;
+            // Not while it moves on from here, and what is merged is being read.
+            value(&settle(layout, live, &pair_of(layout, pair)?.target_vm)?)
         }
         HostRequest::Receive {
             order,

@@ -260,7 +260,7 @@ impl TargetService<'_> {
                 pinned,
             } => value(&replica::pin(&self.layout, &vm, generation, pinned)?),
             HostRequest::Generations(vm) => {
-                value(&replica::list_generations(&self.layout, vm.as_deref())?)
+                value(&replica::shown_generations(&self.layout, vm.as_deref())?)
             }
             request @ (HostRequest::CheckIncoming { .. }
             | HostRequest::CheckSeeded { .. }

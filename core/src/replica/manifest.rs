@@ -90,6 +90,14 @@ impl DiskRecord {
 }
 
 impl Generation {
+    /// As it is shown and told to others: without the state of a TPM, which holds keys.
+    pub fn shown(&self) -> Generation {
+        Generation {
+            state: None,
+            ..self.clone()
+        }
+    }
+
     /// Version of the form written here.
     pub const VERSION: u32 = 1;
 

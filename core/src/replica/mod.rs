@@ -55,7 +55,7 @@ pub use mend::{Mending, Unsealed};
 pub use own::{own_files, PeersPair};
 pub use plan::{placed, TargetPlan};
 pub use prune::{pin, prune, Pruned};
-pub use replicas::list_generations;
+pub use replicas::{list_generations, shown_generations};
 pub use retention::Retention;
 pub use reverse::{begin_reverse, decline, know_of, BeginReverse, Decline, Reversed, WayBack};
 pub use role::{Role, Standing};

@@ -26,6 +26,18 @@ pub fn list_generations(
     Ok(found)
 }
 
+/// The same, as others are told of them: see [`Generation::shown`].
+pub fn shown_generations(
+    layout: &Layout,
+    vm: Option<&str>,
+) -> Result<Vec<(TargetPair, Vec<Generation>)>> {
+    let mut found = list_generations(layout, vm)?;
+    for (_, generations) in &mut found {
+        *generations = generations.iter().map(Generation::shown).collect();
+    }
+    Ok(found)
+}
+
 /// The one replica on this host of `vm`, by its id here or at the source, with its sealed generations.
 pub(super) fn find_replica(layout: &Layout, vm: &str) -> Result<(TargetPair, Vec<Generation>)> {
     let mut found = list_generations(layout, Some(vm))?;
@@ -49,4 +61,39 @@ pub(super) fn no_generation(vm: &str, number: u64) -> Error {
             generation_name(number)
         ),
     )
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use uuid::Uuid;
+
+    #[test]
+    fn others_are_not_told_the_state_of_a_tpm() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path());
+        let pair = Uuid::nil();
+        let known = json!({
+            "pair": pair, "source_host": pair, "source_name": "host1", "vm": "101", "target_vm": "101",
+            "volumes": {}, "storage_map": [], "head": 3,
+        });
+        let kept = json!({
+            "version": 1, "pair": pair, "epoch": 1, "number": 3, "parent": null,
+            "taken_at": "2024-05-01T10:00:00Z", "consistency": "offline", "notes": [], "disks": [],
+            "excluded": [], "config": "<domain/>", "state": "keys",
+        });
+        store::write_json(&layout.target_pair(pair), &known).unwrap();
+        store::write_json(&layout.generation(pair, 3), &kept).unwrap();
+        let shown = shown_generations(&layout, Some("101")).unwrap();
+        let generation = &shown[0].1[0];
+        assert_eq!(
+            (generation.config.as_str(), &generation.state),
+            ("<domain/>", &None)
+        );
+        // It is there for whoever boots it.
+        let (_, all) = find_replica(&layout, "101").unwrap();
+        assert_eq!(all[0].state.as_deref(), Some("keys"));
+    }
 }

@@ -6,9 +6,9 @@ use crate::cli::Reporter;
 use crate::error::{Error, Kind, Result};
 use crate::job::HostRequest;
 use crate::replica::{
-    self, list_generations, source_pairs_to, told_by, Checked, Generation, TargetPair, Told,
+    self, list_generations, source_pairs_to, told_by, Boot, Checked, Generation, TargetPair, Told,
 };
-use serde_json::json;
+use serde_json::{json, Value};
 
 /// Whose generations to list.
 #[derive(Debug, clap::Args)]
@@ -131,9 +131,29 @@ fn tell_generations(
                 disk.digest
             ));
         }
-        reporter.say(
-            text,
-            json!({"event": "generation", "generation": generation, "boot": boot, "checked": checked}),
-        );
+        reporter.say(text, event(generation, boot, checked));
+    }
+}
+
+fn event(generation: &Generation, boot: Option<&Boot>, checked: Option<&Checked>) -> Value {
+    json!({"event": "generation", "generation": generation.shown(), "boot": boot, "checked": checked})
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_of_a_tpm_is_not_shown() {
+        let kept = json!({
+            "version": 1, "pair": uuid::Uuid::nil(), "epoch": 1, "number": 3, "parent": null,
+            "taken_at": "2024-05-01T10:00:00Z", "consistency": "offline", "notes": [], "disks": [],
+            "excluded": [], "config": "<domain/>", "state": "keys",
+        });
+        let generation: Generation = serde_json::from_value(kept).unwrap();
+        let shown = event(&generation, None, None);
+        assert_eq!(shown["generation"]["config"], "<domain/>");
+        assert!(!shown.to_string().contains("keys"), "{shown}");
     }
 }

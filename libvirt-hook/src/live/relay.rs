@@ -6,10 +6,12 @@
 
 use rblocksync::error::{Error, Kind, Result};
 use rblocksync::files::remove_present;
-use std::fs::{DirBuilder, Permissions};
+use rustix::fs::{Mode, OFlags};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io;
 use std::net::Shutdown;
-use std::os::unix::fs::{chown, DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{chown, DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,6 +64,19 @@ pub(super) fn make_room(path: &Path) -> Result<u32> {
     Ok(user)
 }
 
+/// Makes the socket at `path` this user's alone. The directory is that user's already, who may be quick: what is there by now
+/// may be a link to anything. So what is looked at is what is given.
+fn give(path: &Path, user: u32) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let there = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    if !there.metadata()?.file_type().is_socket() {
+        return Err(io::Error::other("something else is there"));
+    }
+    let itself = format!("/proc/self/fd/{}", there.as_raw_fd());
+    std::fs::set_permissions(&itself, Permissions::from_mode(0o600))?;
+    chown(&itself, Some(user), None)
+}
+
 /// The socket. Dropped, it is gone, and so are connections through it.
 pub(super) struct Relay {
     path: PathBuf,
@@ -79,8 +94,7 @@ impl Relay {
             path: path.to_owned(),
             over: Arc::clone(&over),
         };
-        std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(cannot)?;
-        chown(path, Some(user), None).map_err(cannot)?;
+        give(path, user).map_err(cannot)?;
         listener.set_nonblocking(true).map_err(cannot)?;
         let to = to.to_owned();
         std::thread::Builder::new()
@@ -174,6 +188,29 @@ mod tests {
             over.store(true, Ordering::Release);
             served.join().unwrap().unwrap();
         });
+    }
+
+    #[test]
+    fn what_is_given_to_the_user_is_a_socket_and_never_what_a_link_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = std::fs::metadata(dir.path()).unwrap().uid();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().mode() & 0o777;
+        let socket = dir.path().join("socket");
+        let _listener = UnixListener::bind(&socket).unwrap();
+        give(&socket, own).unwrap();
+        assert_eq!(mode(&socket), 0o600);
+        UnixStream::connect(&socket).unwrap();
+        // The directory is the user's, who is quick.
+        let secret = dir.path().join("secret");
+        std::fs::write(&secret, "").unwrap();
+        std::fs::set_permissions(&secret, Permissions::from_mode(0o444)).unwrap();
+        std::fs::remove_file(&socket).unwrap();
+        std::os::unix::fs::symlink(&secret, &socket).unwrap();
+        give(&socket, own).unwrap_err();
+        std::fs::remove_file(&socket).unwrap();
+        std::fs::hard_link(&secret, &socket).unwrap();
+        give(&socket, own).unwrap_err();
+        assert_eq!(mode(&secret), 0o444);
     }
 
     #[test]

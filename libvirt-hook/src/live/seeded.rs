@@ -131,7 +131,6 @@ impl SeededHypervisor for VirtTarget {
                 continue;
             }
             let format: ImageFormat = overlay.format.parse()?;
-            overlay::remove(std::slice::from_ref(&overlay))?;
             qemu::img::overlay(Path::new(&overlay.path), Path::new(&overlay.base), format)?;
             if format == ImageFormat::Qcow2 {
                 records::begin(&self.layout, pair, generation, &overlay)?;
@@ -237,6 +236,7 @@ fn check_files(planned: &[Overlay]) -> Result<()> {
 }
 
 /// What a block job does to a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Merging {
     /// There is none, and the disk is what is below.
     Done,
@@ -246,33 +246,39 @@ enum Merging {
     Yes { ready: bool },
     /// Another one.
     Other,
+    /// There was one, and something lies over the disk all the same.
+    Failed,
 }
 
-fn merging(handle: &Handle, overlay: &Overlay) -> Result<Merging> {
-    let live = Domain::parse(&handle.live_xml()?)?;
+/// By the domain as it runs; `begun`: there was one.
+fn merging(live: &Domain, overlay: &Overlay, begun: bool) -> Merging {
     let disk: Option<&Element> = live.disks().find(|disk| disk_key(disk) == overlay.key);
     let Some(disk) = disk else {
-        return Ok(Merging::Done);
+        return Merging::Done;
     };
     let mirror = disk.child("mirror");
-    Ok(match mirror.map(|mirror| mirror.attribute("job")) {
+    match mirror.map(|mirror| mirror.attribute("job")) {
         Some(Some("active-commit")) => Merging::Yes {
             ready: mirror.and_then(|m| m.attribute("ready")) == Some("yes"),
         },
         Some(_) => Merging::Other,
-        None => match overlay::used(&live).contains(overlay) {
+        None => match overlay::used(live).contains(overlay) {
+            true if begun => Merging::Failed,
             true => Merging::No,
             false => Merging::Done,
         },
-    })
+    }
 }
 
 /// Merges what lies over a disk of a domain that runs. What was begun by another run is gone on with.
 fn merge_running(handle: &Handle, overlay: &Overlay) -> Result<()> {
     let until = Instant::now() + MERGE_MAX;
+    let mut begun = false;
     loop {
         let key = overlay.key.clone();
-        match merging(handle, overlay)? {
+        let found = merging(&Domain::parse(&handle.live_xml()?)?, overlay, begun);
+        begun |= matches!(found, Merging::No | Merging::Yes { .. });
+        match found {
             Merging::Done => return Ok(()),
             Merging::No => {
                 handle.call("merge the disks of", move |d| ffi::commit_begin(d, &key))?
@@ -284,6 +290,22 @@ fn merge_running(handle: &Handle, overlay: &Overlay) -> Result<()> {
                 })?;
             }
             Merging::Yes { ready: false } => {}
+            Merging::Failed => {
+                return Err(Error::new(
+                    Kind::Tool,
+                    format!(
+                        "libvirt has given up merging disk {} of domain {} into {}",
+                        overlay.key,
+                        handle.name(),
+                        overlay.base
+                    ),
+                )
+                .advise(format!(
+                    "is there room where that file is? The guest goes on, and nothing is lost; /var/log/libvirt/qemu/{}.log \
+                     may tell more. Run again when that is put right",
+                    handle.name()
+                )))
+            }
             // The copy of a migration that was cut off.
             Merging::Other => handle.call("end a copy of the disks of", move |d| {
                 ffi::commit_cancel(d, &key)
@@ -313,4 +335,34 @@ fn merge_off(overlay: &Overlay) -> Result<()> {
         .timeout(MERGE_MAX)
         .run()
         .map(drop)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn live(file: &str, mirror: &str) -> Domain {
+        Domain::parse(&format!(
+            "<domain><name>web</name><devices><disk type='file' device='disk'><driver type='qcow2'/>             <source file='{file}'/>{mirror}<target dev='vda'/></disk></devices></domain>"
+        ))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_merging_that_ends_by_itself_has_failed() {
+        let over = live("/a/web.raw.rbs-over-raw", "");
+        let overlay = &overlay::used(&over)[0];
+        assert_eq!(merging(&over, overlay, false), Merging::No);
+        assert_eq!(merging(&over, overlay, true), Merging::Failed);
+        assert_eq!(
+            merging(&live("/a/web.raw", ""), overlay, true),
+            Merging::Done
+        );
+        for (ready, want) in [("", false), ("ready='yes'", true), ("ready='abort'", false)] {
+            let mirror = format!("<mirror type='file' job='active-commit' {ready}/>");
+            let found = merging(&live("/a/web.raw.rbs-over-raw", &mirror), overlay, true);
+            assert_eq!(found, Merging::Yes { ready: want });
+        }
+    }
 }
