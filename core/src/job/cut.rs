@@ -221,6 +221,7 @@ impl Migration<'_> {
     pub(super) fn sync_options(&self) -> SyncOptions {
         SyncOptions {
             keep_base: true,
+            moves: true,
             ..self.sync.clone()
         }
     }

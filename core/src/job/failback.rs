@@ -67,6 +67,7 @@ fn turn(migration: &Migration, run: &Run, client: &mut Client) -> Result<()> {
     let origin = origin(layout, here, &host)?;
     let position: Position = client.host(&HostRequest::Position { pair: origin.pair })?;
     check_there(&origin, &position, &host)?;
+    client.host::<_, ()>(&HostRequest::CheckRoles)?;
     let (vm, _) = (migration.look)()?;
     let epoch = origin.standing.epoch;
     let pair = SourcePair {

@@ -72,6 +72,8 @@ pub enum HostRequest {
         /// The pair.
         pair: Uuid,
     },
+    /// Would you take a VM over at all? Changes nothing.
+    CheckRoles,
     /// Could a guest like this go on at your place, on this replica? Changes nothing; answers notes.
     CheckIncoming {
         /// The pair.

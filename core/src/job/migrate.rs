@@ -163,7 +163,7 @@ impl Migration<'_> {
         self.live_of(None)?;
         self.memory_time(None)?;
         let (vm, runtime) = (self.look)()?;
-        sync::sync(self.context, &vm, runtime, self.sync)?;
+        sync::sync(self.context, &vm, runtime, &self.sync_options())?;
         self.context.reporter.notes(&notes);
         let stop = match self.options.stop {
             _ if self.options.live => "paused",

@@ -83,6 +83,7 @@ impl Judge<'_> {
                 self.check_vm(vm)?;
             }
             HostRequest::Position { pair } => self.check_pair(*pair)?,
+            HostRequest::CheckRoles => self.must_change_roles()?,
             HostRequest::BeginReverse(order) => {
                 self.must_change_roles()?;
                 self.check_pair(order.origin)?;

@@ -17,6 +17,7 @@ pub(super) fn handle(
 ) -> Result<Value> {
     match request {
         HostRequest::Position { pair } => value(&position(layout, roles, pair)?),
+        HostRequest::CheckRoles => value(&()),
         HostRequest::TakeOver(order) => value(&replica::take_over(layout, roles, &order)?),
         HostRequest::Start { vm } => value(&roles.start(&vm)?),
         HostRequest::Answers { vm } => value(&roles.guest_answers(&vm)?),

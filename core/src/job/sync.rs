@@ -352,6 +352,10 @@ impl Job<'_> {
         let target: HostDescription = client.host(&HostRequest::Describe {
             keep: !self.options.dry_run,
         })?;
+        if self.options.moves {
+            // Once the VM is given up here it is too late for the other host to say that its policy forbids it.
+            client.host::<_, ()>(&HostRequest::CheckRoles)?;
+        }
         let (pair, standing) = self.pair(&target)?;
         standing.check_sends(&self.vm.id)?;
         if let Some(run) = self.run {

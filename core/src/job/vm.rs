@@ -94,6 +94,8 @@ pub struct SyncOptions {
     pub scratch: Option<PathBuf>,
     /// Most bytes of that; `None`: a quarter of what is free there.
     pub scratch_bytes_max: Option<u64>,
+    /// The VM is to go there, so whoever takes no VMs over is sent nothing.
+    pub moves: bool,
     /// Only tell what would be done.
     pub dry_run: bool,
     /// Hash function, compression and so on; the rate is that of all disks together.

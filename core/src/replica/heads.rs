@@ -121,12 +121,21 @@ pub(super) fn complete(
     pair: &TargetPair,
     generation: &Generation,
 ) -> Result<()> {
-    let landing: Option<TakeOver> = read_json(&layout.landing(pair.pair))?;
-    let is_of_heads = landing.is_some_and(|order| order.generation == generation.number)
-        && pair.head != Some(generation.number);
-    if is_of_heads {
+    if becoming(layout, pair)? == Some(generation.number) {
         snapshot_all(listing, generation)?;
         listing.forget();
     }
     Ok(())
+}
+
+/// Whether the heads are being written where they are: a guest waits on them, and their seal has not begun.
+pub(super) fn are_written(layout: &Layout, pair: &TargetPair) -> Result<bool> {
+    Ok(becoming(layout, pair)?.is_some() && !layout.sealing(pair.pair).exists())
+}
+
+/// The generation that the heads become on which a guest waits, until they are sealed.
+fn becoming(layout: &Layout, pair: &TargetPair) -> Result<Option<u64>> {
+    let landing: Option<TakeOver> = read_json(&layout.landing(pair.pair))?;
+    let number = landing.map(|order| order.generation);
+    Ok(number.filter(|number| pair.head != Some(*number)))
 }

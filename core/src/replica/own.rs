@@ -1,5 +1,6 @@
 //! What a driver may touch that is bound to one host's pairs by a policy.
 
+use super::heads;
 use super::layout::Layout;
 use super::listing::Listing;
 use super::mend;
@@ -24,8 +25,9 @@ impl PeersPair for TargetPair {
     }
 }
 
-/// The forks of all replicas that the policy is about, and the tables of their digests. Where generations may be
-/// overwritten: also those that are being put right.
+/// The forks of all replicas that the policy is about, and the tables of their digests. Where roles may be changed: also the
+/// heads on which a guest waits that comes with its memory. Where generations may be overwritten: also those that are being
+/// put right.
 pub fn own_files(layout: &Layout, policy: &Policy) -> Result<OwnFiles> {
     let mut own = OwnFiles::default();
     if !policy.access.adds() {
@@ -44,6 +46,13 @@ pub fn own_files(layout: &Layout, policy: &Policy) -> Result<OwnFiles> {
             own.images
                 .push(image(location, volume(location).fork_path()?));
             own.tables.push(layout.fork_table(pair.pair, index));
+        }
+        if policy.roles && heads::are_written(layout, pair)? {
+            for location in &pair.forks {
+                if let Location::ThinLv { lv, .. } = location {
+                    own.images.push(image(location, lv.path()));
+                }
+            }
         }
         let generations = store::generations(layout, pair.pair)?;
         for generation in &generations {

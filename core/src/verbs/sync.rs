@@ -77,6 +77,7 @@ impl SyncArgs {
             jobs: self.jobs as usize,
             in_place: self.in_place,
             keep_base: !self.no_base,
+            moves: false,
             scratch: self.scratch.clone(),
             scratch_bytes_max: self.scratch_max,
             dry_run: self.dry_run,

@@ -6,6 +6,7 @@
 mod boot;
 mod failover;
 mod folder;
+mod heads;
 mod takeover;
 mod trial;
 

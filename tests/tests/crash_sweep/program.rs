@@ -109,6 +109,7 @@ fn try_sync(source: &Path, monitor: &Path, config: &Path) -> Result<()> {
         jobs: 2,
         in_place: false,
         keep_base: true,
+        moves: false,
         scratch: None,
         scratch_bytes_max: None,
         dry_run: false,

@@ -96,6 +96,7 @@ fn act(word: &str, config: &Path) -> Result<()> {
         jobs: 2,
         in_place: false,
         keep_base: true,
+        moves: false,
         scratch: None,
         scratch_bytes_max: None,
         dry_run: false,

@@ -8,6 +8,7 @@ mod failover;
 mod guard;
 mod live;
 mod migrate;
+mod restricted;
 mod returned;
 mod trial;
 
@@ -44,6 +45,10 @@ fn main() -> ExitCode {
             live::what_cannot_go_along_is_refused_while_it_runs,
             early::a_guest_that_waits_early_is_one_whoever_is_killed,
             failback::a_vm_comes_back_after_a_failover,
+            restricted::a_key_that_only_adds_keeps_backups,
+            restricted::a_key_that_writes_prunes_and_mends_but_moves_nothing,
+            restricted::a_key_with_roles_moves_vms_there_and_back,
+            restricted::nothing_is_left_of_a_key_that_is_taken_away,
             returned::a_host_that_cannot_ask_does_as_it_is_told,
             returned::a_source_that_was_replaced_does_not_start_its_vm,
         ],

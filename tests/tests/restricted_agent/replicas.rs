@@ -271,6 +271,7 @@ fn refused(world: &World, newest: u64) {
             request.pair = elsewhere;
             request.target_vm = Some("../101".into());
         }),
+        HostRequest::CheckRoles,
         HostRequest::TakeOver(order.clone()),
         HostRequest::Land(order.clone()),
         HostRequest::Start { vm: vm() },
