@@ -1,7 +1,7 @@
 //! A flag that tells threads to stop: for the whole process (a signal came) or one piece of work.
 
 use crate::error::{Error, Kind, Result};
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,8 @@ pub struct Stop(Arc<Inner>);
 struct Inner {
     stopped: AtomicBool,
     signal: AtomicI32,
+    /// How many have put signals off.
+    calm: AtomicUsize,
     deadline: OnceLock<Instant>,
     parent: Option<Stop>,
 }
@@ -47,9 +49,24 @@ impl Stop {
         self.stop();
     }
 
+    /// Until what this gives is dropped, signals are only noted, and set no flag: for steps that are worse half done than
+    /// done. What else sets a flag does.
+    #[must_use]
+    pub fn put_off(&self) -> PutOff {
+        let mut top = self.clone();
+        while let Some(parent) = top.0.parent.clone() {
+            top = parent;
+        }
+        top.0.calm.fetch_add(1, Ordering::AcqRel);
+        PutOff(top)
+    }
+
     /// Whether the flag, or one above it, is set.
     pub fn is_stopped(&self) -> bool {
-        self.0.stopped.load(Ordering::Acquire)
+        let is_put_off = || {
+            self.0.signal.load(Ordering::Acquire) != 0 && self.0.calm.load(Ordering::Acquire) > 0
+        };
+        (self.0.stopped.load(Ordering::Acquire) && !is_put_off())
             || self
                 .0
                 .deadline
@@ -83,6 +100,15 @@ impl Stop {
     }
 }
 
+/// Signals are put off while there is one.
+pub struct PutOff(Stop);
+
+impl Drop for PutOff {
+    fn drop(&mut self) {
+        self.0 .0.calm.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// Makes SIGINT, SIGTERM and SIGHUP set the returned flag instead of ending the process.
 /// A second signal of the same kind ends it at once.
 pub fn on_signals() -> Result<Stop> {
@@ -96,7 +122,7 @@ pub fn on_signals() -> Result<Stop> {
         .name("signals".into())
         .spawn(move || {
             for signal in signals.forever() {
-                if flag.is_stopped() {
+                if flag.signal().is_some() {
                     std::process::exit(128 + signal);
                 }
                 flag.stop_by_signal(signal);
@@ -119,5 +145,21 @@ mod tests {
         parent.stop_by_signal(15);
         assert!(b.is_stopped());
         assert_eq!(b.signal(), Some(15));
+    }
+
+    #[test]
+    fn a_signal_that_is_put_off_stops_afterwards() {
+        let all = Stop::new();
+        let part = all.child();
+        let calm = part.put_off();
+        all.stop_by_signal(2);
+        assert!(!all.is_stopped() && !part.is_stopped());
+        assert_eq!(part.signal(), Some(2));
+        // What else goes wrong counts.
+        let failed = all.child();
+        failed.stop();
+        assert!(failed.is_stopped());
+        drop(calm);
+        assert!(all.is_stopped() && part.is_stopped());
     }
 }

@@ -23,6 +23,7 @@ use crate::replica::{
     self, source_pair, Generation, Location, Prepared, Role, SourcePair, TakeOver,
 };
 use crate::snapshot::{Consistency, DiskSource, VmRuntime};
+use crate::stop::PutOff;
 use std::cell::RefCell;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -50,6 +51,8 @@ pub(super) struct Cut<'c> {
     pub keeper: Option<Keeper>,
     /// A guest that waits there already, and what it is to become.
     pub waits: Option<(TakeOver, Incoming)>,
+    /// From when it is better to go on than back.
+    pub calm: Option<PutOff>,
 }
 
 impl Migration<'_> {
@@ -102,6 +105,7 @@ impl Migration<'_> {
                     way_back: WayBack::default(),
                     keeper: None,
                     waits: None,
+                    calm: None,
                 };
                 self.cut_over(handing, cut, figures, lock)
             })
@@ -115,6 +119,7 @@ impl Migration<'_> {
         figures: &mut Figures,
         lock: &Lock,
     ) -> Result<()> {
+        let context = self.context;
         let live = self.live_of(cut.handover.as_ref())?;
         let running = self.roles.is_running(self.vm)?;
         if running || cut.handover.is_some() {
@@ -180,15 +185,18 @@ impl Migration<'_> {
                 }
                 None => {
                     if let Some(handover) = &*cut.handover {
+                        let calm = context.stop.put_off();
                         let began = Instant::now();
                         handing.retire(handover)?;
                         figures.times.retire = Some(began.elapsed());
+                        cut.calm = Some(calm);
                     }
                 }
             }
             let cut = &mut *cut;
+            let calm = cut.calm.take().unwrap_or_else(|| context.stop.put_off());
             match cut.handover {
-                Some(handover) => handing.flip(handover, cut.client, &mut figures.times),
+                Some(handover) => handing.flip(handover, cut.client, &mut figures.times, calm),
                 None => Ok(()),
             }
         };

@@ -20,6 +20,7 @@ use crate::replica::{
     self, host_id, newest_sent, read_json, source_pair, Adopt, Adopted, BeginReverse, Generation,
     Layout, Reversed, TakeOver, TakenOver,
 };
+use crate::stop::PutOff;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -162,12 +163,14 @@ impl Handing<'_> {
         Ok(())
     }
 
-    /// Once this host is retired: the target takes the VM over, and has it run. What is done already is passed over.
+    /// Once this host is retired: the target takes the VM over, and has it run. What is done already is passed over. Until it
+    /// runs there it runs nowhere, so signals are put off for that long.
     pub fn flip(
         &self,
         handover: &mut Handover,
         client: &mut Client,
         times: &mut Times,
+        calm: PutOff,
     ) -> Result<()> {
         if handover.started {
             return self.end_left(handover, client);
@@ -180,7 +183,7 @@ impl Handing<'_> {
         };
         let began = Instant::now();
         if handover.live {
-            return self.land(handover, client, order, times);
+            return self.land(handover, client, order, times, calm);
         }
         // A kill may have come between the standing and the guards.
         if self.roles.is_running(self.vm)? {
@@ -220,6 +223,7 @@ impl Handing<'_> {
         client: &mut Client,
         order: TakeOver,
         times: &mut Times,
+        calm: PutOff,
     ) -> Result<()> {
         let live = self.live()?;
         let began = Instant::now();
@@ -234,6 +238,7 @@ impl Handing<'_> {
         times.flip = began.elapsed();
         self.context.reporter.notes(&taken.notes);
         self.note_started(handover, times)?;
+        drop(calm);
         self.end_left(handover, client)
     }
 
@@ -269,7 +274,7 @@ impl Handing<'_> {
         client: &mut Client,
         times: &mut Times,
     ) -> Result<HandedOver> {
-        self.flip(handover, client, times)?;
+        self.flip(handover, client, times, self.context.stop.put_off())?;
         let (number, adopted_number, sent) = self.sealed(handover)?;
         self.run.enter(State::Reverse)?;
         let reversed = self.reverse(handover, client, &sent, number, adopted_number)?;

@@ -190,6 +190,7 @@ impl Cut<'_> {
             stop: migration.context.stop,
         };
         let client = &mut *self.client;
+        let mut calm = None;
         times.still_since = tunnel.during(&incoming.sockets, |sockets| {
             let (vm, stop) = (migration.vm, migration.context.stop);
             let still_since = match seeded {
@@ -199,6 +200,8 @@ impl Cut<'_> {
                     None
                 }
             };
+            // It is all with the guest that waits there: from here on that is the one to go on.
+            calm = Some(stop.put_off());
             // What is on the way is lost with the tunnel.
             client.host::<_, ()>(&HostRequest::Arrived {
                 pair: handover.pair,
@@ -206,8 +209,8 @@ impl Cut<'_> {
             Ok(still_since)
         })?;
         times.memory = began.elapsed().saturating_sub(times.receive);
+        self.calm = calm;
         crash::point("memory sent");
-        migration.context.stop.check()?;
         keeper.bind()?;
         crash::point("keeper bound");
         let began = Instant::now();

@@ -63,6 +63,23 @@ pub fn moves() {
     assert_eq!(world.folder(0).state(), GuestState::Off);
 }
 
+/// Whoever wants it to end once the memory is there gets the guest that has it.
+pub fn interrupted() {
+    let mut world = World::new(true);
+    let points = ["memory sent", "keeper bound"].iter().chain(&BETWEEN);
+    for (case, point) in points.enumerate() {
+        let from = case % 2;
+        world.change(from);
+        let (content, memory) = (world.content(from), world.memory(from));
+        let run = world.interrupt(from, "live", point);
+        assert_eq!(run.status.code(), Some(1), "{point}: {run:?}");
+        world.check();
+        assert!(world.runs(1 - from), "{point}: it runs nowhere");
+        world.run_well(from, "live");
+        has_moved(&world, from, &content, &memory);
+    }
+}
+
 pub fn driver_dies() {
     let mut world = World::new(true);
     world.run_well(0, "sync");

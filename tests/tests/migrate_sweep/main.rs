@@ -89,6 +89,7 @@ fn main() -> ExitCode {
     for (name, sweep) in [
         ("the_driver_dies_before_it_gives_the_vm_up", before as fn()),
         ("the_driver_dies_behind_that", behind),
+        ("a_signal_comes_behind_that", interrupted),
         ("the_agent_dies_at_each_step", agent),
         ("what_was_begun_can_be_undone", undo),
         ("a_vm_is_brought_back_after_a_failover", bring_back),
@@ -100,6 +101,7 @@ fn main() -> ExitCode {
         ("nothing_is_brought_back_while_both_run", both_run),
         ("a_guest_that_moves_has_its_memory", live::moves),
         ("a_guest_that_moves_survives_the_driver", live::driver_dies),
+        ("a_guest_that_moves_survives_a_signal", live::interrupted),
         ("a_guest_that_moves_survives_the_agent", live::agent_dies),
         ("a_guest_that_moves_can_be_taken_back", live::taken_back),
     ] {
@@ -141,6 +143,27 @@ fn behind() {
     let mut world = World::new(true);
     for (case, point) in BEHIND.iter().enumerate() {
         dies_and_arrives(&mut world, case % 2, point);
+    }
+}
+
+/// Whoever wants it to end gets a VM that runs, and what is left is done later.
+fn interrupted() {
+    let mut world = World::new(true);
+    for (case, point) in ["stand", "retired guard", "journal hand-over"]
+        .iter()
+        .enumerate()
+    {
+        let from = case % 2;
+        world.change(from);
+        let content = world.content(from);
+        let run = world.interrupt(from, "migrate", point);
+        assert_eq!(run.status.code(), Some(1), "{point}: {run:?}");
+        let said = String::from_utf8_lossy(&run.stderr);
+        assert!(said.contains("stopped by signal 2"), "{point}: {said}");
+        world.check();
+        assert!(world.runs(1 - from), "{point}: it runs nowhere");
+        world.run_well(from, "migrate");
+        world.check_is_on(1 - from, &content);
     }
 }
 

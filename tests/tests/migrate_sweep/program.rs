@@ -13,7 +13,7 @@ use rblocksync::replica::{
     list_generations, state_dir, take_over, DiskSpec, Layout, Retention, Role, TakeOver,
 };
 use rblocksync::snapshot::{DiskSource, VmRuntime, WatchdogLauncher};
-use rblocksync::stop::Stop;
+use rblocksync::stop;
 use rblocksync::sync::Tuning;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -71,7 +71,7 @@ fn no_folder() -> Error {
 
 fn act(word: &str, config: &Path) -> Result<()> {
     let folder = here().ok_or_else(no_folder)?;
-    let (layout, stop) = (Layout::new(state_dir()), Stop::new());
+    let (layout, stop) = (Layout::new(state_dir()), stop::on_signals()?);
     let ssh = SshOptions {
         config_file: Some(config.to_owned()),
         stop: stop.clone(),

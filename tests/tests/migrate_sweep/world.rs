@@ -5,6 +5,7 @@ use crate::program::{FOLDER, HEALTH, PROGRAM, VM};
 use rblocksync::hypervisor::GuestState;
 use rblocksync::replica::{targets_of, verify, Layout, Role, VerifiedDisk, VerifyRequest};
 use rblocksync::stop::Stop;
+use rustix::process::{kill_process, waitid, Pid, Signal, WaitId, WaitIdOptions};
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -114,18 +115,46 @@ impl World {
 
     /// One run on `host`, which reaches the other one. It dies at the point, if one is named.
     pub fn run(&self, host: usize, word: &str, dies_at: &str) -> Output {
+        let mut command = self.command(host, word);
+        command.env("RBLOCKSYNC_CRASH_AT", dies_at);
+        command.output().expect("a run")
+    }
+
+    /// One run that gets a signal (Ctrl-C) at the point.
+    pub fn interrupt(&self, host: usize, word: &str, point: &str) -> Output {
+        let mut command = self.command(host, word);
+        command.env("RBLOCKSYNC_STOP_AT", point);
+        let run = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("a run");
+        let pid = Pid::from_child(&run);
+        let stopped = waitid(
+            WaitId::Pid(pid),
+            WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
+        )
+        .expect("a run")
+        .expect("its state");
+        assert!(stopped.stopped(), "{point} was not reached");
+        for signal in [Signal::INT, Signal::CONT] {
+            kill_process(pid, signal).expect("a signal");
+        }
+        run.wait_with_output().expect("a run")
+    }
+
+    fn command(&self, host: usize, word: &str) -> Command {
         let other = &self.hosts[1 - host];
-        Command::new(std::env::current_exe().expect("this program"))
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        command
             .arg(word)
             .arg(other.client_config())
             .env(FOLDER, self.folder(host).dir)
             .env(HEALTH, &self.health)
             .env("RBLOCKSYNC_STATE_DIR", self.state(host))
-            .env("RBLOCKSYNC_CRASH_AT", dies_at)
             .env("TMPDIR", self.dir.path())
-            .stdin(Stdio::null())
-            .output()
-            .expect("a run")
+            .stdin(Stdio::null());
+        command
     }
 
     /// The same, and it must go well.
