@@ -46,7 +46,6 @@ pub fn a_key_that_only_adds_keeps_backups(lab: &Lab) -> Result<()> {
     small::make(a, BOTH, 2)?;
     small::make(a, THIN, 1)?;
     small::make(a, OTHER, 1)?;
-    a.run_ok(&format!("qm start {BOTH}"))?;
     let narrow = format!(
         "hvb --access append --allow-vm {BOTH} --allow-vm {THIN} --allow-storage local-lvm"
     );
@@ -73,6 +72,7 @@ pub fn a_key_that_only_adds_keeps_backups(lab: &Lab) -> Result<()> {
         let sealed = digests(b, &[&small::generation(THIN, 1)[0]])?;
         assert_eq!(sealed, source);
 
+        a.run_ok(&format!("qm start {BOTH}"))?;
         let disk = &small::disks(BOTH)[0];
         let wrote = wait_for_writes(a, disk, 1)?;
         sync(lab, &format!("{BOTH} --to hvb"))?;
@@ -126,6 +126,7 @@ pub fn a_key_that_writes_prunes_and_mends_but_moves_nothing(lab: &Lab) -> Result
         }
         assert_running(a, BOTH)?;
         assert_eq!(state(b)?, before);
+        a.run_ok(&format!("qm stop {BOTH}"))?;
         a.run_ok("! ls /var/lib/rblocksync/handover/119.json 2> /dev/null")
             .map(drop)
     })
@@ -136,40 +137,29 @@ pub fn a_key_with_roles_moves_vms_there_and_back(lab: &Lab) -> Result<()> {
     setup(a, "hvb --access write --roles")?;
     setup(b, "hva --access write --roles")?;
     without_other_keys(lab, || {
-        let disks = small::disks(BOTH);
-        let disks = disks.each_ref().map(String::as_str);
-        let says = format!("primary in epoch 1, VM {BOTH} runs there");
-        let asked = format!("pvesync failover {BOTH} --dry-run");
-        expect(b, &asked, 0, &[&says])?;
-        let trial = format!("pvesync test-failover {BOTH} --timeout 1s");
-        expect(b, &trial, 0, &["generation rbs2", "the clone is gone"])?;
-
-        let done = events(a, &format!("pvesync migrate {BOTH} --to hvb {SLOWLY}"))?;
-        let moved = event(&done, "migrated");
-        println!("{moved}");
-        assert_eq!(moved["read_again"], json!([]), "nothing had to be read");
-        assert_off(a, BOTH)?;
-        let left = one_instant(a, &disks)?;
-        wait_for_writes(b, disks[0], left.writes + 10)?;
-
-        let was_born = born_of(b, BOTH)?;
-        let live = format!("pvesync migrate {BOTH} --to hva --live {SLOWLY}");
-        println!("{}", event(&events(b, &live)?, "migrated"));
-        has_moved_of(b, a, (BOTH, &disks), &was_born)?;
-        a.run_ok(&format!("qm stop {BOTH}"))?;
-
         // All of its disks are thin, so its guest waits on the heads while the last sync writes them.
-        let thin = &small::disks(THIN)[0];
+        let disk = &small::disks(THIN)[0];
         a.run_ok(&format!("qm start {THIN}"))?;
-        wait_for_writes(a, thin, 1)?;
+        wait_for_writes(a, disk, 1)?;
+        let says = format!("primary in epoch 1, VM {THIN} runs there");
+        let asked = format!("pvesync failover {THIN} --dry-run");
+        expect(b, &asked, 0, &[&says])?;
         let was_born = born_of(a, THIN)?;
         let live = format!("pvesync migrate {THIN} --to hvb --live {SLOWLY}");
         let done = events(a, &live)?;
         let moved = event(&done, "migrated");
         println!("{moved}");
         assert!(moved["receive_early_s"].is_number(), "{moved}");
-        has_moved_of(a, b, (THIN, &[thin]), &was_born)?;
-        b.run_ok(&format!("qm stop {THIN}")).map(drop)
+        has_moved_of(a, b, (THIN, &[disk]), &was_born)?;
+
+        let done = events(b, &format!("pvesync migrate {THIN} --to hva {SLOWLY}"))?;
+        let moved = event(&done, "migrated");
+        println!("{moved}");
+        assert_eq!(moved["read_again"], json!([]), "nothing had to be read");
+        assert_off(b, THIN)?;
+        let left = one_instant(b, &[disk])?;
+        wait_for_writes(a, disk, left.writes + 10)?;
+        a.run_ok(&format!("qm stop {THIN}")).map(drop)
     })
 }
 
