@@ -23,7 +23,6 @@ use crate::replica::{
     self, source_pair, Generation, Location, Prepared, Role, SourcePair, TakeOver,
 };
 use crate::snapshot::{Consistency, DiskSource, VmRuntime};
-use crate::stop::PutOff;
 use std::cell::RefCell;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -51,8 +50,6 @@ pub(super) struct Cut<'c> {
     pub keeper: Option<Keeper>,
     /// A guest that waits there already, and what it is to become.
     pub waits: Option<(TakeOver, Incoming)>,
-    /// From when it is better to go on than back.
-    pub calm: Option<PutOff>,
 }
 
 impl Migration<'_> {
@@ -105,7 +102,6 @@ impl Migration<'_> {
                     way_back: WayBack::default(),
                     keeper: None,
                     waits: None,
-                    calm: None,
                 };
                 self.cut_over(handing, cut, figures, lock)
             })
@@ -119,7 +115,6 @@ impl Migration<'_> {
         figures: &mut Figures,
         lock: &Lock,
     ) -> Result<()> {
-        let context = self.context;
         let live = self.live_of(cut.handover.as_ref())?;
         let running = self.roles.is_running(self.vm)?;
         if running || cut.handover.is_some() {
@@ -179,22 +174,22 @@ impl Migration<'_> {
             crash::point("last sync");
             self.note_sealed(&mut cut, &generation)?;
             crash::point("handover kept");
-            match &live {
+            // From here on it is better to go on than back.
+            let calm = match &live {
                 Some(live) => {
-                    cut.move_memory(self, handing, live, &generation, &mut figures.times)?;
+                    cut.move_memory(self, handing, live, &generation, &mut figures.times)?
                 }
                 None => {
+                    let calm = self.context.stop.put_off();
                     if let Some(handover) = &*cut.handover {
-                        let calm = context.stop.put_off();
                         let began = Instant::now();
                         handing.retire(handover)?;
                         figures.times.retire = Some(began.elapsed());
-                        cut.calm = Some(calm);
                     }
+                    calm
                 }
-            }
+            };
             let cut = &mut *cut;
-            let calm = cut.calm.take().unwrap_or_else(|| context.stop.put_off());
             match cut.handover {
                 Some(handover) => handing.flip(handover, cut.client, &mut figures.times, calm),
                 None => Ok(()),

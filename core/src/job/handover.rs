@@ -173,6 +173,7 @@ impl Handing<'_> {
         calm: PutOff,
     ) -> Result<()> {
         if handover.started {
+            drop(calm);
             return self.end_left(handover, client);
         }
         let (number, _, _) = self.sealed(handover)?;

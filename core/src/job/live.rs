@@ -17,6 +17,7 @@ use crate::hypervisor::{GuestState, Incoming, LiveHypervisor};
 use crate::journal::State;
 use crate::replica::{self, Generation, TakeOver};
 use crate::snapshot::WatchdogLauncher;
+use crate::stop::PutOff;
 use std::time::{Duration, Instant};
 
 /// A round that sent less than this says nothing about how fast memory would be.
@@ -154,7 +155,8 @@ impl Cut<'_> {
         Ok(())
     }
 
-    /// Sends the memory, and gives the VM up when all of it has arrived: the point of no return.
+    /// Sends the memory, and gives the VM up when all of it has arrived: the point of no return. From then on signals
+    /// are put off, as long as there is what it gives.
     pub(super) fn move_memory(
         &mut self,
         migration: &Migration,
@@ -162,7 +164,7 @@ impl Cut<'_> {
         live: &Live,
         sealed: &Generation,
         times: &mut Times,
-    ) -> Result<()> {
+    ) -> Result<PutOff> {
         let (Some(handover), Some(mut keeper)) = (self.handover.clone(), self.keeper.take()) else {
             return Err(Error::new(Kind::Protocol, "nobody holds the guest still"));
         };
@@ -190,8 +192,7 @@ impl Cut<'_> {
             stop: migration.context.stop,
         };
         let client = &mut *self.client;
-        let mut calm = None;
-        times.still_since = tunnel.during(&incoming.sockets, |sockets| {
+        let (still_since, calm) = tunnel.during(&incoming.sockets, |sockets| {
             let (vm, stop) = (migration.vm, migration.context.stop);
             let still_since = match seeded {
                 true => Some(seeder(hypervisor)?.send_seeded(vm, sockets, stop)?),
@@ -201,15 +202,15 @@ impl Cut<'_> {
                 }
             };
             // It is all with the guest that waits there: from here on that is the one to go on.
-            calm = Some(stop.put_off());
+            let calm = stop.put_off();
             // What is on the way is lost with the tunnel.
             client.host::<_, ()>(&HostRequest::Arrived {
                 pair: handover.pair,
             })?;
-            Ok(still_since)
+            Ok((still_since, calm))
         })?;
+        times.still_since = still_since;
         times.memory = began.elapsed().saturating_sub(times.receive);
-        self.calm = calm;
         crash::point("memory sent");
         keeper.bind()?;
         crash::point("keeper bound");
@@ -218,7 +219,7 @@ impl Cut<'_> {
         handing.give_up_paused(&handover, hypervisor)?;
         keeper.done();
         times.retire = Some(began.elapsed());
-        Ok(())
+        Ok(calm)
     }
 }
 

@@ -91,10 +91,10 @@ impl DiskRecord {
 
 impl Generation {
     /// As it is shown and told to others: without the state of a TPM, which holds keys.
-    pub fn shown(&self) -> Generation {
+    pub fn shown(self) -> Generation {
         Generation {
             state: None,
-            ..self.clone()
+            ..self
         }
     }
 

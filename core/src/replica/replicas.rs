@@ -33,7 +33,8 @@ pub fn shown_generations(
 ) -> Result<Vec<(TargetPair, Vec<Generation>)>> {
     let mut found = list_generations(layout, vm)?;
     for (_, generations) in &mut found {
-        *generations = generations.iter().map(Generation::shown).collect();
+        let all = std::mem::take(generations);
+        *generations = all.into_iter().map(Generation::shown).collect();
     }
     Ok(found)
 }

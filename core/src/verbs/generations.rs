@@ -136,7 +136,7 @@ fn tell_generations(
 }
 
 fn event(generation: &Generation, boot: Option<&Boot>, checked: Option<&Checked>) -> Value {
-    json!({"event": "generation", "generation": generation.shown(), "boot": boot, "checked": checked})
+    json!({"event": "generation", "generation": generation.clone().shown(), "boot": boot, "checked": checked})
 }
 
 #[cfg(test)]

@@ -17,8 +17,7 @@ use rblocksync::error::{Error, Kind, Result};
 use rblocksync::hypervisor::{Incoming, LiveProfile, SeededHypervisor};
 use rblocksync::image::ImageFormat;
 use rblocksync::qemu;
-use rblocksync::replica::sent_bitmaps;
-use rblocksync::replica::{Generation, TargetPair};
+use rblocksync::replica::{sent_bitmaps, Generation, TargetPair};
 use rblocksync::stop::Stop;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -344,7 +343,7 @@ mod tests {
 
     fn live(file: &str, mirror: &str) -> Domain {
         Domain::parse(&format!(
-            "<domain><name>web</name><devices><disk type='file' device='disk'><driver type='qcow2'/>             <source file='{file}'/>{mirror}<target dev='vda'/></disk></devices></domain>"
+            "<domain><name>web</name><devices><disk type='file' device='disk'><driver type='qcow2'/><source file='{file}'/>{mirror}<target dev='vda'/></disk></devices></domain>"
         ))
         .unwrap()
     }

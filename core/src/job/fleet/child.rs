@@ -8,14 +8,14 @@ use super::outcome::{short, Heard, Outcome};
 use super::Member;
 use crate::cmd::{one_line, STDERR_MAX_BYTES};
 use crate::stop::Stop;
-use crate::sys::spawn_tied;
+use crate::sys::{apart, spawn_tied};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::process::{kill_process_group, pidfd_open, pidfd_send_signal, Pid, PidfdFlags, Signal};
 use serde_json::{json, Map, Value};
 use std::io::{self, PipeReader, Read};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -72,9 +72,8 @@ impl Runner {
             .args(&member.args)
             .stdin(Stdio::null())
             .stdout(stdout_end)
-            .stderr(stderr_end)
-            .process_group(0);
-        let mut child = spawn_tied(&mut command)?;
+            .stderr(stderr_end);
+        let mut child = spawn_tied(apart(&mut command))?;
         // It holds our copies of the pipes' write ends: they must be gone for us to see the end.
         drop(command);
         match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {

@@ -163,9 +163,8 @@ fn the_process_ends_with_the_thread_that_runs_it() {
     let mut command = Command::new("/bin/sh");
     command
         .args(["-c", "echo ready; exec sleep 1000"])
-        .stdout(Stdio::piped())
-        .process_group(0);
-    let started = std::thread::spawn(move || spawn_tied(&mut command).unwrap());
+        .stdout(Stdio::piped());
+    let started = std::thread::spawn(move || spawn_tied(apart(&mut command)).unwrap());
     let mut child = started.join().unwrap();
     // The thread is gone.
     let status = child.wait().unwrap();
